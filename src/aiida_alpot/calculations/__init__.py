@@ -1,0 +1,1 @@
+"""CalcJobs, one per task of the kernel, and calcfunctions."""

@@ -1,0 +1,46 @@
+"""AugmentCalculation: more frames from a few."""
+
+from __future__ import annotations
+
+from aiida import orm
+from aiida.engine.processes.process_spec import CalcJobProcessSpec
+
+from aiida_alpot.calculations.base import (
+    KernelCalculation,
+    TaskInputs,
+    non_empty_validator,
+    non_negative_validator,
+    settings_validator,
+)
+from aiida_alpot.data.pes import PESData
+from aiida_alpot.kernel.augmentation import AugmentSettings
+from aiida_alpot.kernel.tasks.augment import OUTPUT
+
+
+class AugmentCalculation(KernelCalculation):
+    """Make supercells, strained, rattled and defective frames from given ones."""
+
+    TASK = "augment"
+
+    @classmethod
+    def define(cls, spec: CalcJobProcessSpec) -> None:
+        """Declare inputs and outputs."""
+        super().define(spec)
+        spec.input(
+            "frames", valid_type=PESData, validator=non_empty_validator("frames"), help="The frames to start from."
+        )
+        spec.input(
+            "settings",
+            valid_type=orm.Dict,
+            validator=settings_validator(AugmentSettings, "augment.settings"),
+            help="Which manipulations and how, see aiida_alpot.kernel.augmentation.AugmentSettings.",
+        )
+        spec.input("seed", valid_type=orm.Int, validator=non_negative_validator("seed"), help="Seed of all draws.")
+        spec.output("frames", valid_type=PESData, required=False, help="The augmented frames, without labels.")
+
+    def prepare_task(self) -> TaskInputs:
+        """Hand the frames, settings and seed to the task."""
+        inputs = TaskInputs({"settings": self.inputs.settings.get_dict(), "seed": self.inputs.seed.value})
+        inputs.add_dataset("frames", self.inputs.frames)
+        inputs.retrieve.append(OUTPUT)
+        return inputs

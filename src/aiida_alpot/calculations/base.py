@@ -1,0 +1,162 @@
+"""KernelCalculation: one task of the kernel as a CalcJob.
+
+The job needs Python and the packages of its task, never AiiDA: the kernel travels along as a stored input.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from aiida import orm
+from aiida.common.datastructures import CalcInfo, CodeInfo
+from aiida.common.folders import Folder
+from aiida.engine import CalcJob
+from aiida.engine.processes.process_spec import CalcJobProcessSpec
+
+from aiida_alpot.calculations.kernel import get_kernel
+from aiida_alpot.data.pes import PESData
+from aiida_alpot.data.potential import PotentialData, validate_potentials
+from aiida_alpot.data.uncertainty import UncertaintyData
+from aiida_alpot.kernel.archive import FILENAME as KERNEL_FILE
+from aiida_alpot.kernel.settings import parse_settings
+
+TASK_FILE = "task.json"
+REPORT_FILE = "report.json"
+OUTPUT_FILE = "alpot.out"
+
+
+@dataclass
+class TaskInputs:
+    """What one job gets: the content of its task file and the files beside it."""
+
+    task: dict[str, Any] = field(default_factory=dict)
+    files: list[tuple[str, str, str]] = field(default_factory=list)
+    remote_files: list[tuple[str, str, str]] = field(default_factory=list)
+    retrieve: list[str | tuple[str, str, int]] = field(default_factory=list)
+    retrieve_temporary: list[str | tuple[str, str, int]] = field(default_factory=list)
+
+    def add_dataset(self, key: str, node: PESData, name: str | None = None) -> None:
+        """Bring a dataset along and name its file under *key* of the task."""
+        name = name or f"{key}.h5"
+        self.files.append((node.uuid, PESData.FILENAME, name))
+        self.task[key] = name
+
+    def add_uncertainty(self, node: UncertaintyData) -> None:
+        """Bring the calibration and active sets along."""
+        self.files.append((node.uuid, UncertaintyData.FILENAME, UncertaintyData.FILENAME))
+        self.task["uncertainty"] = UncertaintyData.FILENAME
+
+    def add_potentials(self, potentials: Mapping[str, PotentialData]) -> None:
+        """Bring a committee along."""
+        self.task["potentials"] = {}
+        for name, node in sorted(potentials.items()):
+            file = f"potentials/{name}.model"
+            self.files.append((node.uuid, PotentialData.FILENAME, file))
+            entry = {"file": file, "engine": node.engine, "sha256": node.sha256, "dtype": node.dtype}
+            self.task["potentials"][name] = entry
+
+
+class KernelCalculation(CalcJob):
+    """Runs ``python alpot-kernel.pyz TASK task.json``."""
+
+    TASK: ClassVar[str]
+
+    @classmethod
+    def define(cls, spec: CalcJobProcessSpec) -> None:
+        """Declare the inputs and exit codes that all tasks share."""
+        super().define(spec)
+        spec.input("code", valid_type=orm.AbstractCode, help="The Python of the environment that the job runs in.")
+        spec.input(
+            "kernel",
+            valid_type=orm.SinglefileData,
+            default=get_kernel,
+            help="The code of the kernel, see aiida_alpot.calculations.kernel.get_kernel.",
+        )
+        options = spec.inputs["metadata"]["options"]
+        options["parser_name"].default = f"alpot.{cls.TASK}"
+        options["resources"].default = lambda: {"num_machines": 1, "num_mpiprocs_per_machine": 1}
+        options["withmpi"].default = False
+        options["output_filename"].default = OUTPUT_FILE
+        options["input_filename"].default = TASK_FILE
+        spec.output("report", valid_type=orm.Dict, required=False, help="Numbers of the task.")
+        spec.default_output_node = "report"
+        spec.exit_code(
+            302, "ERROR_NO_REPORT", message="The job left no report: it was killed or never started. {detail}"
+        )
+        spec.exit_code(303, "ERROR_OUTPUT_MISSING", message="The job left no usable file {file}: {detail}")
+        spec.exit_code(310, "ERROR_MISSING_PACKAGE", message="The job's Python lacks the package {package}: {detail}")
+        spec.exit_code(320, "ERROR_INVALID_INPUT", message="The job refused its input: {detail}")
+        spec.exit_code(400, "ERROR_TASK_FAILED", message="The task failed: {detail}")
+        spec.exit_code(
+            500, "ERROR_INTERRUPTED", message="The job stopped near its walltime with partial results: {detail}"
+        )
+
+    def prepare_task(self) -> TaskInputs:
+        """Return what this task needs; subclasses define it."""
+        raise NotImplementedError
+
+    def prepare_for_submission(self, folder: Folder) -> CalcInfo:
+        """Write the task file and list the files of the job."""
+        inputs = self.prepare_task()
+        walltime = self.inputs.metadata.options.get("max_wallclock_seconds", None)
+        inputs.task["walltime_s"] = walltime
+        with folder.open(TASK_FILE, "w", encoding="utf-8") as handle:
+            json.dump(inputs.task, handle, indent=1, sort_keys=True)
+        if "potentials" in inputs.task:
+            folder.get_subfolder("potentials", create=True)
+        code_info = CodeInfo()
+        code_info.code_uuid = self.inputs.code.uuid
+        code_info.cmdline_params = [KERNEL_FILE, self.TASK, TASK_FILE]
+        code_info.stdout_name = self.inputs.metadata.options.output_filename
+        calc_info = CalcInfo()
+        calc_info.codes_info = [code_info]
+        calc_info.local_copy_list = [(self.inputs.kernel.uuid, self.inputs.kernel.filename, KERNEL_FILE), *inputs.files]
+        calc_info.remote_copy_list = inputs.remote_files
+        calc_info.retrieve_list = [REPORT_FILE, self.inputs.metadata.options.output_filename, *inputs.retrieve]
+        calc_info.retrieve_temporary_list = inputs.retrieve_temporary
+        return calc_info
+
+
+def settings_validator(cls: type[Any], where: str) -> Callable[[Any, Any], str | None]:
+    """Return a port validator that parses a ``Dict`` into the dataclass *cls* and reports what is wrong."""
+
+    def validate(value: orm.Dict | None, _: Any) -> str | None:
+        if value is None:
+            return None
+        try:
+            parse_settings(cls, value.get_dict(), where)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    return validate
+
+
+def non_negative_validator(name: str, *, minimum: float = 0) -> Callable[[Any, Any], str | None]:
+    """Return a port validator for a number that must not be below *minimum*."""
+
+    def validate(value: Any, _: Any) -> str | None:
+        if value is not None and value.value < minimum:
+            return f"{name}: expected at least {minimum}, got {value.value}"
+        return None
+
+    return validate
+
+
+def non_empty_validator(name: str) -> Callable[[Any, Any], str | None]:
+    """Return a port validator that refuses a dataset without frames."""
+
+    def validate(value: PESData | None, _: Any) -> str | None:
+        if value is not None and len(value) == 0:
+            return f"{name}: the dataset has no frame"
+        return None
+
+    return validate
+
+
+def potentials_validator(value: Any, _: Any) -> str | None:
+    """Refuse an empty committee and models of unknown origin."""
+    return validate_potentials(value)

@@ -1,0 +1,1 @@
+"""calcfunctions: unpack nodes, call the kernel once, pack nodes."""

@@ -1,0 +1,97 @@
+"""calcfunctions on datasets: import, merge, select, split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from aiida import orm
+from aiida.engine import calcfunction
+
+from aiida_alpot.data.pes import PESData
+from aiida_alpot.kernel.dataset import DatasetView, merge, write
+from aiida_alpot.kernel.evaluating import PREDICTION_COLUMNS
+from aiida_alpot.kernel.splitting import split_columns
+
+
+@calcfunction
+def import_frames(file: orm.SinglefileData, file_format: orm.Str | None = None) -> PESData:
+    """Return the frames of a file of structures.
+
+    :param file: extended xyz, an ASE database, this package's HDF5, or what else ASE reads.
+    :param file_format: name of the format if the ending of the file does not tell.
+    """
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / Path(file.filename).name
+        path.write_bytes(file.get_content(mode="rb"))
+        return PESData.from_file(path, None if file_format is None else file_format.value)
+
+
+@calcfunction
+def merge_datasets(**datasets: PESData) -> PESData:
+    """Return the frames of several datasets, in the order of the names under which they are given."""
+    readers = [datasets[name].dataset() for name in sorted(datasets)]
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / PESData.FILENAME
+        merge(readers, path)
+        return PESData.from_hdf5(path)
+
+
+@calcfunction
+def select_frames(dataset: PESData, query: orm.Dict) -> PESData:
+    """Return the frames that match all entries of a query, in their order.
+
+    :param query: ``{"indices": [...]}`` or ``{column: value or list of values}``, e.g. ``{"split": "test"}``.
+    """
+    with dataset.dataset() as reader:
+        mask = np.ones(len(reader), dtype=bool)
+        for column, wanted in query.get_dict().items():
+            if column == "indices":
+                chosen = np.zeros(len(reader), dtype=bool)
+                chosen[np.asarray(wanted, dtype=int)] = True
+                mask &= chosen
+            else:
+                values: Sequence[Any] = wanted if isinstance(wanted, list) else [wanted]
+                mask &= np.isin(reader.column(column), values)
+        return _store_view(reader[mask])
+
+
+@calcfunction
+def split_dataset(dataset: PESData, settings: orm.Dict, seed: orm.Int) -> PESData:
+    """Return the dataset with a split for every frame that has none; whole groups, fixed for life.
+
+    :param settings: shares by split, see :class:`~aiida_alpot.kernel.splitting.SplitSettings`.
+    """
+    with dataset.dataset() as reader:
+        columns = split_columns(reader, settings.get_dict(), seed.value)
+        return _store_view(reader[:], **columns)
+
+
+def _store_view(view: DatasetView, **columns: Sequence[Any]) -> PESData:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / PESData.FILENAME
+        view.write(path, **columns)
+        return PESData.from_hdf5(path)
+
+
+@calcfunction
+def extend_dataset(dataset: PESData, labelled: PESData) -> PESData:
+    """Return *dataset* with newly labelled frames behind it.
+
+    The predictions that selected frames carry served to judge the committee and are left out.
+    """
+    frames = []
+    for atoms in labelled:
+        for column in PREDICTION_COLUMNS:
+            atoms.info.pop(column, None)
+            atoms.arrays.pop(column, None)
+        frames.append(atoms)
+    with TemporaryDirectory() as folder:
+        addition, path = Path(folder) / "addition.h5", Path(folder) / PESData.FILENAME
+        write(addition, frames)
+        with dataset.dataset() as reader:
+            merge([reader, addition], path)
+        return PESData.from_hdf5(path)

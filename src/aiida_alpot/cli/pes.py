@@ -1,0 +1,58 @@
+"""``verdi data alpot.pes``: datasets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from aiida import orm
+from aiida.cmdline.params import arguments, types
+from aiida.cmdline.utils import decorators, echo
+
+from aiida_alpot.calculations.functions.dataset import import_frames
+from aiida_alpot.data.pes import PESData
+
+DATASET = types.DataParamType(sub_classes=("aiida.data:alpot.pes",))
+
+
+@click.group("alpot.pes")
+def pes() -> None:
+    """Look at datasets of frames, bring them in and out."""
+
+
+@pes.command("show")
+@arguments.DATUM(type=DATASET)
+@decorators.with_dbenv()
+def show(datum: PESData) -> None:
+    """Show what a dataset holds."""
+    with datum.dataset() as reader:
+        echo.echo_dictionary({"pk": datum.pk, "uuid": datum.uuid, **reader.summary()}, fmt="yaml")
+
+
+@pes.command("export")
+@arguments.DATUM(type=DATASET)
+@click.argument("path", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--format", "file_format", help="extxyz, db or hdf5; by default the ending of the file tells.")
+@decorators.with_dbenv()
+def export(datum: PESData, path: Path, file_format: str | None) -> None:
+    """Write a dataset to PATH."""
+    try:
+        datum.export(path, file_format)
+    except (OSError, ValueError) as error:
+        echo.echo_critical(str(error))
+    echo.echo_success(f"wrote {len(datum)} frames to {path}")
+
+
+@pes.command("import")
+@click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--format", "file_format", help="Name of the format if the ending of the file does not tell.")
+@decorators.with_dbenv()
+def import_(path: Path, file_format: str | None) -> None:
+    """Store the frames of PATH as a dataset."""
+    file = orm.SinglefileData(path.resolve())
+    optional = {} if file_format is None else {"file_format": orm.Str(file_format)}
+    try:
+        node = import_frames(file, **optional)
+    except (OSError, ValueError) as error:
+        echo.echo_critical(str(error))
+    echo.echo_success(f"stored {len(node)} frames ({node.n_labelled} labelled) as PESData <{node.pk}>")

@@ -1,0 +1,1 @@
+"""The three data nodes that move between stages."""

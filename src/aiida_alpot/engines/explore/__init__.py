@@ -1,0 +1,1 @@
+"""Exploration engines, entry-point group ``aiida_alpot.explore``."""

@@ -1,0 +1,39 @@
+"""What every engine is given of the stage that runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aiida import orm
+from aiida.engine import Process
+
+
+@dataclass(frozen=True)
+class JobResources:
+    """Where and with what a job runs.
+
+    :param code: the Python, or the executable of the engine.
+    :param kernel: the kernel node of this campaign.
+    :param options: scheduler options, ``metadata.options`` of a CalcJob.
+    :param label: name of the job in the provenance graph.
+    """
+
+    code: orm.AbstractCode
+    kernel: orm.SinglefileData
+    options: Mapping[str, Any]
+    label: str
+
+    def common_inputs(self) -> dict[str, Any]:
+        """Return the inputs that every CalcJob of the kernel takes."""
+        metadata = {"options": dict(self.options), "label": self.label, "call_link_label": self.label}
+        return {"code": self.code, "kernel": self.kernel, "metadata": metadata}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A process to submit with its inputs."""
+
+    process: type[Process]
+    inputs: Mapping[str, Any]

@@ -1,0 +1,1 @@
+"""Labelling engines, entry-point group ``aiida_alpot.label``."""

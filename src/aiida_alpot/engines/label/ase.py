@@ -1,0 +1,54 @@
+"""Labels from any ASE calculator: one job for the whole dataset, many processes in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aiida import orm
+
+from aiida_alpot.calculations.label_ase import LabelAseCalculation
+from aiida_alpot.data.pes import PESData
+from aiida_alpot.engines.job import Job, JobResources
+from aiida_alpot.engines.label.base import LabelEngine
+from aiida_alpot.kernel.labelling import LabelSettings
+from aiida_alpot.kernel.settings import parse_settings
+
+
+class AseLabelEngine(LabelEngine):
+    """Runs the calculator named by import path in the parameters."""
+
+    @classmethod
+    def validate(cls, parameters: Mapping[str, Any]) -> str | None:
+        """Check names and types of the parameters."""
+        try:
+            parse_settings(LabelSettings, parameters, "label.parameters")
+        except ValueError as error:
+            return str(error)
+        return None
+
+    @classmethod
+    def plan_jobs(cls, frames: PESData) -> list[str]:  # noqa: ARG003
+        """One job labels all frames."""
+        return ["labels"]
+
+    @classmethod
+    def prepare_job(
+        cls,
+        key: str,  # noqa: ARG003
+        frames: PESData,
+        parameters: orm.Dict,
+        resources: JobResources,
+        previous: orm.ProcessNode | None,
+    ) -> Job:
+        """Label *frames*, or what an interrupted job left of them."""
+        source = frames
+        if previous is not None and "labelled" in previous.outputs:
+            source = previous.outputs.labelled
+        return Job(LabelAseCalculation, {"frames": source, "parameters": parameters, **resources.common_inputs()})
+
+    @classmethod
+    def collect(cls, frames: PESData, jobs: Sequence[orm.ProcessNode]) -> PESData | None:  # noqa: ARG003
+        """Return the output of the job."""
+        outputs = jobs[0].outputs
+        return outputs.labelled if "labelled" in outputs else None

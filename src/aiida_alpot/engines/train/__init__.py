@@ -1,0 +1,1 @@
+"""Training engines, entry-point group ``aiida_alpot.train``."""

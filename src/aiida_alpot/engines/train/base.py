@@ -1,0 +1,44 @@
+"""The contract of a training engine."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aiida import orm
+
+from aiida_alpot.data.pes import PESData
+from aiida_alpot.data.potential import PotentialData
+from aiida_alpot.engines.job import Job, JobResources
+
+
+@dataclass(frozen=True)
+class MemberInputs:
+    """What one committee member is trained with.
+
+    :param parent: potential of a warm start, None from scratch.
+    """
+
+    dataset: PESData
+    parameters: orm.Dict
+    seed: orm.Int
+    parent: PotentialData | None = None
+
+
+class TrainEngine(ABC):
+    """Trains one potential per job; the job's outputs are ``potential`` and ``report``."""
+
+    @classmethod
+    @abstractmethod
+    def validate(cls, parameters: Mapping[str, Any]) -> str | None:
+        """Return what is wrong with the parameters of the stage, naming the key, or None."""
+
+    @classmethod
+    @abstractmethod
+    def prepare_job(cls, member: MemberInputs, resources: JobResources, previous: orm.ProcessNode | None) -> Job:
+        """Return the training of one member.
+
+        :param previous: the attempt before, if it stopped before its end; training goes on from its checkpoint.
+        """

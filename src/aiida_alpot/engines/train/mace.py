@@ -1,0 +1,43 @@
+"""MACE potentials, trained by ``mace_run_train``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aiida import orm
+
+from aiida_alpot.calculations.train_mace import TrainMaceCalculation
+from aiida_alpot.engines.job import Job, JobResources
+from aiida_alpot.engines.train.base import MemberInputs, TrainEngine
+from aiida_alpot.kernel.settings import parse_settings
+from aiida_alpot.kernel.training.mace import MaceSettings
+
+
+class MaceTrainEngine(TrainEngine):
+    """Trains from scratch or from a parent, and goes on from a checkpoint."""
+
+    @classmethod
+    def validate(cls, parameters: Mapping[str, Any]) -> str | None:
+        """Check names and types of the hyperparameters."""
+        try:
+            parse_settings(MaceSettings, parameters, "train.parameters")
+        except ValueError as error:
+            return str(error)
+        return None
+
+    @classmethod
+    def prepare_job(cls, member: MemberInputs, resources: JobResources, previous: orm.ProcessNode | None) -> Job:
+        """Train one member, from the checkpoint of *previous* if it was stopped in good order."""
+        inputs: dict[str, Any] = {
+            "dataset": member.dataset,
+            "parameters": member.parameters,
+            "seed": member.seed,
+            **resources.common_inputs(),
+        }
+        if member.parent is not None:
+            inputs["parent"] = member.parent
+        interrupted = TrainMaceCalculation.exit_codes.ERROR_INTERRUPTED.status
+        if previous is not None and previous.exit_status == interrupted:
+            inputs["checkpoint"] = previous.outputs.remote_folder
+        return Job(TrainMaceCalculation, inputs)

@@ -1,0 +1,68 @@
+"""The job runner: ``python alpot-kernel.pyz TASK task.json`` on a compute node.
+
+A task reads the files named in ``task.json``, writes its results beside it and returns numbers. What became of it
+goes into ``report.json``, which the parser reads: ``status`` is ``ok``, ``interrupted`` (stopped before the walltime,
+partial results written), ``missing_package``, ``invalid_input`` or ``failed``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from aiida_alpot import __version__
+from aiida_alpot.kernel._extras import MissingPackageError
+from aiida_alpot.kernel.jsonio import write_json
+from aiida_alpot.kernel.tasks import TASKS, TaskError, TaskInterruptedError
+
+REPORT = "report.json"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one task and write its report.
+
+    :return: exit status of the process: 0 if the results are complete, 1 otherwise, 2 for a wrong call.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if len(arguments) != 2 or arguments[0] not in TASKS:
+        sys.stderr.write(f"usage: python alpot-kernel.pyz TASK task.json, with TASK one of {', '.join(TASKS)}\n")
+        return 2
+    name, task_file = arguments
+    start = time.monotonic()
+    task = json.loads(Path(task_file).read_text(encoding="utf-8"))
+    report = _run(name, task, Path(task_file).resolve().parent)
+    report.update(task=name, version=__version__, python=sys.version.split()[0], seconds=time.monotonic() - start)
+    write_json(Path(task_file).resolve().parent / REPORT, report)
+    return 0 if report["status"] == "ok" else 1
+
+
+def _run(name: str, task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the report of one task; whatever goes wrong becomes a status and a message."""
+    try:
+        module = importlib.import_module(TASKS[name])
+        return {"status": "ok", "message": "", "results": module.run(task, folder)}
+    except MissingPackageError as error:
+        return {"status": "missing_package", "package": error.package, "message": str(error)}
+    except TaskInterruptedError as error:
+        return {"status": "interrupted", "message": str(error), "results": error.results}
+    except TaskError as error:
+        return {"status": "failed", "code": error.code, "message": str(error), "results": error.results}
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        return {"status": "missing_package", "package": package, "message": f"{error}"}
+    except (ValueError, TypeError, KeyError) as error:
+        traceback.print_exc()
+        return {"status": "invalid_input", "message": f"{type(error).__name__}: {error}"}
+    except Exception as error:  # noqa: BLE001  the report is how an unforeseen failure reaches the parser
+        traceback.print_exc()
+        return {"status": "failed", "code": "exception", "message": f"{type(error).__name__}: {error}"}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

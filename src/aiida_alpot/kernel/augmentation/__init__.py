@@ -1,0 +1,32 @@
+"""Manipulations that make an initial dataset of a few structures: one per file, all seeded, one registry."""
+
+from aiida_alpot.kernel.augmentation.base import DroppedFrameError, NotApplicableError, Step
+from aiida_alpot.kernel.augmentation.pipeline import AugmentResult, AugmentSettings, augment
+from aiida_alpot.kernel.augmentation.rattle import RattleSettings, draw_displacements, rattle
+from aiida_alpot.kernel.augmentation.registry import MANIPULATIONS, Manipulation
+from aiida_alpot.kernel.augmentation.strain import StrainSettings, apply_stretch, draw_stretch, strain
+from aiida_alpot.kernel.augmentation.supercell import SupercellSettings, make_supercell, supercell_repeats
+from aiida_alpot.kernel.augmentation.vacancy import VacancySettings, make_vacancies
+
+__all__ = [
+    "MANIPULATIONS",
+    "AugmentResult",
+    "AugmentSettings",
+    "DroppedFrameError",
+    "Manipulation",
+    "NotApplicableError",
+    "RattleSettings",
+    "Step",
+    "StrainSettings",
+    "SupercellSettings",
+    "VacancySettings",
+    "apply_stretch",
+    "augment",
+    "draw_displacements",
+    "draw_stretch",
+    "make_supercell",
+    "make_vacancies",
+    "rattle",
+    "strain",
+    "supercell_repeats",
+]

@@ -1,0 +1,58 @@
+"""What all manipulations share: the result of one step, the reason for none, and clean children."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+import numpy as np
+from ase import Atoms
+
+BOOKKEEPING = frozenset({"split", "group", "origin", "iteration", "parent", "cost", "status", "reason", "fingerprint"})
+"""Columns of a parent that say nothing true about a child."""
+
+_LABEL = re.compile(
+    r"(.*[_-])?(energy|energies|free_energy|forces?|stress|stresses|virials?|magmoms?|dipole|polarizability|momenta)",
+    re.IGNORECASE,
+)
+_PLAIN = (str, bool, int, float, list, tuple, np.generic, np.ndarray)
+_KEPT = frozenset({"initial_magmoms"})
+
+
+class Step(NamedTuple):
+    """A manipulated frame and the words that its origin gets."""
+
+    atoms: Atoms
+    text: str
+
+
+class NotApplicableError(ValueError):
+    """A manipulation has no meaning for this frame, which is left as it was; the message is a short code."""
+
+
+class DroppedFrameError(ValueError):
+    """No acceptable frame was found within the number of tries; the message is a short code."""
+
+
+def clean_child(atoms: Atoms) -> Atoms:
+    """Return a copy without calculator, constraints, labels, velocities and book-keeping of the parent.
+
+    Constraints go because a constrained atom would be labelled with a force of zero, and objects that are no column
+    (e.g. the ``spacegroup`` of a CIF file, which the child breaks). User columns, ``charge``, ``weight``,
+    ``config_type`` and initial magnetic moments stay.
+    """
+    child = atoms.copy()
+    child.calc = None
+    child.set_constraint()
+    child.info = {
+        key: value
+        for key, value in child.info.items()
+        if isinstance(value, _PLAIN) and key not in BOOKKEEPING and not _is_label(key)
+    }
+    for key in [key for key in child.arrays if _is_label(key)]:
+        del child.arrays[key]
+    return child
+
+
+def _is_label(key: object) -> bool:
+    return isinstance(key, str) and key not in _KEPT and _LABEL.fullmatch(key) is not None

@@ -1,0 +1,67 @@
+"""Repeat a cell until its images are far enough apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+
+from aiida_alpot.kernel.augmentation.base import NotApplicableError, Step
+from aiida_alpot.kernel.defaults import SUPERCELL_LENGTH, SUPERCELL_MAX_ATOMS
+from aiida_alpot.kernel.geometry import perpendicular_heights
+from aiida_alpot.kernel.units import IntArray
+
+
+@dataclass(frozen=True)
+class SupercellSettings:
+    """Size of a supercell, [TrainsPot] Sec. II A 2.
+
+    :param min_length: smallest perpendicular height along every periodic axis, Å.
+    :param max_atoms: most atoms of a supercell; it wins over *min_length*.
+    """
+
+    min_length: float = SUPERCELL_LENGTH
+    max_atoms: int = SUPERCELL_MAX_ATOMS
+
+    def __post_init__(self) -> None:
+        if not self.min_length > 0.0:
+            raise ValueError(f"'min_length' must be positive, got {self.min_length}")
+        if self.max_atoms < 1:
+            raise ValueError(f"'max_atoms' must be at least 1, got {self.max_atoms}")
+
+
+def supercell_repeats(atoms: Atoms, settings: SupercellSettings) -> IntArray:
+    """Return how often the cell is repeated along each axis, 1 along an axis that is not periodic.
+
+    Each perpendicular height reaches *min_length*. If that gives more than *max_atoms*, the axis that keeps the largest
+    height after it loses one repeat loses it, again and again: the smallest height suffers last. A cell that exceeds
+    the cap by itself is kept as it is.
+
+    :return: shape (3,).
+    """
+    heights = perpendicular_heights(atoms.cell.array, atoms.pbc)
+    finite = np.isfinite(heights)
+    repeats = np.ones(3, dtype=np.int64)
+    repeats[finite] = np.maximum(1, np.ceil(settings.min_length / heights[finite] - 1e-9)).astype(np.int64)
+    while len(atoms) * int(repeats.prod()) > settings.max_atoms and (repeats > 1).any():
+        remaining = np.where(repeats > 1, (repeats - 1) * np.where(finite, heights, 0.0), -np.inf)
+        repeats[int(np.argmax(remaining))] -= 1
+    return repeats
+
+
+def make_supercell(atoms: Atoms, settings: SupercellSettings, rng: np.random.Generator | None = None) -> Step:
+    """Return the repeated frame; the total ``charge`` grows with the number of cells.
+
+    :param rng: not used, nothing is random here.
+    :raises NotApplicableError: if one cell is the answer.
+    """
+    del rng
+    repeats = supercell_repeats(atoms, settings)
+    n_cells = int(repeats.prod())
+    if n_cells == 1:
+        raise NotApplicableError("already_large" if len(atoms) <= settings.max_atoms else "above_max_atoms")
+    larger = atoms.repeat(tuple(int(n) for n in repeats))
+    if "charge" in larger.info:
+        larger.info["charge"] = larger.info["charge"] * n_cells
+    return Step(larger, "supercell " + "x".join(str(n) for n in repeats))

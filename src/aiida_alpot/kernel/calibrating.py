@@ -1,0 +1,185 @@
+"""From a committee and labelled frames to an :class:`~aiida_alpot.kernel.uncertainty.UncertaintyModel` and errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+from ase import Atoms
+
+from aiida_alpot.kernel import defaults
+from aiida_alpot.kernel.potentials import Potential, Predictions, predict_committee, reference_predictions
+from aiida_alpot.kernel.uncertainty import (
+    PROPERTIES,
+    ActiveSet,
+    Calibration,
+    UncertaintyModel,
+    disagreement,
+    error,
+    mean_prediction,
+)
+from aiida_alpot.kernel.units import FloatArray
+
+HELD_OUT: Final = ("validation", "test", "calibration")
+"""Splits whose frames were not fitted to."""
+
+
+def _default_tolerances() -> dict[str, float]:
+    return {
+        "energy": defaults.TOLERANCE_ENERGY,
+        "force": defaults.TOLERANCE_FORCE,
+        "stress": defaults.TOLERANCE_STRESS,
+    }
+
+
+@dataclass(frozen=True)
+class CalibrateSettings:
+    """How error bars are made.
+
+    :param tolerances: largest error wanted by property: ``energy`` eV/atom, ``force`` and ``force_max`` eV/Å,
+        ``stress`` eV/Å³. Only these properties get a threshold; all with labels are calibrated.
+    :param method: of :class:`~aiida_alpot.kernel.uncertainty.Calibration`.
+    :param target: ``"member_rms"`` calibrates on the error of a member drawn at random (that drives the dynamics),
+        ``"committee_mean"`` on the error of the mean (that is used in production).
+    :param splits: held-out frames to calibrate on.
+    :param fallback_splits: added when the held-out frames are fewer than *n_min*; the report says so.
+    :param n_min: see *fallback_splits*.
+    :param target_tpr: share of the frames with too large an error that the threshold should catch, or None.
+    :param feature_kind: features of the active sets, None for no active sets.
+    :param active_set_start: ``"eps"`` keeps grades finite outside the span of the training features, ``"strict"``
+        makes them infinite.
+    :param gamma_save: grade above which a frame is kept and may be selected.
+    :param gamma_break: grade above which a trajectory stops.
+    :param device: where the potentials are evaluated.
+    :param batch_size: frames evaluated at once.
+    """
+
+    tolerances: Mapping[str, float] = field(default_factory=_default_tolerances)
+    method: Literal["median_ratio", "ols_origin", "rms_ratio", "loglog", "isotonic", "conformal"] = "median_ratio"
+    target: Literal["member_rms", "committee_mean"] = "member_rms"
+    splits: tuple[str, ...] = ("calibration", "test")
+    fallback_splits: tuple[str, ...] = ("validation",)
+    n_min: int = 10
+    target_tpr: float | None = None
+    feature_kind: str | None = "last_layer"
+    active_set_start: Literal["strict", "eps"] = "eps"
+    gamma_save: float | None = None
+    gamma_break: float | None = None
+    device: str = "cpu"
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        for name, value in self.tolerances.items():
+            if name not in PROPERTIES:
+                raise ValueError(f"tolerances: expected one of {', '.join(PROPERTIES)}, got {name!r}")
+            if value <= 0:
+                raise ValueError(f"tolerances.{name} must be positive, got {value}")
+        if not self.tolerances:
+            raise ValueError("tolerances must name at least one property")
+        for name in ("splits", "fallback_splits"):
+            _check_splits(name, getattr(self, name))
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be positive, got {self.batch_size}")
+        if self.gamma_save is not None and self.gamma_break is not None and self.gamma_break < self.gamma_save:
+            raise ValueError(f"gamma_break {self.gamma_break} must not be below gamma_save {self.gamma_save}")
+
+
+def _check_splits(name: str, splits: Sequence[str]) -> None:
+    if "train" in splits:
+        raise ValueError(f"{name}: error bars from frames of the training are too small; leave 'train' out")
+    for split in splits:
+        if split not in HELD_OUT:
+            raise ValueError(f"{name}: expected some of {', '.join(HELD_OUT)}, got {split!r}")
+
+
+@dataclass(frozen=True)
+class SplitErrors:
+    """What the committee gets wrong on one set of frames.
+
+    :param disagreement: frame-wise disagreement by property, each (n_frames,).
+    :param error: frame-wise error by property, each (n_frames,).
+    :param summary: root-mean-square errors over all frames, for the report.
+    """
+
+    disagreement: Mapping[str, FloatArray]
+    error: Mapping[str, FloatArray]
+    summary: Mapping[str, Any]
+
+
+def assess(potentials: Sequence[Potential], frames: Sequence[Atoms], settings: CalibrateSettings) -> SplitErrors:
+    """Return disagreement and error of a committee on labelled frames."""
+    members = predict_committee(potentials, frames, batch_size=settings.batch_size)
+    reference = reference_predictions(frames)
+    pbc = np.array([atoms.pbc for atoms in frames])
+    d = disagreement(members, pbc=pbc)
+    e = error(members, reference, target=settings.target, pbc=pbc)
+    summary = {
+        "n_frames": len(frames),
+        "committee_mean": rms_errors(mean_prediction(members), reference, pbc),
+        "members": [rms_errors(member, reference, pbc) for member in members],
+        "disagreement": {name: _rms(getattr(d, name)) for name in PROPERTIES},
+    }
+    return SplitErrors(
+        {name: getattr(d, name) for name in PROPERTIES}, {name: getattr(e, name) for name in PROPERTIES}, summary
+    )
+
+
+def rms_errors(predicted: Predictions, reference: Predictions, pbc: npt.ArrayLike | None = None) -> dict[str, float]:
+    """Return root-mean-square errors over all frames: energy per atom, force components, stress components.
+
+    :param pbc: periodicity per frame, shape (n_frames, 3): stress components that touch an axis without are left out.
+    :return: eV/atom, eV/Å and eV/Å³ (over the nine components of the tensor); NaN where no frame has the label.
+    """
+    deviation = error([predicted], reference, pbc=pbc)
+    return {
+        "energy": _rms(deviation.energy),
+        "force": _rms(predicted.forces - reference.forces),
+        "stress": _rms(deviation.stress),
+    }
+
+
+def _rms(values: FloatArray) -> float:
+    known = values[np.isfinite(values)]
+    return float(np.sqrt(np.mean(known**2))) if known.size else float("nan")
+
+
+def fit_uncertainty(
+    potentials: Sequence[Potential],
+    hashes: Sequence[str],
+    held_out: SplitErrors,
+    train_frames: Sequence[Atoms],
+    settings: CalibrateSettings,
+) -> UncertaintyModel:
+    """Return calibrations from held-out frames and active sets from the training frames.
+
+    :param hashes: sha256 of the model files, in the order of *potentials*.
+    :param train_frames: their features, by the first member, make the active sets.
+    """
+    calibrations = {}
+    for name in PROPERTIES:
+        d, e = held_out.disagreement[name], held_out.error[name]
+        if np.any(np.isfinite(d) & np.isfinite(e)):
+            calibrations[name] = Calibration.fit(
+                d, e, settings.method, tolerance=settings.tolerances.get(name), target_tpr=_target_tpr(settings, name)
+            )
+    active_set = None
+    if settings.feature_kind is not None and train_frames:
+        features = potentials[0].features(train_frames, kind=settings.feature_kind, batch_size=settings.batch_size)
+        active_set = ActiveSet.build(features, start=settings.active_set_start)
+    return UncertaintyModel(
+        calibrations=calibrations,
+        tolerances=dict(settings.tolerances),
+        active_set=active_set,
+        feature_kind=settings.feature_kind or "",
+        gamma_save=settings.gamma_save,
+        gamma_break=settings.gamma_break,
+        model_hashes=tuple(hashes),
+        points={name: (held_out.disagreement[name], held_out.error[name]) for name in calibrations},
+    )
+
+
+def _target_tpr(settings: CalibrateSettings, name: str) -> float | None:
+    return settings.target_tpr if name in settings.tolerances else None

@@ -1,0 +1,25 @@
+"""Datasets of frames in one columnar HDF5 file: writing, reading, merging, splits, exchange formats."""
+
+from aiida_alpot.kernel.dataset.exchange import read_frames, write_frames
+from aiida_alpot.kernel.dataset.merge import filter_frames, merge
+from aiida_alpot.kernel.dataset.reader import Dataset, DatasetView
+from aiida_alpot.kernel.dataset.schema import BOOKKEEPING, SCHEMA, SCHEMA_VERSION, SCIENCE, ColumnSpec, DatasetError
+from aiida_alpot.kernel.dataset.splits import assign_splits
+from aiida_alpot.kernel.dataset.writer import write
+
+__all__ = [
+    "BOOKKEEPING",
+    "SCHEMA",
+    "SCHEMA_VERSION",
+    "SCIENCE",
+    "ColumnSpec",
+    "Dataset",
+    "DatasetError",
+    "DatasetView",
+    "assign_splits",
+    "filter_frames",
+    "merge",
+    "read_frames",
+    "write",
+    "write_frames",
+]

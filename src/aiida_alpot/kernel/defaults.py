@@ -1,0 +1,59 @@
+"""Every default that a paper gives, in one place, with its source.
+
+[TrainsPot] Bidoggia et al., "AiiDA-TrainsPot", January 2026. [AutoPot] the AutoPot paper. [UQ-ACE] the UQ-ACE paper.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+TOLERANCE_ENERGY: Final = 1e-3
+"""eV/atom, [TrainsPot] Sec. II A 6."""
+TOLERANCE_FORCE: Final = 0.1
+"""eV/Å, [TrainsPot] Sec. II A 6."""
+TOLERANCE_STRESS: Final = 1e-3
+"""eV/Å³, [TrainsPot] Sec. II A 6."""
+
+SPLIT_TRAIN: Final = 0.8
+"""[TrainsPot] Sec. II A 4."""
+SPLIT_VALIDATION: Final = 0.1
+"""[TrainsPot] Sec. II A 4."""
+SPLIT_TEST: Final = 0.1
+"""[TrainsPot] Sec. II A 4."""
+
+SELECTION_BUDGET: Final = 1000
+"""Most frames labelled in one iteration, [TrainsPot] Sec. II A 6."""
+CONTROL_SHARE: Final = 0.1
+"""Share of a selection that is drawn at random and never trained on (the project's design)."""
+
+STARTING_FRAMES: Final = 20
+"""Frames that start trajectories, from the initial dataset, [TrainsPot] Sec. II A 5."""
+TEMPERATURES: Final = (0.0, 1000.0)
+"""K, range of exploration, [TrainsPot] Sec. II A 5."""
+PRESSURES: Final = (-0.5, 0.5)
+"""GPa (±5 kbar), range of exploration, [TrainsPot] Sec. II A 5."""
+MD_TIME: Final = 1e7
+"""fs (10 ns), length of a trajectory, [TrainsPot] Sec. II A 5."""
+MD_TIMESTEP: Final = 1.0
+"""fs, [TrainsPot] Sec. II A 5."""
+MD_SAMPLE_TIME: Final = 1e6
+"""fs (1 ns) between the frames kept of a trajectory, [TrainsPot] Sec. II A 5."""
+
+SUPERCELL_LENGTH: Final = 18.0
+"""Å, smallest perpendicular height of a supercell, [TrainsPot] Sec. II A 2."""
+SUPERCELL_MAX_ATOMS: Final = 450
+"""[TrainsPot] Sec. II A 2."""
+RATTLE_FRACTION: Final = 0.3
+"""Largest displacement over the nearest-neighbour distance, [TrainsPot] Sec. II A 2."""
+STRAIN_RANGE: Final = (-0.2, 0.6)
+"""Range of linear strain, [TrainsPot] Sec. II A 2."""
+VACANCY_FRACTION: Final = 0.3
+"""Share of the rattled frames that get vacancies, [TrainsPot] Sec. II A 2."""
+VACANCIES_PER_FRAME: Final = 2
+"""[TrainsPot] Sec. II A 2."""
+
+COMMITTEE_SIZE: Final = 4
+"""Members of a committee, lower end of the 4–6 in common use, [UQ-ACE]."""
+
+GAMMA_LADDER: Final = (1e5, 1e4, 1e3, 1e2, 10.0, 2.0)
+"""Descending thresholds of the extrapolation grade, [AutoPot] Alg. 2.1 and its defaults."""

@@ -1,0 +1,229 @@
+"""Judge candidates by a committee and select those worth a label."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+from ase import Atoms
+
+from aiida_alpot.kernel import defaults
+from aiida_alpot.kernel.dataset import Dataset
+from aiida_alpot.kernel.exploration.monitor import Assessment, Monitor
+from aiida_alpot.kernel.potentials import Features, Potential, predict_committee
+from aiida_alpot.kernel.selection import CandidateTable, Selection, get_strategy, select, sorted_distance_features
+from aiida_alpot.kernel.uncertainty import PROPERTIES, UncertaintyModel, mean_prediction
+from aiida_alpot.kernel.units import FloatArray
+
+HELD_OUT: Final = ("calibration", "test")
+PREDICTION_COLUMNS: Final = ("committee_energy", "committee_forces", "committee_stress")
+"""Columns of selected frames with the mean prediction of the committee, until the label tells its error."""
+_CHUNK: Final = 256
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """How candidates are judged and selected.
+
+    :param strategy: ``"threshold"`` (at random among the flagged ones, Bidoggia et al. 2026), ``"greedy_diverse"``,
+        ``"fps"`` or ``"random"`` (at random among all healthy ones).
+    :param budget: most frames selected, control frames included.
+    :param control_share: share of the budget drawn at random from all healthy candidates and never trained on.
+    :param validation_share: share of the other frames that goes to the validation split.
+    :param gamma_select: grade above which a frame is flagged, None not to flag by grade.
+    :param features: what distances are measured in: ``"last_layer"`` or ``"invariants"`` of the first member, averaged
+        over the atoms and scaled to unit variance, or ``"sorted_distances"`` for molecules of one composition.
+    :param min_distance: frames of one trajectory that are closer than this in their features count as duplicates.
+    :param upper: multiples of the thresholds above which a frame counts as unphysical and is not trained on.
+    :param allow_unhealthy: also train on frames at which a trajectory broke.
+    :param device: where the potentials are evaluated.
+    """
+
+    strategy: str = "threshold"
+    budget: int = defaults.SELECTION_BUDGET
+    control_share: float = defaults.CONTROL_SHARE
+    validation_share: float = defaults.SPLIT_VALIDATION
+    gamma_select: float | None = None
+    features: Literal["last_layer", "invariants", "sorted_distances"] = "last_layer"
+    min_distance: float | None = None
+    upper: Mapping[str, float] | None = None
+    allow_unhealthy: bool = False
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        get_strategy(self.strategy)
+        if self.budget < 1:
+            raise ValueError(f"budget must be positive, got {self.budget}")
+        for name in ("control_share", "validation_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if self.min_distance is not None and self.min_distance <= 0:
+            raise ValueError(f"min_distance must be positive, got {self.min_distance}")
+        for name in self.upper or {}:
+            if name not in PROPERTIES:
+                raise ValueError(f"upper: expected one of {', '.join(PROPERTIES)}, got {name!r}")
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether the selection measures distances."""
+        return self.strategy in ("greedy_diverse", "fps") or self.min_distance is not None
+
+
+def build_table(
+    candidates: Dataset, potentials: Sequence[Potential], model: UncertaintyModel, settings: EvaluateSettings
+) -> tuple[CandidateTable, dict[str, npt.NDArray[Any]]]:
+    """Evaluate the committee on all candidates, a chunk at a time.
+
+    :return: the table that a selection needs, and the same with calibrated errors as arrays for people.
+    """
+    monitor = Monitor(potentials, model)
+    parts: list[Assessment] = []
+    features: list[FloatArray] = []
+    for frames in candidates.iter_chunks(_CHUNK):
+        parts.append(monitor.assess(frames))
+        # what breaks a prediction breaks the features too; such a frame is never selected and needs none
+        known = [frames[int(k)] for k in np.flatnonzero(parts[-1].finite)]
+        if settings.needs_features and known:
+            features.append(frame_features(known, potentials[0], settings.features))
+    columns = {
+        name: np.concatenate([part.disagreement[name] for part in parts]) if parts else np.zeros(0)
+        for name in PROPERTIES
+    }
+    grade = np.concatenate([part.grade for part in parts]) if parts else np.zeros(0)
+    finite = np.concatenate([part.finite for part in parts]) if parts else np.zeros(0, dtype=bool)
+    healthy = finite & _healthy_column(candidates)
+    table = CandidateTable(
+        **columns,
+        grade=grade,
+        healthy=healthy,
+        group=candidates.column("group"),
+        structure_id=candidates.frame_ids(labels=False),
+        features=_spread(features, finite) if settings.needs_features else None,
+    )
+    errors = {
+        f"error_{name}": np.concatenate([part.error.get(name, np.full(len(part.grade), np.nan)) for part in parts])
+        for name in PROPERTIES
+        if parts
+    }
+    arrays: dict[str, npt.NDArray[Any]] = {f"disagreement_{name}": values for name, values in columns.items()}
+    arrays.update(
+        errors,
+        grade=grade,
+        healthy=healthy,
+        group=np.asarray(table.group, dtype=np.str_),
+        structure_id=np.asarray(table.structure_id, dtype=np.str_),
+    )
+    return table, arrays
+
+
+def _spread(parts: Sequence[FloatArray], rows: npt.NDArray[np.bool_]) -> FloatArray:
+    """Return the features of the frames marked in *rows*, zeros for the others."""
+    values = np.concatenate(parts) if parts else np.zeros((0, 1))
+    spread = np.zeros((len(rows), values.shape[1]))
+    spread[rows] = values
+    return spread
+
+
+def frame_features(frames: Sequence[Atoms], potential: Potential, kind: str) -> FloatArray:
+    """Return one row of features per frame.
+
+    :param kind: see :class:`EvaluateSettings`.
+    """
+    if kind == "sorted_distances":
+        return sorted_distance_features(frames)
+    found = potential.features(frames, kind=kind)
+    return _mean_over_atoms(found, len(frames))
+
+
+def _mean_over_atoms(features: Features, n_frames: int) -> FloatArray:
+    total = np.zeros((n_frames, features.n_features))
+    np.add.at(total, features.frame_index, features.values)
+    counts: FloatArray = np.bincount(features.frame_index, minlength=n_frames).astype(np.float64)
+    return total / counts[:, None]
+
+
+def _healthy_column(candidates: Dataset) -> npt.NDArray[np.bool_]:
+    if "healthy" not in candidates.columns:
+        return np.ones(len(candidates), dtype=bool)
+    return np.asarray(candidates.column("healthy"), dtype=bool)
+
+
+def select_candidates(
+    table: CandidateTable,
+    model: UncertaintyModel,
+    settings: EvaluateSettings,
+    seed: int,
+    *,
+    dataset: Dataset | None = None,
+    potential: Potential | None = None,
+) -> Selection:
+    """Return which candidates are labelled, given what is labelled already.
+
+    :param dataset: frames with labels: not selected again; the splits of their groups are kept.
+    :param potential: first member, for the features of the training frames.
+    """
+    known: tuple[str, ...] = ()
+    fixed: dict[str, str] = {}
+    training: FloatArray | None = None
+    n_control_groups = 0
+    if dataset is not None:
+        known = tuple(str(identity) for identity in dataset.frame_ids(labels=False))
+        groups, splits = dataset.column("group"), dataset.column("split")
+        fixed = {str(g): str(s) for g, s in zip(groups, splits, strict=True) if g and s}
+        explored = dataset.column("iteration") >= 0
+        n_control_groups = len({str(g) for g in groups[explored & np.isin(splits, HELD_OUT)]})
+        if settings.needs_features and potential is not None:
+            frames = [dataset[int(i)] for i in np.flatnonzero(splits == "train")]
+            training = frame_features(frames, potential, settings.features) if frames else None
+    if table.features is not None and settings.features != "sorted_distances":
+        table, training = _whiten(table, training)
+    return select(
+        table,
+        settings.strategy,
+        settings.budget,
+        seed,
+        thresholds=model.thresholds,
+        gamma_select=settings.gamma_select,
+        control_share=settings.control_share,
+        validation_share=settings.validation_share,
+        known_ids=known,
+        min_distance=settings.min_distance,
+        upper=settings.upper,
+        allow_unhealthy=settings.allow_unhealthy,
+        training_features=training,
+        fixed_splits=fixed,
+        n_control_groups_before=n_control_groups,
+    )
+
+
+def _whiten(table: CandidateTable, training: FloatArray | None) -> tuple[CandidateTable, FloatArray | None]:
+    """Scale every feature to unit variance over the candidates and the training frames."""
+    assert table.features is not None
+    rows = table.features if training is None else np.concatenate([table.features, training])
+    scale = rows.std(axis=0)
+    scale[scale == 0] = 1.0
+    scaled = CandidateTable(**{**vars(table), "features": table.features / scale})
+    return scaled, None if training is None else training / scale
+
+
+def selected_frames(candidates: Dataset, selection: Selection, potentials: Sequence[Potential]) -> list[Atoms]:
+    """Return the selected frames with split, reason and the mean prediction of the committee."""
+    frames = [candidates[int(i)] for i in selection.indices]
+    if not frames:
+        return []
+    mean = mean_prediction(predict_committee(potentials, frames))
+    for k, atoms in enumerate(frames):
+        atoms.calc = None
+        atoms.info.update(
+            split=selection.split[k],
+            status="unlabelled",
+            selection_reason=selection.reasons[k],
+            control=bool(selection.control[k]),
+            committee_energy=float(mean.energy[k]),
+            committee_stress=mean.stress[k],
+        )
+        atoms.arrays["committee_forces"] = mean.forces[mean.offsets[k] : mean.offsets[k + 1]]
+    return frames

@@ -1,0 +1,99 @@
+"""What the committee says of a frame while a trajectory runs: disagreement, calibrated error, grade."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from ase import Atoms
+
+from aiida_alpot.kernel.potentials import Potential, Predictions, concatenate, predict_committee
+from aiida_alpot.kernel.uncertainty.committee import disagreement
+from aiida_alpot.kernel.units import BoolArray, FloatArray
+
+from .settings import PROPERTIES
+
+if TYPE_CHECKING:
+    from aiida_alpot.kernel.uncertainty.model import UncertaintyModel
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What the committee says of some frames; what is not known is NaN.
+
+    :param disagreement: property to shape (n_frames,): eV/atom, eV/Å, eV/Å, eV/Å³.
+    :param error: the same as calibrated errors, for the properties that have a calibration.
+    :param grade: largest extrapolation grade of the atoms of a frame, shape (n_frames,).
+    :param finite: whether every member predicts finite energies and forces, shape (n_frames,).
+    """
+
+    disagreement: Mapping[str, FloatArray]
+    error: Mapping[str, FloatArray]
+    grade: FloatArray
+    finite: BoolArray
+
+    @classmethod
+    def unknown(cls, n_frames: int) -> Assessment:
+        """Return an assessment that knows nothing of *n_frames* frames."""
+        nothing = {name: np.full(n_frames, np.nan) for name in PROPERTIES}
+        return cls(nothing, {}, np.full(n_frames, np.nan), np.ones(n_frames, dtype=bool))
+
+
+class Assessor(Protocol):
+    """Whoever assesses frames during a trajectory: :class:`Monitor`, or something cheaper in its place."""
+
+    def assess(self, frames: Sequence[Atoms]) -> Assessment:
+        """Return what is known of *frames*."""
+
+
+class Monitor:
+    """A committee and its uncertainty model, ready to look at frames.
+
+    :param potentials: the committee; a single member has no disagreement.
+    :param model: calibrations and active set; None leaves errors and grades unknown. Grades use the features of member
+        *feature_member*, which must be the one whose features built the active set.
+    """
+
+    def __init__(
+        self, potentials: Sequence[Potential], model: UncertaintyModel | None = None, *, feature_member: int = 0
+    ) -> None:
+        if not potentials:
+            raise ValueError("a monitor needs at least one potential, got none")
+        self.potentials = tuple(potentials)
+        self.model = model
+        self._feature_member = feature_member
+
+    def assess(self, frames: Sequence[Atoms]) -> Assessment:
+        """Return disagreement, calibrated error and grade of *frames*.
+
+        Frames on which a member predicts something that is not finite are marked and left unknown.
+        """
+        result = Assessment.unknown(len(frames))
+        members = predict_committee(self.potentials, frames)
+        finite = np.array([all(_is_finite(m.frame(k)) for m in members) for k in range(len(frames))], dtype=bool)
+        kept = np.flatnonzero(finite)
+        if not len(kept):
+            return Assessment(result.disagreement, {}, result.grade, finite)
+        error: dict[str, FloatArray] = {}
+        if len(members) > 1:
+            shared = [concatenate([member.frame(int(k)) for k in kept]) for member in members]
+            found = disagreement(shared, pbc=np.array([frames[int(k)].pbc for k in kept]))
+            for name in PROPERTIES:
+                result.disagreement[name][kept] = getattr(found, name)
+            for name, values in (self.model.predict_error(found) if self.model is not None else {}).items():
+                error[name] = np.full(len(frames), np.nan)
+                error[name][kept] = values
+        result.grade[kept] = self._grade([frames[int(k)] for k in kept])
+        return Assessment(result.disagreement, error, result.grade, finite)
+
+    def _grade(self, frames: Sequence[Atoms]) -> FloatArray:
+        if self.model is None or self.model.active_set is None:
+            return np.full(len(frames), np.nan)
+        features = self.potentials[self._feature_member].features(frames, kind=self.model.feature_kind)
+        return np.asarray(self.model.frame_grade(features, len(frames)), dtype=float)
+
+
+def _is_finite(predictions: Predictions) -> bool:
+    return bool(np.all(np.isfinite(predictions.energy)) and np.all(np.isfinite(predictions.forces)))

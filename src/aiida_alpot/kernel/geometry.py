@@ -1,0 +1,144 @@
+"""Distances and heights of a frame, exact for cells of any size and shape.
+
+Periodic images count as neighbours, an atom's own images too: a cell of one atom has the nearest-neighbour distance of
+its lattice.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from ase import Atoms
+from ase.data import covalent_radii
+from ase.geometry import complete_cell
+from ase.neighborlist import primitive_neighbor_list
+
+from aiida_alpot.kernel.units import FloatArray, IntArray
+
+_FIRST_REACH = 3.0
+"""Å, first cutoff of the search for the closest pair; it is doubled until a pair is found."""
+
+
+class Pair(NamedTuple):
+    """Two atoms, or an atom and an image, with the distance (Å) or the scaled distance between them."""
+
+    i: int
+    j: int
+    distance: float
+
+
+def nearest_neighbour_distance(atoms: Atoms) -> float:
+    """Return the shortest distance between two atoms or images of atoms.
+
+    :return: Å; infinite if there is no second atom and no image.
+    :raises ValueError: if the frame has no atoms, a position is not finite, or a periodic axis has no cell vector.
+    """
+    pair = closest_pair(atoms)
+    return np.inf if pair is None else pair.distance
+
+
+def closest_pair(atoms: Atoms) -> Pair | None:
+    """Return the closest pair of atoms or images, ``None`` for an isolated atom.
+
+    :raises ValueError: as :func:`nearest_neighbour_distance`.
+    """
+    return _closest(atoms, np.full(len(atoms), 0.5))
+
+
+def closest_pair_ratio(atoms: Atoms) -> float:
+    """Return the smallest distance over the sum of the two covalent radii (Cordero 2008, as in ASE).
+
+    :return: without unit; about 1 for a single bond, infinite for an isolated atom.
+    :raises ValueError: as :func:`nearest_neighbour_distance`.
+    """
+    pair = _closest(atoms, covalent_radii[atoms.numbers])
+    return np.inf if pair is None else pair.distance
+
+
+def atoms_in_contact(atoms: Atoms, min_ratio: float) -> IntArray:
+    """Return the sorted indices of the atoms that are closer than *min_ratio* times the sum of covalent radii.
+
+    :param min_ratio: limit of :func:`closest_pair_ratio`, without unit.
+    :raises ValueError: as :func:`nearest_neighbour_distance`.
+    """
+    if min_ratio <= 0.0:
+        return np.zeros(0, dtype=np.int64)
+    first, second, _ = _pairs(atoms, min_ratio * covalent_radii[atoms.numbers])
+    return np.union1d(first, second).astype(np.int64)
+
+
+def perpendicular_heights(cell: npt.ArrayLike, pbc: npt.ArrayLike | None = None) -> FloatArray:
+    """Return the distance between opposite faces of a cell along each axis.
+
+    Heights are taken in the space that the periodic vectors span: the in-plane heights of a slab do not depend on how
+    its third vector is tilted. The height, not the length of a vector, bounds the distance to the nearest image.
+
+    :param cell: three vectors as rows, Å.
+    :param pbc: which axes are periodic; all vectors that are not zero if omitted.
+    :return: shape (3,), Å; infinite along an axis that is not periodic.
+    :raises ValueError: if the periodic vectors are linearly dependent.
+    """
+    vectors = np.asarray(cell, dtype=float).reshape(3, 3)
+    periodic = vectors.any(axis=1) if pbc is None else np.broadcast_to(np.asarray(pbc, dtype=bool), 3)
+    heights = np.full(3, np.inf)
+    if not periodic.any():
+        return heights
+    rows = vectors[periodic]
+    if np.linalg.matrix_rank(rows) < len(rows):
+        raise ValueError(f"the periodic cell vectors are linearly dependent: {rows.tolist()}")
+    heights[periodic] = 1.0 / np.linalg.norm(np.linalg.pinv(rows), axis=0)
+    return heights
+
+
+def _closest(atoms: Atoms, radii: FloatArray) -> Pair | None:
+    """Return the pair with the smallest distance over the sum of *radii*.
+
+    All pairs below a scale are listed, so the smallest of them is exact; the scale is doubled until there is one. The
+    shortest periodic vector, or the extent of a finite frame, bounds the scale.
+    """
+    bound = _largest_scale(atoms, radii)
+    if not np.isfinite(bound):
+        return None
+    scale = _FIRST_REACH / (2.0 * float(radii.max()))
+    while True:
+        scale = min(scale, bound)
+        first, second, distance = _pairs(atoms, scale * radii)
+        if len(distance):
+            scaled = distance / (radii[first] + radii[second])
+            best = int(np.argmin(scaled))
+            return Pair(int(first[best]), int(second[best]), float(scaled[best]))
+        if scale >= bound:  # unreachable up to rounding of the bound
+            bound *= 2.0
+        scale *= 2.0
+
+
+def _largest_scale(atoms: Atoms, radii: FloatArray) -> float:
+    """Return a scale at which at least one pair is certain to be found; infinite if there is none at any scale."""
+    _check(atoms)
+    if atoms.pbc.any():
+        shortest = float(np.linalg.norm(atoms.cell.array[atoms.pbc], axis=1).min())
+        return 1.001 * shortest / (2.0 * float(radii.max()))
+    if len(atoms) < 2:
+        return np.inf
+    extent = float(np.linalg.norm(np.ptp(atoms.positions, axis=0)))
+    return (1.001 * extent + 1e-6) / (2.0 * float(radii.min()))
+
+
+def _pairs(atoms: Atoms, radii: FloatArray) -> tuple[IntArray, IntArray, FloatArray]:
+    """Return first atom, second atom and distance of all pairs closer than the sum of their *radii*."""
+    _check(atoms)
+    cell = complete_cell(atoms.cell.array)
+    first, second, distance = primitive_neighbor_list("ijd", atoms.pbc, cell, atoms.positions, list(radii))
+    return first, second, distance
+
+
+def _check(atoms: Atoms) -> None:
+    if len(atoms) == 0:
+        raise ValueError("a frame without atoms has no distances")
+    if not np.isfinite(atoms.positions).all():
+        raise ValueError("a position is not finite")
+    missing = atoms.pbc & ~atoms.cell.array.any(axis=1)
+    if missing.any():
+        raise ValueError(f"periodic axes without a cell vector: {np.flatnonzero(missing).tolist()}")

@@ -1,0 +1,223 @@
+"""Label a whole dataset: skip what is labelled, take what an earlier run left, label the rest, pack everything."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ase import Atoms
+
+from aiida_alpot.kernel.dataset import Dataset, write
+from aiida_alpot.kernel.jsonio import read_json, write_json
+from aiida_alpot.kernel.labelling.pool import CalculatorError, WorkerPool
+from aiida_alpot.kernel.labelling.settings import LabelSettings, label_fingerprint
+from aiida_alpot.kernel.labelling.shards import Shard, read_matching_shard, without_labels, write_shard
+from aiida_alpot.kernel.labelling.worker import Labeller, Task, WorkerSetup
+
+RUN_FILE: Final = "labelling.json"
+"""Beside the shards: the fingerprint of the run that wrote them."""
+
+_COMPUTED: Final = ("labelled", "quarantined")
+_PROGRESS_INTERVAL: Final = 1.0
+
+
+@dataclass(frozen=True)
+class LabelReport:
+    """What became of the frames of a dataset.
+
+    :param n_frames: all of them; the next four add up to it.
+    :param n_labelled: with labels that passed the gate, new or old.
+    :param n_failed: without labels, the reason is in the dataset.
+    :param n_quarantined: with labels that the gate set aside.
+    :param n_unlabelled: not reached.
+    :param n_copied: frames of the source that had labels of these settings already.
+    :param n_reused: frames found in shards of an earlier run.
+    :param fingerprint: of the settings, see :func:`~.settings.label_fingerprint`.
+    :param seconds: wall time of this run.
+    """
+
+    n_frames: int
+    n_labelled: int
+    n_failed: int
+    n_quarantined: int
+    n_unlabelled: int
+    n_copied: int
+    n_reused: int
+    fingerprint: str
+    seconds: float
+
+
+def label_dataset(
+    source_path: str | Path,
+    out_path: str | Path,
+    settings: LabelSettings,
+    shard_dir: str | Path,
+    progress_path: str | Path | None = None,
+) -> LabelReport:
+    """Write a dataset with the frames of another one, in the same order, and their labels.
+
+    A frame that raises, gives values of wrong shape or not finite, takes too long or takes its process down stays in
+    the dataset as ``failed`` with the reason. A frame that is not reached before the walltime stays ``unlabelled``
+    with the reason ``walltime``. Frames that have labels of the same fingerprint are copied. Called again with the same
+    *shard_dir* after it was killed, it labels only what is left.
+
+    :param source_path: dataset to label.
+    :param out_path: dataset to write; written last and all at once.
+    :param shard_dir: where finished frames are kept until then; created if needed.
+    :param progress_path: a JSON file with ``done``, ``total`` and ``failed``, rewritten at most once a second.
+    :raises CalculatorError: if the calculator cannot be built.
+    :raises ValueError: if source and output are the same file.
+    """
+    start = time.monotonic()
+    deadline = math.inf if settings.walltime_s is None else start + settings.walltime_s
+    fingerprint = label_fingerprint(settings)
+    folder = _prepare_folder(Path(source_path), Path(out_path), Path(shard_dir), fingerprint)
+    setup = WorkerSetup(settings.spec, fingerprint, settings.charge_parameter, str(folder), str(folder / "worker-0"))
+    with Dataset.open(source_path) as dataset:
+        ids = [str(value) for value in dataset.frame_ids(labels=False)]
+        plan = _plan(dataset, ids, folder, setup, retry_failed=settings.retry_failed)
+        progress = _Progress(progress_path, len(dataset), len(dataset) - len(plan.todo), plan.n_failed)
+        tasks = (Task(index, ids[index], without_labels(dataset[index])) for index in plan.todo)
+        if plan.todo:
+            _run(tasks, len(plan.todo), settings, setup, deadline, progress)
+        counts = _pack(dataset, ids, folder, fingerprint, Path(out_path), "walltime")
+    progress.write()
+    return _report(counts, fingerprint, plan.n_reused, time.monotonic() - start)
+
+
+def partial_pack(source_path: str | Path, shard_dir: str | Path, out_path: str | Path) -> LabelReport:
+    """Write the dataset a killed run would have written, from the shards it left.
+
+    :param source_path: the dataset that was to be labelled.
+    :param shard_dir: where the run kept its shards.
+    :param out_path: dataset to write; frames without a shard are ``unlabelled`` with the reason ``not reached``.
+    :raises FileNotFoundError: if no run was started in *shard_dir*.
+    """
+    start = time.monotonic()
+    folder = Path(shard_dir)
+    fingerprint = str(read_json(folder / RUN_FILE)["fingerprint"])
+    with Dataset.open(source_path) as dataset:
+        ids = [str(value) for value in dataset.frame_ids(labels=False)]
+        counts = _pack(dataset, ids, folder, fingerprint, Path(out_path), "not reached")
+    n_shards = counts["total"] - counts["unlabelled"] - counts["copied"]
+    return _report(counts, fingerprint, n_shards, time.monotonic() - start)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    todo: list[int]
+    n_reused: int
+    n_failed: int
+
+
+class _Progress:
+    """Counts of a run, written to a file now and then."""
+
+    def __init__(self, path: str | Path | None, total: int, done: int, failed: int) -> None:
+        self._path = None if path is None else Path(path)
+        self._total, self._done, self._failed = total, done, failed
+        self._last = -math.inf
+        self.write()
+
+    def finished(self, status: str) -> None:
+        self._done += 1
+        self._failed += status == "failed"
+        if time.monotonic() - self._last >= _PROGRESS_INTERVAL:
+            self.write()
+
+    def write(self) -> None:
+        self._last = time.monotonic()
+        if self._path is not None:
+            write_json(self._path, {"done": self._done, "total": self._total, "failed": self._failed})
+
+
+def _prepare_folder(source: Path, out: Path, folder: Path, fingerprint: str) -> Path:
+    if source.resolve() == out.resolve():
+        raise ValueError(f"the labelled dataset cannot replace its source {source}")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / RUN_FILE, {"fingerprint": fingerprint})
+    return folder.resolve()
+
+
+def _is_computed(atoms: Atoms, fingerprint: str) -> bool:
+    return atoms.info.get("status") in _COMPUTED and atoms.info.get("fingerprint") == fingerprint
+
+
+def _plan(dataset: Any, ids: Sequence[str], folder: Path, setup: WorkerSetup, *, retry_failed: bool) -> _Plan:
+    """Find out which frames are left to label."""
+    todo, n_reused, n_failed = [], 0, 0
+    for index, atoms in enumerate(dataset):
+        if _is_computed(atoms, setup.fingerprint):
+            continue
+        shard = read_matching_shard(folder, index, ids[index], setup.fingerprint)
+        if shard is None or (retry_failed and shard.status == "failed"):
+            todo.append(index)
+        else:
+            n_reused += 1
+            n_failed += shard.status == "failed"
+    return _Plan(todo, n_reused, n_failed)
+
+
+def _run(
+    tasks: Iterator[Task],
+    n_tasks: int,
+    settings: LabelSettings,
+    setup: WorkerSetup,
+    deadline: float,
+    progress: _Progress,
+) -> None:
+    if settings.isolated:
+        with WorkerPool(settings, setup, progress.finished) as pool:
+            pool.run(tasks, n_tasks, deadline)
+        return
+    try:
+        labeller = Labeller(setup)
+    except (ImportError, ValueError, TypeError) as error:
+        raise CalculatorError(f"{type(error).__name__}: {error}") from error
+    for task in tasks:
+        if time.monotonic() >= deadline:
+            return
+        shard = labeller.label(task)
+        write_shard(Path(setup.shard_dir), task.index, shard)
+        progress.finished(shard.status)
+
+
+def _pack(dataset: Any, ids: Sequence[str], folder: Path, fingerprint: str, out: Path, missing: str) -> Counter[str]:
+    """Write the labelled dataset frame by frame and count what is in it."""
+    counts: Counter[str] = Counter(total=len(dataset))
+
+    def frames() -> Iterator[Atoms]:
+        for index, atoms in enumerate(dataset):
+            frame, is_copy = atoms, _is_computed(atoms, fingerprint)
+            if not is_copy:
+                shard = read_matching_shard(folder, index, ids[index], fingerprint)
+                frame = _unlabelled(atoms, missing) if shard is None else shard.apply(atoms)
+            counts[frame.info["status"]] += 1
+            counts["copied"] += is_copy
+            yield frame
+
+    write(out, frames())
+    return counts
+
+
+def _unlabelled(atoms: Atoms, reason: str) -> Atoms:
+    return Shard("", "", "unlabelled", reason).apply(atoms)
+
+
+def _report(counts: Counter[str], fingerprint: str, n_reused: int, seconds: float) -> LabelReport:
+    return LabelReport(
+        n_frames=counts["total"],
+        n_labelled=counts["labelled"],
+        n_failed=counts["failed"],
+        n_quarantined=counts["quarantined"],
+        n_unlabelled=counts["unlabelled"],
+        n_copied=counts["copied"],
+        n_reused=n_reused,
+        fingerprint=fingerprint,
+        seconds=seconds,
+    )

@@ -1,0 +1,97 @@
+"""What a labelling run is asked for, and the fingerprint that tells labels of different settings apart."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from aiida_alpot.kernel.potentials.calculators import CalculatorSpec, split_path
+
+FROM_INFO: Final = "atoms.info"
+"""Value of ``charge_parameter`` for calculators that read ``atoms.info["charge"]`` themselves."""
+
+
+@dataclass(frozen=True)
+class LabelSettings:
+    """How frames are labelled.
+
+    :param calculator: class of an ASE calculator, ``"package.module:Name"``.
+    :param parameters: keyword arguments of its constructor, plain data.
+    :param n_workers: frames labelled at the same time, each in a process of its own.
+    :param threads_per_worker: what OMP_NUM_THREADS and its relatives are set to in a worker.
+    :param walltime_s: seconds after which the run stops and packs what there is; the caller leaves the margin that
+        packing needs. None for no limit.
+    :param frame_timeout_s: seconds after which one frame is given up. None for no limit.
+    :param isolated: label in separate processes, so that a calculator that crashes or hangs costs one frame. False
+        labels in this process, one frame after the other, without timeout.
+    :param retry_failed: label frames again that an earlier run with the same shards failed to label.
+    :param charge_parameter: name of the calculator's parameter for the total charge, or ``"atoms.info"`` if it reads
+        the charge of a frame itself. Without it a charged frame fails: it would be labelled as neutral.
+    """
+
+    calculator: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    n_workers: int = 1
+    threads_per_worker: int = 1
+    walltime_s: float | None = None
+    frame_timeout_s: float | None = None
+    isolated: bool = True
+    retry_failed: bool = False
+    charge_parameter: str | None = None
+
+    def __post_init__(self) -> None:
+        split_path(self.calculator)
+        for name in ("n_workers", "threads_per_worker"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("walltime_s", "frame_timeout_s"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be positive, got {value}")
+        if not self.isolated and (self.n_workers > 1 or self.frame_timeout_s is not None):
+            raise ValueError("isolated must be true for n_workers > 1 or a frame_timeout_s")
+        _canonical(self.parameters)
+
+    @property
+    def spec(self) -> CalculatorSpec:
+        """The calculator alone."""
+        return CalculatorSpec(self.calculator, self.parameters)
+
+
+def label_fingerprint(settings: LabelSettings) -> str:
+    """Return 16 hexadecimal digits that are equal for labels of equal settings.
+
+    First digits of the sha256 of a canonical JSON text of the calculator, its parameters and the version of the
+    package it comes from (None if it has no version). How the work is distributed does not enter.
+    """
+    content = {
+        "engine": "ase",
+        "calculator": ":".join(split_path(settings.calculator)),
+        "parameters": dict(settings.parameters),
+        "version": package_version(settings.calculator.replace(":", ".").partition(".")[0]),
+    }
+    if settings.charge_parameter is not None:
+        content["charge_parameter"] = settings.charge_parameter
+    return hashlib.sha256(_canonical(content).encode()).hexdigest()[:16]
+
+
+def package_version(package: str) -> str | None:
+    """Return the installed version of an importable top-level package, without importing it."""
+    names = [package, *importlib.metadata.packages_distributions().get(package, [])]
+    for name in names:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _canonical(content: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(content, sort_keys=True, separators=(",", ":"))
+    except TypeError as error:
+        raise ValueError(f"parameters must be plain data (JSON): {error}") from error

@@ -1,0 +1,169 @@
+"""Label single frames: one function, and the loop of a process that does nothing else.
+
+A worker is ``sys.executable -c …`` and not a ``multiprocessing`` child: it needs no guarded main module, shares
+nothing with the parent but a pipe, and works when this package is imported from a zip.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, FileIOCalculator
+from ase.calculators.genericfileio import GenericFileIOCalculator
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from aiida_alpot.kernel.labelling.gate import check_labels
+from aiida_alpot.kernel.labelling.settings import FROM_INFO
+from aiida_alpot.kernel.labelling.shards import Shard, write_shard
+from aiida_alpot.kernel.potentials.ase_calculator import evaluate
+from aiida_alpot.kernel.potentials.calculators import CalculatorSpec, build_calculator
+
+BOOT: Final = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from aiida_alpot.kernel.labelling.worker import serve; serve(int(sys.argv[2]))"
+)
+"""What a worker process executes; its arguments are the module search path and the number of its pipe."""
+
+READY: Final = "ready"
+REFUSED: Final = "refused"
+DONE: Final = "done"
+
+_MAX_REASON = 300
+_WATCH_INTERVAL = 1.0
+
+
+@dataclass(frozen=True)
+class WorkerSetup:
+    """Everything a worker knows before its first frame."""
+
+    spec: CalculatorSpec
+    fingerprint: str
+    charge_parameter: str | None
+    shard_dir: str
+    scratch: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """One frame to label."""
+
+    index: int
+    structure_id: str
+    atoms: Atoms
+
+
+class Labeller:
+    """A calculator that labels frames, is used again for the next one and replaced after a failure.
+
+    :raises MissingPackageError: if the package of the calculator is not installed.
+    :raises ValueError: if the calculator cannot be built.
+    """
+
+    def __init__(self, setup: WorkerSetup) -> None:
+        self.setup = setup
+        self._calculator = self._build()
+
+    def label(self, task: Task) -> Shard:
+        """Return the labels of one frame; what goes wrong becomes the reason of a failed one."""
+        start = time.perf_counter()
+        try:
+            self._set_charge(task.atoms)
+            labels = evaluate(self._calculator, task.atoms)
+        except Exception as error:  # noqa: BLE001 - a reference calculation that fails is a result
+            self._calculator = self._build()
+            return self._shard(task, start, "failed", reason_of(error), {})
+        status, reason = _judge(task.atoms, labels)
+        if status == "failed":
+            self._calculator = self._build()
+            labels = {}
+        return self._shard(task, start, status, reason, labels)
+
+    def _build(self) -> Calculator:
+        calculator = build_calculator(self.setup.spec)
+        if isinstance(calculator, (FileIOCalculator, GenericFileIOCalculator)):
+            # two workers must not write into one directory
+            Path(self.setup.scratch).mkdir(parents=True, exist_ok=True)
+            calculator.directory = self.setup.scratch
+        return calculator
+
+    def _set_charge(self, atoms: Atoms) -> None:
+        charge = float(atoms.info.get("charge") or 0.0)
+        name = self.setup.charge_parameter
+        if name == FROM_INFO:
+            return
+        if name is not None:
+            self._calculator.set(**{name: charge})
+        elif charge and not np.isnan(charge):
+            raise ValueError(f"the frame has the charge {charge:g}, set charge_parameter to tell the calculator")
+
+    def _shard(self, task: Task, start: float, status: str, reason: str, labels: Mapping[str, Any]) -> Shard:
+        return Shard(
+            structure_id=task.structure_id,
+            fingerprint=self.setup.fingerprint,
+            status=status,
+            reason=reason,
+            cost=time.perf_counter() - start,
+            labels={name: np.asarray(values, dtype=np.float64) for name, values in labels.items()},
+        )
+
+
+def reason_of(error: BaseException) -> str:
+    """Return type and message of an exception in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:_MAX_REASON]
+
+
+def serve(descriptor: int) -> None:
+    """Label the frames that come through a pipe until it is closed; shards are written before a frame is reported.
+
+    :param descriptor: file descriptor of the pipe to the parent.
+    """
+    _watch_parent()
+    connection: Connection[Any, Any] = Connection(descriptor)
+    setup: WorkerSetup = connection.recv()
+    try:
+        labeller = Labeller(setup)
+        connection.send((READY, ""))
+        while (task := connection.recv()) is not None:
+            shard = labeller.label(task)
+            write_shard(Path(setup.shard_dir), task.index, shard)
+            connection.send((DONE, shard.status))
+    except (EOFError, BrokenPipeError):
+        # the parent is gone, what is done is in the shards
+        return
+    except (ImportError, ValueError, TypeError) as error:
+        connection.send((REFUSED, f"{type(error).__name__}: {error}"))
+
+
+def _judge(atoms: Atoms, labels: Mapping[str, Any]) -> tuple[str, str]:
+    magmoms = labels.get("magmoms")
+    if magmoms is not None and np.shape(magmoms) != (len(atoms),):
+        return "failed", f"magmoms has the shape {np.shape(magmoms)}, expected {(len(atoms),)}"
+    frame = atoms.copy()
+    frame.calc = SinglePointCalculator(frame, **labels)
+    verdict = check_labels(frame)
+    if verdict is None:
+        return "labelled", ""
+    status, _, reason = verdict.partition(": ")
+    return status, reason
+
+
+def _watch_parent() -> None:
+    """End this process and what it started soon after the parent is gone, even in the middle of a calculation."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_WATCH_INTERVAL)
+        os.killpg(os.getpgid(0), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,21 @@
+"""Which candidates are worth a label: strategies, control share, splits by group, budget and de-duplication."""
+
+from aiida_alpot.kernel.selection.distance import sorted_distance_features
+from aiida_alpot.kernel.selection.flags import Flags, flag
+from aiida_alpot.kernel.selection.registry import STRATEGIES, Strategy, get_strategy
+from aiida_alpot.kernel.selection.select import Selection, select
+from aiida_alpot.kernel.selection.table import PROPERTIES, CandidateTable, concatenate
+
+__all__ = [
+    "PROPERTIES",
+    "STRATEGIES",
+    "CandidateTable",
+    "Flags",
+    "Selection",
+    "Strategy",
+    "concatenate",
+    "flag",
+    "get_strategy",
+    "select",
+    "sorted_distance_features",
+]

@@ -1,0 +1,246 @@
+"""Choose the frames of one iteration: uncertain ones to train on, random ones to be judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from aiida_alpot.kernel.defaults import CONTROL_SHARE
+from aiida_alpot.kernel.seeds import derive_seed
+from aiida_alpot.kernel.selection.distance import thin
+from aiida_alpot.kernel.selection.flags import Flags, above_upper, flag
+from aiida_alpot.kernel.selection.registry import Strategy, get_strategy
+from aiida_alpot.kernel.selection.splits import (
+    CONTROL_SPLITS,
+    GroupSplits,
+    assign_control,
+    assign_training,
+    check_fixed_splits,
+)
+from aiida_alpot.kernel.selection.table import CandidateTable
+from aiida_alpot.kernel.units import BoolArray, FloatArray, IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """The frames to label, in the order of the candidates.
+
+    :ivar indices: rows of the table, ascending, shape (n_selected,).
+    :ivar reasons: per selected frame: the limits it exceeds, ``control``, or the name of the strategy.
+    :ivar control: which selected frames belong to the random control share, shape (n_selected,).
+    :ivar split: ``train``, ``validation``, ``calibration`` or ``test`` per selected frame.
+    :ivar report: counts, for JSON. ``flagged`` counts healthy candidates per criterion before de-duplication, budget
+        and upper bounds, as the definition of convergence wants it; ``n_flagged`` those above any limit.
+    """
+
+    indices: IntArray
+    reasons: tuple[str, ...]
+    control: BoolArray
+    split: tuple[str, ...]
+    report: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def select(
+    candidates: CandidateTable,
+    strategy: str,
+    budget: int,
+    seed: int,
+    *,
+    thresholds: Mapping[str, float],
+    gamma_select: float | None = None,
+    control_share: float = CONTROL_SHARE,
+    validation_share: float = 0.0,
+    known_ids: Collection[str] = (),
+    min_distance: float | None = None,
+    upper: Mapping[str, float] | None = None,
+    allow_unhealthy: bool = False,
+    training_features: FloatArray | None = None,
+    fixed_splits: Mapping[str, str] | None = None,
+    n_control_groups_before: int = 0,
+) -> Selection:
+    """Return which candidates are labelled.
+
+    Nothing flagged is a success: the selection then holds control frames only. Frames of one group are never on both
+    sides of training and held-out data: control frames come from whole groups drawn at random, from which nothing is
+    trained on, and validation frames from whole groups of the rest.
+
+    :param strategy: a name in :data:`~aiida_alpot.kernel.selection.registry.STRATEGIES`.
+    :param budget: most frames selected, control frames included.
+    :param thresholds: limit of the disagreement per property, e.g. ``UncertaintyModel.thresholds``.
+    :param gamma_select: limit of the extrapolation grade.
+    :param control_share: share of the budget (at least one frame if the budget is two or more) and of the groups that
+        is drawn from all healthy candidates, not only from the uncertain ones.
+    :param validation_share: share of the other frames and groups.
+    :param known_ids: ids of structures that the dataset holds already.
+    :param min_distance: frames of one group closer than this in their features count as duplicates.
+    :param upper: multiples of the thresholds above which a frame is not trained on, but counted.
+    :param allow_unhealthy: train on flagged frames of unhealthy trajectories too; control frames are healthy always.
+    :param training_features: features of the training set, shape (n, n_features), to keep a distance from.
+    :param fixed_splits: splits of groups from earlier iterations, fixed for life.
+    :param n_control_groups_before: control groups of earlier iterations; calibration and test alternate on from there.
+    :raises ValueError: if an argument is out of range or features are missing; the message names it.
+    """
+    _check_arguments(budget, control_share, validation_share, min_distance)
+    chosen_strategy = get_strategy(strategy)
+    fixed = dict(fixed_splits or {})
+    check_fixed_splits(fixed)
+    flags = flag(candidates, thresholds, gamma_select)
+    beyond = above_upper(candidates, thresholds, upper or {})
+    fresh = _fresh(candidates, known_ids)
+    usable = fresh if allow_unhealthy else fresh & candidates.healthy
+    wanted = usable & ~beyond
+    pool = wanted & (flags.any if chosen_strategy.pool == "flagged" else candidates.healthy)
+    thinned = pool if min_distance is None else thin(candidates, pool, min_distance)
+
+    control, control_groups = _select_control(
+        candidates, fresh & candidates.healthy, pool, budget, control_share, fixed, n_control_groups_before, seed
+    )
+    # no group of held-out frames, of this iteration or an earlier one, may give training frames
+    held_out = set(control_groups.split) | {group for group, split in fixed.items() if split in CONTROL_SPLITS}
+    trainable = thinned & ~np.isin(candidates.group, sorted(held_out))
+    training, groups = _select_training(
+        candidates, chosen_strategy, trainable, budget - len(control), validation_share, fixed, training_features, seed
+    )
+    result = _assemble(candidates, flags, control, training, {**control_groups.split, **groups.split}, strategy)
+    report = {
+        "strategy": strategy,
+        "budget": budget,
+        **_count_candidates(candidates, flags, fresh, known_ids),
+        "n_near_duplicates": int((pool & ~thinned).sum()),
+        "n_above_upper": int((beyond & flags.any & usable).sum()),
+        "n_in_control_groups": int((thinned & ~trainable).sum()),
+        "n_eligible": int(trainable.sum()),
+        **_count_selected(candidates, result),
+    }
+    return Selection(result.indices, result.reasons, result.control, result.split, report)
+
+
+def _check_arguments(budget: int, control_share: float, validation_share: float, min_distance: float | None) -> None:
+    if budget < 0:
+        raise ValueError(f"the budget must not be negative, got {budget}")
+    for name, share in (("control_share", control_share), ("validation_share", validation_share)):
+        if not 0.0 <= share < 1.0:
+            raise ValueError(f"{name!r} must lie in [0, 1), got {share}")
+    if min_distance is not None and not min_distance > 0.0:
+        raise ValueError(f"'min_distance' must be positive, got {min_distance}")
+
+
+def _fresh(candidates: CandidateTable, known_ids: Collection[str]) -> BoolArray:
+    """Return which rows are the first of their structure and new to the dataset; a healthy row comes first."""
+    fresh = np.zeros(len(candidates), dtype=bool)
+    order = np.argsort(~candidates.healthy, kind="stable")
+    _, first = np.unique(candidates.structure_id[order], return_index=True)
+    fresh[order[first]] = True
+    known = np.array(sorted(known_ids), dtype=np.str_)
+    return np.asarray(fresh & ~np.isin(candidates.structure_id, known))
+
+
+def _rng(seed: int, name: str) -> np.random.Generator:
+    return np.random.default_rng(derive_seed(seed, f"selection/{name}"))
+
+
+def _share_of(share: float, n: int) -> int:
+    """Return a share of *n* frames, rounded, but at least one if there are two."""
+    return max(1, round(share * n)) if share > 0.0 and n >= 2 else 0
+
+
+def _select_control(
+    candidates: CandidateTable,
+    healthy: BoolArray,
+    pool: BoolArray,
+    budget: int,
+    share: float,
+    fixed: Mapping[str, str],
+    n_groups_before: int,
+    seed: int,
+) -> tuple[IntArray, GroupSplits]:
+    """Return the control frames, drawn uniformly from the control groups, and the groups."""
+    size = _share_of(share, budget)
+    if size == 0:
+        return np.zeros(0, dtype=np.int64), GroupSplits({})
+    names = np.unique(candidates.group[healthy]).tolist()
+    trainable = np.unique(candidates.group[pool]).tolist()
+    groups = assign_control(names, trainable, share, fixed, n_groups_before, _rng(seed, "control-groups"))
+    rows = np.flatnonzero(healthy & np.isin(candidates.group, groups.of(*CONTROL_SPLITS)))
+    return np.sort(_rng(seed, "control").permutation(rows)[:size]).astype(np.int64), groups
+
+
+def _select_training(
+    candidates: CandidateTable,
+    strategy: Strategy,
+    trainable: BoolArray,
+    budget: int,
+    validation_share: float,
+    fixed: Mapping[str, str],
+    training_features: FloatArray | None,
+    seed: int,
+) -> tuple[IntArray, GroupSplits]:
+    """Return the frames chosen by the strategy for validation and training, and the split of their groups.
+
+    Validation takes its share of the budget from its groups; what it cannot use goes to training.
+    """
+    names = np.unique(candidates.group[trainable]).tolist()
+    n_validation = _share_of(validation_share, budget)
+    share = validation_share if n_validation else 0.0
+    groups = assign_training(names, share, fixed, _rng(seed, "validation-groups"))
+    chosen: list[IntArray] = []
+    for split, size in (("validation", n_validation), ("train", budget)):
+        rows = np.flatnonzero(trainable & np.isin(candidates.group, groups.of(split)))
+        n_left = min(size, budget - sum(map(len, chosen)))
+        if n_left > 0 and len(rows):
+            chosen.append(strategy.pick(candidates, rows, n_left, _rng(seed, split), training_features))
+    return np.concatenate([np.zeros(0, dtype=np.int64), *chosen]), groups
+
+
+def _assemble(
+    candidates: CandidateTable,
+    flags: Flags,
+    control: IntArray,
+    training: IntArray,
+    split: Mapping[str, str],
+    strategy: str,
+) -> Selection:
+    rows = np.concatenate([control, training])
+    is_control = np.arange(len(rows)) < len(control)
+    order = np.argsort(rows, kind="stable")
+    rows, is_control = rows[order], is_control[order]
+    pairs: zip[tuple[int, bool]] = zip(rows.tolist(), is_control.tolist(), strict=True)
+    reasons = tuple("control" if held else flags.reason(candidates, row) or strategy for row, held in pairs)
+    return Selection(rows, reasons, is_control, tuple(split[str(candidates.group[row])] for row in rows))
+
+
+def _count_candidates(
+    candidates: CandidateTable, flags: Flags, fresh: BoolArray, known_ids: Collection[str]
+) -> dict[str, Any]:
+    healthy = candidates.healthy
+    known = np.isin(candidates.structure_id, np.array(sorted(known_ids), dtype=np.str_))
+    return {
+        "n_candidates": len(candidates),
+        "n_healthy": int(healthy.sum()),
+        "n_groups": len(np.unique(candidates.group)),
+        "n_groups_healthy": len(np.unique(candidates.group)) - len(np.unique(candidates.group[~healthy])),
+        "n_known": int(known.sum()),
+        "n_duplicates": int((~fresh & ~known).sum()),
+        "n_flagged": int((flags.any & healthy).sum()),
+        "n_flagged_unhealthy": int((flags.any & ~healthy).sum()),
+        "flagged": {name: int((mask & healthy).sum()) for name, mask in flags.masks.items()},
+        "limits": dict(flags.limits),
+    }
+
+
+def _count_selected(candidates: CandidateTable, selection: Selection) -> dict[str, Any]:
+    groups: npt.NDArray[np.str_] = candidates.group[selection.indices[selection.control]]
+    counts = {f"n_{name}": selection.split.count(name) for name in ("train", "validation", "calibration", "test")}
+    return {
+        "n_selected": len(selection),
+        "n_control": int(selection.control.sum()),
+        **counts,
+        "control_groups": np.unique(groups).tolist(),
+    }

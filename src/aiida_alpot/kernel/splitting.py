@@ -1,0 +1,65 @@
+"""Which frames are trained on and which are held out, from shares and a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from aiida_alpot.kernel import defaults
+from aiida_alpot.kernel.dataset import Dataset, assign_splits
+from aiida_alpot.kernel.settings import parse_settings
+
+
+@dataclass(frozen=True)
+class SplitSettings:
+    """Shares of the splits, of groups that have none yet.
+
+    :param train: share that potentials are fitted to.
+    :param validation: share that decides when a training stops.
+    :param test: share that is only reported on.
+    :param calibration: share that error bars are fitted to, beside the control frames of the loop.
+    """
+
+    train: float = defaults.SPLIT_TRAIN
+    validation: float = defaults.SPLIT_VALIDATION
+    test: float = defaults.SPLIT_TEST
+    calibration: float = 0.0
+
+    def __post_init__(self) -> None:
+        shares = asdict(self)
+        for name, share in shares.items():
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} must be between 0 and 1, got {share}")
+        if abs(sum(shares.values()) - 1) > 1e-6:
+            raise ValueError(f"the shares must add up to 1, got {sum(shares.values()):g}")
+        if self.train == 0:
+            raise ValueError("train must be above 0: there is nothing to fit otherwise")
+
+
+def split_columns(dataset: Dataset, settings: Mapping[str, Any], seed: int) -> dict[str, list[str]]:
+    """Return the column ``split`` of a dataset, kept where a frame has one.
+
+    Only labelled frames take part in the shares; the others get the split of their group or none.
+
+    :raises ValueError: if there are fewer groups than splits; the message says what to do.
+    """
+    shares = asdict(parse_settings(SplitSettings, settings, "split"))
+    groups = dataset.column("group")
+    labelled = dataset.column("status") == "labelled"
+    ids = dataset.frame_ids(labels=False)
+    splits = _extend_to_groups(dataset.column("split").astype(object), groups)
+    splits[labelled] = assign_splits(
+        groups[labelled], shares, seed, order_ids=ids[labelled], existing=splits[labelled].astype(np.str_)
+    )
+    return {"split": [str(split) for split in _extend_to_groups(splits, groups)]}
+
+
+def _extend_to_groups(splits: npt.NDArray[Any], groups: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return *splits* with the split of its group for every frame that has none."""
+    of_group = {group: split for group, split in zip(groups, splits, strict=True) if group and split}
+    pairs = zip(groups, splits, strict=True)
+    return np.array([split or of_group.get(group, "") for group, split in pairs], dtype=object)

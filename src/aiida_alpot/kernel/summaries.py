@@ -1,0 +1,81 @@
+"""Sum up what the jobs of a stage reported, for people and for decisions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from aiida_alpot.kernel.dataset import Dataset
+from aiida_alpot.kernel.jsonio import plain
+
+MAX_REASONS = 20
+
+
+def summarise_labels(dataset: Dataset) -> dict[str, Any]:
+    """Return counts by status, the share that failed, the most frequent reasons and the cost in seconds."""
+    status = dataset.column("status")
+    counts = Counter(status.tolist())
+    n_frames = len(dataset)
+    bad = status != "labelled"
+    reasons = Counter(reason or "no reason" for reason in dataset.column("reason")[bad].tolist())
+    cost = dataset.column("cost")
+    summary = {
+        "n_frames": n_frames,
+        **{f"n_{name}": counts.get(name, 0) for name in ("labelled", "unlabelled", "failed", "quarantined")},
+        "failed_fraction": float(bad.mean()) if n_frames else 0.0,
+        "reasons": dict(reasons.most_common(MAX_REASONS)),
+        "example": next(iter(reasons), ""),
+        "cost_s": float(np.nansum(cost)) if n_frames else 0.0,
+        "fingerprints": sorted(set(dataset.column("fingerprint")[~bad].tolist())),
+    }
+    return plain(summary)  # type: ignore[no-any-return]
+
+
+def summarise_committee(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the errors per split of every member, their means, and what each training took.
+
+    :param reports: report of the training of each member.
+    """
+    members = {key: report["results"]["rmse"] for key, report in sorted(reports.items())}
+    splits = sorted({split for errors in members.values() for split in errors})
+    mean: dict[str, dict[str, float]] = {}
+    for split in splits:
+        rows = [errors[split] for errors in members.values() if split in errors]
+        names = sorted({name for row in rows for name in row})
+        mean[split] = {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
+    seconds = {key: report["seconds"] for key, report in sorted(reports.items())}
+    return plain({"members": members, "mean": mean, "seconds": seconds})  # type: ignore[no-any-return]
+
+
+def summarise_exploration(
+    reports: Mapping[str, Mapping[str, Any]], plans: Mapping[str, Mapping[str, Any]] | None = None
+) -> dict[str, Any]:
+    """Return the trajectories of all jobs and how many stayed healthy.
+
+    :param reports: report of each job; a job whose trajectories all failed has one too.
+    :param plans: ``first`` and ``last`` (not included) of the trajectories that each job was to run. Those of a job
+        that reported none, since it crashed, count as run and not healthy, with the outcome ``lost``.
+    """
+    plans = plans or {}
+    trajectories: list[Any] = []
+    n_lost = 0
+    for key in sorted({*reports, *plans}):
+        found = reports.get(key, {}).get("results", {}).get("trajectories", [])
+        trajectories += found
+        if not found and key in plans:
+            n_lost += plans[key].get("last", 0) - plans[key].get("first", 0)
+    outcomes = Counter(str(trajectory["outcome"]) for trajectory in trajectories)
+    if n_lost:
+        outcomes["lost"] = n_lost
+    summary = {
+        "n_jobs": len({*reports, *plans}),
+        "n_trajectories": len(trajectories) + n_lost,
+        "n_healthy_trajectories": sum(bool(trajectory["healthy"]) for trajectory in trajectories),
+        "n_frames": sum(int(trajectory["n_frames"]) for trajectory in trajectories),
+        "outcomes": dict(sorted(outcomes.items())),
+        "trajectories": trajectories,
+    }
+    return plain(summary)  # type: ignore[no-any-return]

@@ -1,0 +1,22 @@
+"""Task ``augment``: more frames from a few by manipulations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from aiida_alpot.kernel.augmentation import AugmentSettings, augment
+from aiida_alpot.kernel.dataset import Dataset, write
+from aiida_alpot.kernel.settings import parse_settings
+
+OUTPUT = "augmented.h5"
+
+
+def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Write ``augmented.h5`` and return the report of the manipulations."""
+    settings = parse_settings(AugmentSettings, task["settings"], "augment.settings")
+    with Dataset.open(folder / task["frames"]) as dataset:
+        result = augment(list(dataset), settings, int(task["seed"]))
+    write(folder / OUTPUT, result.frames)
+    return {"n_frames": len(result.frames), **result.report}

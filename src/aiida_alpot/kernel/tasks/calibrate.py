@@ -1,0 +1,67 @@
+"""Task ``calibrate``: error bars for a committee, and its errors on every split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from aiida_alpot.kernel.calibrating import CalibrateSettings, SplitErrors, assess, fit_uncertainty
+from aiida_alpot.kernel.dataset import Dataset
+from aiida_alpot.kernel.settings import parse_settings
+from aiida_alpot.kernel.tasks import TaskError
+from aiida_alpot.kernel.tasks.inputs import Committee, load_committee, read_labelled
+from aiida_alpot.kernel.uncertainty import ActiveSet, UncertaintyModel
+
+OUTPUT = "uncertainty.h5"
+EXTERNAL = "external_test"
+
+
+def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Write ``uncertainty.h5`` and return errors per split, calibrations and thresholds."""
+    settings = parse_settings(CalibrateSettings, task["settings"], "calibrate.settings")
+    committee = load_committee({**task, "device": settings.device}, folder)
+    with Dataset.open(folder / task["dataset"]) as dataset:
+        frames = {split: read_labelled(dataset, split) for split in ("train", "validation", "test", "calibration")}
+    errors = {
+        split: assess(committee.potentials, members, settings).summary for split, members in frames.items() if members
+    }
+    if "test_frames" in task:
+        with Dataset.open(folder / task["test_frames"]) as dataset:
+            external = read_labelled(dataset, None)
+        errors[EXTERNAL] = assess(committee.potentials, external, settings).summary
+    held_out, splits = _assess_held_out(committee, frames, settings)
+    model = fit_uncertainty(committee.potentials, committee.hashes, held_out, frames["train"], settings)
+    model.save(folder / OUTPUT)
+    return {
+        "errors": errors,
+        "calibrated_on": splits,
+        "calibrations": {name: calibration.to_dict() for name, calibration in model.calibrations.items()},
+        "thresholds": model.thresholds,
+        "tolerances": dict(settings.tolerances),
+        "active_atoms": count_active_atoms(model),
+    }
+
+
+def _assess_held_out(
+    committee: Committee, frames: Mapping[str, list[Atoms]], settings: CalibrateSettings
+) -> tuple[SplitErrors, list[str]]:
+    """Return the errors on the frames to calibrate on and the names of their splits."""
+    splits = [split for split in settings.splits if frames[split]]
+    if sum(len(frames[split]) for split in splits) < settings.n_min:
+        splits += [split for split in settings.fallback_splits if frames[split] and split not in splits]
+    chosen = [atoms for split in splits for atoms in frames[split]]
+    if not chosen:
+        names = ", ".join(settings.splits + settings.fallback_splits)
+        raise TaskError("no_held_out_frames", f"no labelled frame in the splits {names}; give them a share")
+    return assess(committee.potentials, chosen, settings), splits
+
+
+def count_active_atoms(model: UncertaintyModel) -> dict[str, int]:
+    """Return how many atoms of each species span the training features."""
+    if not isinstance(model.active_set, ActiveSet):
+        return {}
+    return {chemical_symbols[number]: len(rows) for number, rows in model.active_set.owners.items()}

@@ -1,0 +1,30 @@
+"""Task ``label_ase``: reference labels of a whole dataset by an ASE calculator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from aiida_alpot.kernel.labelling import LabelSettings, label_dataset
+from aiida_alpot.kernel.settings import parse_settings
+from aiida_alpot.kernel.tasks import TaskInterruptedError
+from aiida_alpot.kernel.tasks.inputs import STOP_SHARE
+
+OUTPUT = "labelled.h5"
+SHARDS = "shards"
+
+
+def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Write ``labelled.h5`` with every frame of the input, labelled, failed or (out of time) unlabelled."""
+    settings = parse_settings(LabelSettings, task["settings"], "label.parameters")
+    if task.get("walltime_s") is not None:
+        settings = replace(settings, walltime_s=STOP_SHARE * float(task["walltime_s"]))
+    report = label_dataset(
+        folder / task["frames"], folder / OUTPUT, settings, folder / SHARDS, folder / "progress.json"
+    )
+    results = asdict(report)
+    if report.n_unlabelled:
+        raise TaskInterruptedError(f"{report.n_unlabelled} frames are left: the walltime was near", results)
+    return results

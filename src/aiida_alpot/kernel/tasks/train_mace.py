@@ -1,0 +1,131 @@
+"""Task ``train_mace``: one member of a committee, trained by ``mace_run_train``."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+
+from aiida_alpot.kernel._extras import require
+from aiida_alpot.kernel.dataset import Dataset
+from aiida_alpot.kernel.potentials import finite_difference_check, load
+from aiida_alpot.kernel.potentials.mace import MacePotential
+from aiida_alpot.kernel.seeds import derive_seed
+from aiida_alpot.kernel.settings import parse_settings
+from aiida_alpot.kernel.tasks import TaskError, TaskInterruptedError
+from aiida_alpot.kernel.tasks.inputs import compute_deadline, read_labelled
+from aiida_alpot.kernel.training.mace import (
+    MODEL_NAME,
+    SPLIT_FILES,
+    MaceRun,
+    MaceSettings,
+    build_arguments,
+    compute_atomic_energies,
+    is_isolated_atom,
+    parse_final_errors,
+    parse_learning_curve,
+    write_mace_input,
+)
+
+OUTPUT = f"{MODEL_NAME}.model"
+LOG = "mace.out"
+
+
+def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Train, check and write ``potential.model``; return errors, learning curve and the finite-difference check."""
+    deadline = compute_deadline(task)
+    settings = parse_settings(MaceSettings, task["settings"], "train.parameters")
+    seed = int(task["seed"])
+    require("mace", extra="mace")
+    (folder / "checkpoints").mkdir(exist_ok=True)  # there for the next attempt to copy, however early this one ends
+    with Dataset.open(folder / task["dataset"]) as dataset:
+        frames = {split: read_labelled(dataset, split) for split in SPLIT_FILES}
+    counts = write_mace_input(frames, folder)
+    e0s = _atomic_energies(frames, settings, folder / task["parent"] if "parent" in task else None)
+    _check_species(frames, e0s)
+    has_stress = any("stress" in atoms.calc.results and all(atoms.pbc) for atoms in frames["train"])
+    restart = any((folder / "checkpoints").glob("*.pt"))
+    mace_run = MaceRun(seed, counts, e0s, has_stress, task.get("parent"), restart)
+    _run_mace(build_arguments(settings, mace_run), folder, deadline)
+    results = collect_results(folder, counts, e0s)
+    results.update(_check_forces(folder, settings, frames, seed))
+    return results
+
+
+def _atomic_energies(
+    frames: Mapping[str, Sequence[Atoms]], settings: MaceSettings, parent: Path | None
+) -> dict[int, float]:
+    """Return the energies of the isolated atoms; a warm start keeps those its parent was trained with."""
+    if parent is not None:
+        return MacePotential(parent, device=settings.device, dtype=settings.dtype).atomic_energies()
+    isolated = [atoms for split in ("validation", "test") for atoms in frames[split] if is_isolated_atom(atoms)]
+    return compute_atomic_energies([*frames["train"], *isolated], settings.e0s)
+
+
+def _check_species(frames: Mapping[str, Sequence[Atoms]], e0s: Mapping[int, float]) -> None:
+    for split, members in frames.items():
+        unknown = sorted({int(z) for atoms in members for z in atoms.numbers} - set(e0s))
+        if unknown:
+            raise ValueError(f"species {unknown} occur in split {split!r} but not in the training frames")
+
+
+def _run_mace(arguments: Sequence[str], folder: Path, deadline: float | None) -> None:
+    """Run MACE until it ends or the deadline comes; its checkpoint then serves the next job."""
+    with (folder / LOG).open("a", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mace.cli.run_train", *arguments], cwd=folder, stdout=log, stderr=subprocess.STDOUT
+        )
+        try:
+            process.wait(None if deadline is None else max(1.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            process.wait()
+            raise TaskInterruptedError("the walltime was near; the training continues from its checkpoint") from None
+    if process.returncode != 0:
+        lines = [line for line in (folder / LOG).read_text(encoding="utf-8").splitlines() if line.strip()]
+        reason = lines[-1] if lines else "it printed nothing"
+        code = "out_of_memory" if "out of memory" in reason.lower() or process.returncode == -9 else "training"
+        raise TaskError(code, f"mace_run_train ended with status {process.returncode}: {reason}")
+
+
+def collect_results(folder: Path, counts: Mapping[str, int], e0s: Mapping[int, float]) -> dict[str, Any]:
+    """Return the numbers of a finished training.
+
+    :raises TaskError: ``no_model`` if MACE wrote none, ``diverged`` if its last errors are not finite.
+    """
+    log = (folder / LOG).read_text(encoding="utf-8")
+    curve_file = next(iter(sorted((folder / "results").glob(f"{MODEL_NAME}_run-*_train.txt"))), None)
+    lines = curve_file.read_text(encoding="utf-8").splitlines() if curve_file else []
+    results: dict[str, Any] = {
+        "n_frames": dict(counts),
+        "atomic_energies": {str(z): energy for z, energy in e0s.items()},
+        "rmse": parse_final_errors(log),
+        "learning_curve": parse_learning_curve(lines),
+    }
+    if not (folder / OUTPUT).is_file():
+        raise TaskError("no_model", "mace_run_train ended well but wrote no model", results)
+    values = [value for errors in results["rmse"].values() for value in errors.values()]
+    if not values or not all(math.isfinite(value) for value in values):
+        raise TaskError("diverged", "the errors of the trained potential are not finite; lower lr", results)
+    return results
+
+
+def _check_forces(
+    folder: Path, settings: MaceSettings, frames: Mapping[str, Sequence[Atoms]], seed: int
+) -> dict[str, Any]:
+    """Load the trained potential and compare its forces with finite differences of its energy."""
+    potential = load(folder / OUTPUT, "mace", device=settings.device, dtype=settings.dtype)
+    chosen = [atoms for atoms in frames["train"] if not is_isolated_atom(atoms)][:2]
+    check = finite_difference_check(potential, chosen, derive_seed(seed, "finite-difference"))
+    deviation = float(check["force_relative"])
+    if settings.dtype == "float64" and not deviation <= settings.fd_tolerance:
+        raise TaskError(
+            "inconsistent_forces", f"forces deviate from finite differences by {deviation:.1e} of the largest force"
+        )
+    return {"cutoff": potential.cutoff, "finite_difference": check}

@@ -1,0 +1,276 @@
+"""Disagreement and error of a committee: what the definitions of design.md say, on flat arrays.
+
+Every spread is a population form (ddof = 0) of vectors, never of norms: F and −F differ by 2|F|, not by 0. Energies
+are per atom, stresses are compared as full 3×3 tensors, so that every number is invariant to a rotation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from aiida_alpot.kernel.potentials.base import Predictions
+from aiida_alpot.kernel.units import VOIGT, VOIGT_WEIGHTS, FloatArray, IntArray
+
+Target = Literal["member_rms", "committee_mean"]
+
+PROPERTIES: Final = ("energy", "force", "force_max", "stress")
+"""Per-frame quantities that can be calibrated and have a tolerance."""
+
+
+@dataclass(frozen=True)
+class Deviations:
+    """One number per frame and property, and one per atom; NaN where it is not defined.
+
+    :param energy: shape (n_frames,), eV/atom.
+    :param force: rms over the force components of a frame, shape (n_frames,), eV/Å.
+    :param force_max: largest value of *force_atom* in a frame, shape (n_frames,), eV/Å.
+    :param stress: rms over the components of the tensor, shape (n_frames,), eV/Å³.
+    :param force_atom: length of the deviation vector of an atom, shape (n_atoms,), eV/Å.
+    :param offsets: atoms of frame ``k`` are ``offsets[k]:offsets[k + 1]``, shape (n_frames + 1,).
+    """
+
+    energy: FloatArray
+    force: FloatArray
+    force_max: FloatArray
+    stress: FloatArray
+    force_atom: FloatArray
+    offsets: IntArray
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frames."""
+        return len(self.energy)
+
+    def value(self, name: str) -> FloatArray:
+        """Return the per-frame array of a property.
+
+        :param name: one of :data:`PROPERTIES`.
+        :raises ValueError: if there is no such property.
+        """
+        if name not in PROPERTIES:
+            raise ValueError(f"unknown property {name!r}; expected one of {', '.join(PROPERTIES)}")
+        return np.asarray(getattr(self, name), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Disagreement(Deviations):
+    """Spread of the members of a committee around their mean, see :func:`disagreement`."""
+
+
+@dataclass(frozen=True)
+class Error(Deviations):
+    """Deviation of a committee from the reference, see :func:`error`."""
+
+
+def disagreement(members: Sequence[Predictions], pbc: npt.ArrayLike | None = None) -> Disagreement:
+    """Return how much the members of a committee disagree.
+
+    With bars for committee means: ``D_E = sqrt(1/M Σ_j (E_j − Ē)²)/N``, ``D_F = sqrt(1/(3NM) Σ_ji |F_ij − F̄_i|²)``,
+    ``D_F,atom = sqrt(1/M Σ_j |F_ij − F̄_i|²)``, ``D_σ = sqrt(1/(9M) Σ_j ‖σ_j − σ̄‖²_F)``
+    (Bidoggia et al. 2026, Eq. (1), on vectors).
+
+    :param members: predictions of at least two potentials for the same frames.
+    :param pbc: periodicity per frame, shape (n_frames, 3). Stress components that touch an axis without periodicity
+        are left out and the mean is taken over the remaining ones (4 of 9 for a slab, 1 for a wire); the periodic
+        cell vectors are taken to span the Cartesian axes with the same numbers.
+    :return: NaN for the stress of a frame where it is not defined.
+    :raises ValueError: if there are fewer than two members, they are of different frames, or a value is not finite;
+        the message names member and frame.
+    """
+    if len(members) < 2:
+        raise ValueError(f"a disagreement needs at least two members, got {len(members)}")
+    stacked = _stack(members)
+    return Disagreement(**_rms_deviations(stacked, stacked.mean(), _stress_weights(stacked, pbc)))
+
+
+def error(
+    members: Sequence[Predictions],
+    reference: Predictions,
+    target: Target = "member_rms",
+    pbc: npt.ArrayLike | None = None,
+) -> Error:
+    """Return how far a committee is from the reference.
+
+    ``member_rms``: the formulas of :func:`disagreement` with the reference in place of the mean (Bidoggia et al.
+    2026, Eq. (2)): the error to expect of one member drawn at random, hence of dynamics driven by one member; for the
+    rms quantities ``ε² = D² + (mean − ref)²``. ``committee_mean``: the error of the mean prediction.
+
+    :param members: predictions of at least one potential.
+    :param reference: labels of the same frames; NaN where there is none, which gives NaN for that property and frame.
+    :param target: what the error is of.
+    :param pbc: see :func:`disagreement`.
+    :raises ValueError: if the frames differ, a prediction is not finite, a label is infinite, or *target* is unknown.
+    """
+    if target not in ("member_rms", "committee_mean"):
+        raise ValueError(f"unknown target {target!r}; expected 'member_rms' or 'committee_mean'")
+    stacked = _stack(members)
+    if not np.array_equal(stacked.offsets, reference.offsets):
+        raise ValueError("the reference is not of the same frames as the predictions: the offsets differ")
+    for name in ("energy", "forces", "stress"):
+        if np.any(np.isinf(getattr(reference, name))):
+            raise ValueError(f"the reference has an infinite value in {name}; a missing label is NaN")
+    if target == "committee_mean":
+        stacked = stacked.mean()
+    centre = _Stack(reference.energy[None], reference.forces[None], reference.stress[None], reference.offsets)
+    return Error(**_rms_deviations(stacked, centre, _stress_weights(stacked, pbc)))
+
+
+def mean_prediction(members: Sequence[Predictions]) -> Predictions:
+    """Return the mean of the members: the committee's best estimate.
+
+    :raises ValueError: if there is no member, the frames differ, or a value is not finite.
+    """
+    mean = _stack(members).mean()
+    return Predictions(mean.energy[0], mean.forces[0], mean.stress[0], mean.offsets)
+
+
+def compute_cbe(members: Sequence[Predictions]) -> FloatArray:
+    """Return the committee-based energy criterion ``max_j |E_j − Ē|/N`` of UQ-ACE.
+
+    :return: shape (n_frames,), eV/atom. Its error counterpart is ``error(…, "committee_mean").energy``.
+    :raises ValueError: as :func:`disagreement`.
+    """
+    stacked = _stack(members)
+    spread = np.abs(stacked.energy - stacked.mean().energy).max(axis=0)
+    return np.asarray(spread / np.diff(stacked.offsets), dtype=np.float64)
+
+
+def compute_abf(members: Sequence[Predictions]) -> FloatArray:
+    """Return the atom-based force criterion ``max_j |F_ij − F̄_i|`` of UQ-ACE.
+
+    :return: shape (n_atoms,), eV/Å. Its error counterpart is ``error(…, "committee_mean").force_atom``.
+    :raises ValueError: as :func:`disagreement`.
+    """
+    stacked = _stack(members)
+    spread = np.linalg.norm(stacked.forces - stacked.mean().forces, axis=2).max(axis=0)
+    return np.asarray(spread, dtype=np.float64)
+
+
+def compute_cbf(members: Sequence[Predictions]) -> FloatArray:
+    """Return the configuration-based force criterion ``max_i max_j |F_ij − F̄_i|`` of UQ-ACE.
+
+    :return: shape (n_frames,), eV/Å. Its error counterpart is ``error(…, "committee_mean").force_max``.
+    :raises ValueError: as :func:`disagreement`.
+    """
+    return _segment_max(compute_abf(members), members[0].offsets)
+
+
+def compute_adaptive_threshold(errors: npt.ArrayLike) -> float:
+    """Return ``Q3 + 1.5·(Q3 − Q1)`` of the training errors of a criterion (UQ-ACE), linear quantiles.
+
+    :param errors: any shape; NaN entries are left out.
+    :raises ValueError: if no finite value is left.
+    """
+    values = np.asarray(errors, dtype=np.float64)
+    values = values[np.isfinite(values)]
+    if values.size == 0:
+        raise ValueError("an adaptive threshold needs at least one finite error, got none")
+    low, high = np.quantile(values, [0.25, 0.75])
+    return float(high + 1.5 * (high - low))
+
+
+@dataclass(frozen=True)
+class _Stack:
+    """Predictions of several members: the leading axis of the first three is the member."""
+
+    energy: FloatArray
+    forces: FloatArray
+    stress: FloatArray
+    offsets: IntArray
+
+    def mean(self) -> _Stack:
+        return _Stack(
+            self.energy.mean(axis=0, keepdims=True),
+            self.forces.mean(axis=0, keepdims=True),
+            self.stress.mean(axis=0, keepdims=True),
+            self.offsets,
+        )
+
+
+def _stack(members: Sequence[Predictions]) -> _Stack:
+    if not members:
+        raise ValueError("a committee needs at least one member, got none")
+    offsets = np.asarray(members[0].offsets, dtype=np.int64)
+    for index, member in enumerate(members):
+        if not np.array_equal(member.offsets, offsets):
+            raise ValueError(f"member {index} is not of the same frames as member 0: the offsets differ")
+    empty = np.flatnonzero(np.diff(offsets) == 0)
+    if empty.size:
+        raise ValueError(f"frame {int(empty[0])} has no atoms")
+    for index, member in enumerate(members):
+        _check_finite(member, index)
+        different = np.flatnonzero(np.any(np.isnan(member.stress) != np.isnan(members[0].stress), axis=1))
+        if different.size:
+            raise ValueError(f"member {index}, frame {int(different[0])}: the stress is NaN for some members only")
+    return _Stack(
+        np.stack([member.energy for member in members]),
+        np.stack([member.forces for member in members]),
+        np.stack([member.stress for member in members]),
+        offsets,
+    )
+
+
+def _check_finite(member: Predictions, index: int) -> None:
+    bad = np.flatnonzero(~np.isfinite(member.energy))
+    if bad.size:
+        raise ValueError(f"member {index}, frame {int(bad[0])}: the energy is not finite ({member.energy[bad[0]]})")
+    bad = np.flatnonzero(~np.all(np.isfinite(member.forces), axis=1))
+    if bad.size:
+        frame = int(np.searchsorted(member.offsets, bad[0], side="right")) - 1
+        raise ValueError(f"member {index}, frame {frame}: a force is not finite (atom {int(bad[0])} of all)")
+    undefined = np.all(np.isnan(member.stress), axis=1)
+    bad = np.flatnonzero(~undefined & ~np.all(np.isfinite(member.stress), axis=1))
+    if bad.size:
+        raise ValueError(f"member {index}, frame {int(bad[0])}: a stress component is not finite")
+
+
+def _stress_weights(stacked: _Stack, pbc: npt.ArrayLike | None) -> FloatArray:
+    """Return how often each Voigt component counts, shape (n_frames, 6); 0 for a masked one."""
+    n_frames = stacked.energy.shape[1]
+    if pbc is None:
+        return np.broadcast_to(VOIGT_WEIGHTS, (n_frames, 6))
+    periodic = np.asarray(pbc, dtype=bool)
+    if periodic.shape != (n_frames, 3):
+        raise ValueError(f"pbc: expected the shape ({n_frames}, 3), got {periodic.shape}")
+    first, second = np.array(VOIGT).T
+    return np.asarray((periodic[:, first] & periodic[:, second]) * VOIGT_WEIGHTS, dtype=np.float64)
+
+
+def _rms_deviations(stacked: _Stack, centre: _Stack, weights: FloatArray) -> dict[str, Any]:
+    """Return the fields of :class:`Deviations` for the rms distance of *stacked* from *centre*."""
+    counts = np.diff(stacked.offsets)
+    atom_square = np.square(stacked.forces - centre.forces).sum(axis=2).mean(axis=0)
+    force_atom = np.sqrt(atom_square)
+    return {
+        "energy": np.sqrt(np.square(stacked.energy - centre.energy).mean(axis=0)) / counts,
+        "force": np.sqrt(_segment_sum(atom_square, stacked.offsets) / (3.0 * counts)),
+        "force_max": _segment_max(force_atom, stacked.offsets),
+        "stress": _stress_rms(np.square(stacked.stress - centre.stress).mean(axis=0), weights),
+        "force_atom": force_atom,
+        "offsets": stacked.offsets,
+    }
+
+
+def _stress_rms(square: FloatArray, weights: FloatArray) -> FloatArray:
+    total = weights.sum(axis=1)
+    # a masked component must not spoil the others, it may be NaN in the labels of a slab
+    summed = np.where(weights > 0.0, weights * square, 0.0).sum(axis=1)
+    mean = np.divide(summed, total, out=np.full(len(total), np.nan), where=total > 0.0)
+    return np.asarray(np.sqrt(mean), dtype=np.float64)
+
+
+def _segment_sum(values: FloatArray, offsets: IntArray) -> FloatArray:
+    if len(offsets) == 1:
+        return np.zeros(0)
+    return np.asarray(np.add.reduceat(values, offsets[:-1]), dtype=np.float64)
+
+
+def _segment_max(values: FloatArray, offsets: IntArray) -> FloatArray:
+    if len(offsets) == 1:
+        return np.zeros(0)
+    return np.asarray(np.maximum.reduceat(values, offsets[:-1]), dtype=np.float64)

@@ -1,0 +1,198 @@
+"""The uncertainty model of one committee: what turns its disagreement into error bars and its features into grades."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from aiida_alpot.kernel.potentials.base import Features
+from aiida_alpot.kernel.uncertainty._hdf5 import read_arrays, write_arrays
+from aiida_alpot.kernel.uncertainty.active_set import ActiveSet, compute_frame_grade
+from aiida_alpot.kernel.uncertainty.calibration import Calibration
+from aiida_alpot.kernel.uncertainty.committee import PROPERTIES, Disagreement
+from aiida_alpot.kernel.uncertainty.local import LocalActiveSet
+from aiida_alpot.kernel.units import BoolArray, FloatArray
+
+Arrays = dict[str, npt.NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class UncertaintyModel:
+    """Calibrations, tolerances and active set that belong to one committee.
+
+    :param calibrations: per property, names of :data:`~.committee.PROPERTIES`.
+    :param tolerances: largest acceptable error per property: eV/atom, eV/Å, eV/Å, eV/Å³.
+    :param active_set: training atoms of the committee, in the features of its first member; None without grades.
+    :param feature_kind: kind of these features, what a potential is asked for.
+    :param gamma_save: grade from which a frame is kept.
+    :param gamma_break: grade from which a trajectory is stopped, not below *gamma_save*. Both are per kind of
+        features: the bands 1, 2 and 10 of Novikov et al. (2021) are for moment tensor potentials.
+    :param model_hashes: sha256 of the models, in the order of the committee.
+    :param points: the pairs (D, ε) of each calibration, for plots.
+    :raises ValueError: if a property is unknown or a number out of range.
+    """
+
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
+    tolerances: Mapping[str, float] = field(default_factory=dict)
+    active_set: ActiveSet | LocalActiveSet | None = None
+    feature_kind: str = "last_layer"
+    gamma_save: float | None = None
+    gamma_break: float | None = None
+    model_hashes: tuple[str, ...] = ()
+    points: Mapping[str, tuple[FloatArray, FloatArray]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("calibrations", "tolerances", "points"):
+            unknown = sorted(set(getattr(self, name)) - set(PROPERTIES))
+            if unknown:
+                raise ValueError(f"{name}: unknown property {unknown[0]!r}; expected one of {', '.join(PROPERTIES)}")
+        for name, value in self.tolerances.items():
+            if not (np.isfinite(value) and value > 0.0):
+                raise ValueError(f"tolerances: {name} must be positive and finite, got {value!r}")
+        for name in ("gamma_save", "gamma_break"):
+            value = getattr(self, name)
+            if value is not None and not (np.isfinite(value) and value > 0.0):
+                raise ValueError(f"{name} must be positive and finite, got {value!r}")
+        if self.gamma_save is not None and self.gamma_break is not None and self.gamma_break < self.gamma_save:
+            raise ValueError(f"gamma_break = {self.gamma_break} is below gamma_save = {self.gamma_save}")
+        for name, (spread, error) in self.points.items():
+            if np.ndim(spread) != 1 or np.shape(spread) != np.shape(error):
+                raise ValueError(f"points: {name} must be two 1-d arrays of one length")
+        object.__setattr__(self, "model_hashes", tuple(self.model_hashes))
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Disagreement beyond which a frame is flagged, for every property with calibration and tolerance."""
+        return {
+            name: self.calibrations[name].threshold(self.tolerances[name])
+            for name in PROPERTIES
+            if name in self.calibrations and name in self.tolerances
+        }
+
+    def predict_error(self, disagreement: Disagreement) -> dict[str, FloatArray]:
+        """Return the error expected of each frame, per calibrated property, shape (n_frames,); NaN where D is."""
+        return {
+            name: self.calibrations[name].predict_error(disagreement.value(name))
+            for name in PROPERTIES
+            if name in self.calibrations
+        }
+
+    def grade(self, features: Features) -> FloatArray:
+        """Return the extrapolation grade of each atom, shape (n_atoms,).
+
+        :raises ValueError: if the model has no active set, or the features are of another size.
+        """
+        if self.active_set is None:
+            raise ValueError("this uncertainty model has no active set: grades are not defined")
+        return self.active_set.grade(features)
+
+    def frame_grade(self, features: Features, n_frames: int) -> FloatArray:
+        """Return the largest grade of the atoms of each frame, shape (n_frames,).
+
+        :raises ValueError: as :meth:`grade`, or if a frame has no atom.
+        """
+        return compute_frame_grade(self.grade(features), features.frame_index, n_frames)
+
+    def flag(self, disagreement: Disagreement, grades: FloatArray | None = None) -> dict[str, BoolArray]:
+        """Return which frames are above threshold, per property; a NaN is not flagged.
+
+        :param disagreement: of the committee this model belongs to.
+        :param grades: grade of each frame, shape (n_frames,); with *gamma_save* they give the entry ``"grade"``.
+        :return: arrays of shape (n_frames,): ``D > threshold``, and ``grade ≥ gamma_save``.
+        :raises ValueError: if the number of grades is not the number of frames.
+        """
+        flags = {name: disagreement.value(name) > threshold for name, threshold in self.thresholds.items()}
+        if grades is None or self.gamma_save is None:
+            return flags
+        if np.shape(grades) != (disagreement.n_frames,):
+            raise ValueError(f"grades: expected the shape ({disagreement.n_frames},), got {np.shape(grades)}")
+        return {**flags, "grade": np.asarray(grades >= self.gamma_save)}
+
+    def require_models(self, hashes: Sequence[str]) -> None:
+        """Refuse models that are not the committee this model was made for.
+
+        The order of the members does not matter, except that the first one gives the features of the active set.
+
+        :param hashes: sha256 of the models.
+        :raises ValueError: if they differ; the message names what is missing and what is too much.
+        """
+        expected, got = Counter(self.model_hashes), Counter(hashes)
+        if expected != got:
+            missing, extra = sorted((expected - got).elements()), sorted((got - expected).elements())
+            raise ValueError(
+                "the uncertainty model belongs to other models: "
+                f"missing {_short(missing)}, not expected {_short(extra)}; calibrate again for this committee"
+            )
+        if self.active_set is not None and tuple(hashes)[:1] != self.model_hashes[:1]:
+            raise ValueError(
+                f"the active set holds features of {_short(self.model_hashes[:1])}, "
+                f"but the first model is {_short(tuple(hashes)[:1])}"
+            )
+
+    def save(self, path: str | Path) -> None:
+        """Write the model to one HDF5 file; equal models give equal bytes."""
+        header: dict[str, Any] = {
+            "calibrations": {name: self.calibrations[name].to_dict() for name in sorted(self.calibrations)},
+            "tolerances": {name: float(self.tolerances[name]) for name in sorted(self.tolerances)},
+            "feature_kind": self.feature_kind,
+            "gamma_save": self.gamma_save,
+            "gamma_break": self.gamma_break,
+            "model_hashes": list(self.model_hashes),
+            "active_set": _KINDS.get(type(self.active_set), ""),
+        }
+        # as an array: an attribute is limited to 64 kB, which an isotonic fit may exceed
+        text = json.dumps(header, sort_keys=True, allow_nan=False).encode()
+        arrays: Arrays = {"header": np.frombuffer(text, dtype=np.uint8)}
+        for name, (spread, error) in self.points.items():
+            arrays[f"points/{name}"] = np.stack([spread, error]).astype(np.float64)
+        if self.active_set is not None:
+            arrays |= {f"active_set/{key}": value for key, value in self.active_set.to_arrays().items()}
+        write_arrays(path, arrays, {"kind": "uncertainty_model"})
+
+    @classmethod
+    def load(cls, path: str | Path) -> UncertaintyModel:
+        """Return the model that :meth:`save` wrote.
+
+        :raises ValueError: if the file is of another kind or of an unknown schema version.
+        """
+        arrays, _ = read_arrays(path, "uncertainty_model")
+        header = json.loads(np.asarray(arrays["header"], dtype=np.uint8).tobytes())
+        points = _within(arrays, "points/")
+        return cls(
+            calibrations={name: Calibration.from_dict(value) for name, value in header["calibrations"].items()},
+            tolerances=header["tolerances"],
+            active_set=_load_active_set(header["active_set"], _within(arrays, "active_set/")),
+            feature_kind=header["feature_kind"],
+            gamma_save=header["gamma_save"],
+            gamma_break=header["gamma_break"],
+            model_hashes=tuple(header["model_hashes"]),
+            points={name: (_floats(value)[0], _floats(value)[1]) for name, value in points.items()},
+        )
+
+
+_KINDS: dict[type, str] = {ActiveSet: "active_set", LocalActiveSet: "local_active_set"}
+
+
+def _load_active_set(kind: str, arrays: Arrays) -> ActiveSet | LocalActiveSet | None:
+    if not kind:
+        return None
+    return ActiveSet.from_arrays(arrays) if kind == "active_set" else LocalActiveSet.from_arrays(arrays)
+
+
+def _within(arrays: Arrays, prefix: str) -> Arrays:
+    return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
+
+
+def _floats(values: npt.NDArray[np.generic]) -> FloatArray:
+    return np.asarray(values, dtype=np.float64)
+
+
+def _short(hashes: Sequence[str]) -> str:
+    return ", ".join(value[:12] for value in hashes) or "nothing"

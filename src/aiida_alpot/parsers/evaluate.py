@@ -1,0 +1,28 @@
+"""Parser of EvaluateCalculation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from aiida import orm
+from aiida.engine import ExitCode
+
+from aiida_alpot.kernel.tasks.evaluate import OUTPUT, TABLE
+from aiida_alpot.parsers.base import KernelParser
+
+
+class EvaluateParser(KernelParser):
+    """Attaches the selected frames and the table of all candidates."""
+
+    def parse_files(self, folder: Path, report: Mapping[str, Any]) -> ExitCode | None:  # noqa: ARG002
+        """Attach ``selected`` and ``table``."""
+        try:
+            with np.load(folder / TABLE, allow_pickle=False) as arrays:
+                table = orm.ArrayData({name: arrays[name] for name in arrays.files})
+        except (OSError, ValueError) as error:
+            return self.missing_output(TABLE, error)
+        self.out("table", table)
+        return self.attach_dataset("selected", folder / OUTPUT)

@@ -1,0 +1,38 @@
+"""Parser of LabelAseCalculation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from aiida.engine import ExitCode
+
+from aiida_alpot.data.pes import PESData
+from aiida_alpot.kernel.labelling import partial_pack
+from aiida_alpot.kernel.tasks.label_ase import OUTPUT, SHARDS
+from aiida_alpot.parsers.base import KernelParser
+
+
+class LabelAseParser(KernelParser):
+    """Attaches the labelled frames; those of a killed job are packed from what it left."""
+
+    def parse_files(self, folder: Path, report: Mapping[str, Any]) -> ExitCode | None:  # noqa: ARG002
+        """Attach ``labelled``."""
+        return self.attach_dataset("labelled", folder / OUTPUT)
+
+    def parse_killed(self, folders: list[Path]) -> ExitCode:
+        """Save the frames that a killed job had finished."""
+        code = super().parse_killed(folders)
+        shards = next((folder / SHARDS for folder in folders if any((folder / SHARDS).glob("frame-*"))), None)
+        if shards is None:
+            return code
+        source = self.node.inputs.frames
+        with TemporaryDirectory() as scratch, source.base.repository.as_path() as path:
+            try:
+                partial_pack(path / PESData.FILENAME, shards, Path(scratch) / OUTPUT)
+            except (OSError, ValueError) as error:
+                return self.missing_output(SHARDS, error)
+            problem = self.attach_dataset("labelled", Path(scratch) / OUTPUT)
+        return problem or self.exit_codes.ERROR_KILLED_WITH_LABELS.format(detail=code.message)

@@ -1,0 +1,118 @@
+"""Protocols: sets of inputs by name, default ← protocol ← overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any, ClassVar, cast
+
+import yaml
+from aiida import orm
+from aiida.engine import ProcessBuilder
+
+from aiida_alpot.kernel.settings import unknown_key_message
+
+
+def load_protocol(
+    work_chain: str, name: str | None = None, overrides: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the inputs of one protocol as a nested mapping.
+
+    :param work_chain: name of the YAML file in this package.
+    :param name: protocol; the file's default if None.
+    :param overrides: values that replace those of the protocol, nested like them.
+    :raises ValueError: if there is no such protocol.
+    """
+    content = yaml.safe_load(files(__name__).joinpath(f"{work_chain}.yaml").read_text(encoding="utf-8"))
+    name = name or content["default_protocol"]
+    if name not in content["protocols"]:
+        raise ValueError(unknown_key_message(name, content["protocols"], "protocol"))
+    inputs = merge_recursively(content["default_inputs"], content["protocols"][name].get("inputs", {}))
+    return merge_recursively(inputs, overrides or {})
+
+
+def list_protocols(work_chain: str) -> dict[str, str]:
+    """Return the protocols of a work chain with a line on each."""
+    content = yaml.safe_load(files(__name__).joinpath(f"{work_chain}.yaml").read_text(encoding="utf-8"))
+    return {name: protocol["description"] for name, protocol in content["protocols"].items()}
+
+
+def merge_recursively(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return *base* with *changes* on top; mappings are merged key by key, None removes a key."""
+    merged = dict(base)
+    for key, value in changes.items():
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(value, Mapping):
+            below = merged.get(key)
+            merged[key] = merge_recursively(below if isinstance(below, Mapping) else {}, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+class ProtocolMixin:
+    """Gives a WorkChain ``get_builder_from_protocol``."""
+
+    PROTOCOL: ClassVar[str]
+
+    @classmethod
+    def get_builder_from_protocol(
+        cls,
+        code: orm.AbstractCode | Mapping[str, orm.AbstractCode],
+        *,
+        protocol: str | None = None,
+        overrides: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+        **nodes: Any,
+    ) -> ProcessBuilder:
+        """Return a builder with the inputs of a protocol.
+
+        :param code: one for all stages, or one by stage.
+        :param protocol: name, see :func:`list_protocols`.
+        :param overrides: plain values nested like the inputs, e.g. ``{"evaluate": {"settings": {"budget": 50}}}``; a
+            stage set to None does not run.
+        :param options: scheduler options of all stages.
+        :param nodes: further inputs of the WorkChain, e.g. ``structures``.
+        :raises ValueError: if the protocol or an input does not exist.
+        """
+        inputs = load_protocol(cls.PROTOCOL, protocol, overrides)
+        builder: ProcessBuilder = cls.get_builder()  # type: ignore[attr-defined]
+        ports = cls.spec().inputs  # type: ignore[attr-defined]
+        for key, value in inputs.items():
+            if key not in ports:
+                raise ValueError(unknown_key_message(key, ports, cls.PROTOCOL))
+            if key in cast(Any, cls).STAGE_NAMES:
+                stage = _fill_stage(key, ports[key], value, code, options)
+                setattr(builder, key, stage)
+            else:
+                setattr(builder, key, orm.to_aiida_type(value))
+        for key, node in nodes.items():
+            if key not in ports:
+                raise ValueError(unknown_key_message(key, ports, cls.PROTOCOL))
+            if node is not None:
+                setattr(builder, key, node)
+        return builder
+
+
+def _fill_stage(
+    stage: str,
+    ports: Any,
+    values: Mapping[str, Any],
+    code: orm.AbstractCode | Mapping[str, orm.AbstractCode],
+    options: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    filled: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in ports:
+            raise ValueError(unknown_key_message(key, ports, stage))
+        filled[key] = value if ports[key].non_db else orm.to_aiida_type(value)
+    if isinstance(code, Mapping):
+        if stage not in code:
+            raise ValueError(f"code: there is none for the stage {stage!r}")
+        filled["code"] = code[stage]
+    else:
+        filled["code"] = code
+    if options is not None and "options" not in values:
+        filled["options"] = orm.Dict(dict(options))
+    return filled

@@ -1,0 +1,1 @@
+"""From the nodes of a campaign to tables and figures."""

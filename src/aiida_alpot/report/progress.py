@@ -1,0 +1,119 @@
+"""What a running campaign is doing: stage, jobs done, and the table so far."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiida import orm
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from aiida_alpot.report.table import build_table
+
+
+@dataclass(frozen=True)
+class Progress:
+    """State of a campaign at one moment.
+
+    :param stage: link label of the stage that runs, e.g. ``iteration_01_train``; empty before the first.
+    :param jobs_done: jobs of the stage that have ended.
+    :param jobs_total: jobs of the stage that were submitted.
+    :param items: ``"done/total"`` of what the jobs themselves report (frames, trajectories), where they can be seen.
+    :param iterations: rows of the history so far.
+    """
+
+    state: str
+    is_over: bool
+    stage: str
+    jobs_done: int
+    jobs_total: int
+    items: str
+    iterations: list[dict[str, Any]]
+
+
+def collect_progress(node: orm.WorkChainNode) -> Progress:
+    """Return what the campaign *node* is doing now."""
+    stages = [child for child in node.called if isinstance(child, orm.WorkChainNode)]
+    stage = max(stages, key=lambda child: child.pk or 0, default=None)
+    jobs = [child for child in stage.called if isinstance(child, orm.CalcJobNode)] if stage is not None else []
+    return Progress(
+        state=node.process_state.value if node.process_state is not None else "created",
+        is_over=node.is_terminated,
+        stage=stage.label if stage is not None else "",
+        jobs_done=sum(job.is_terminated for job in jobs),
+        jobs_total=len(jobs),
+        items=_items(jobs),
+        iterations=find_history(node),
+    )
+
+
+def find_history(node: orm.WorkChainNode) -> list[dict[str, Any]]:
+    """Return the rows of the history so far, also while the campaign runs."""
+    query = orm.QueryBuilder()
+    query.append(orm.WorkChainNode, filters={"id": node.pk}, tag="campaign")
+    query.append(
+        orm.CalcFunctionNode, with_incoming="campaign", filters={"attributes.process_label": "extend_history"}, tag="f"
+    )
+    query.append(orm.Dict, with_incoming="f", tag="history")
+    query.order_by({"history": {"id": "desc"}})
+    latest = query.first(flat=True)
+    return list(latest["iterations"]) if latest is not None else []
+
+
+def render_progress(progress: Progress, seconds: float) -> RenderableType:
+    """Return the progress as text and table."""
+    bar = f"{progress.jobs_done}/{progress.jobs_total} jobs"
+    items = f", {progress.items}" if progress.items else ""
+    line = f"{seconds:6.0f} s  {progress.stage or 'starting'}  {bar}{items}  [{progress.state}]"
+    if not progress.iterations:
+        return Text(line)
+    return Group(build_table(progress.iterations), Text(line))
+
+
+def watch(node: orm.WorkChainNode, *, interval: float = 2.0, console: Console | None = None) -> None:
+    """Show the progress of a campaign until it ends.
+
+    On a terminal the picture is redrawn; elsewhere a line is printed whenever something changes.
+    """
+    console = console or Console()
+    start = time.monotonic()
+    if console.is_terminal:
+        with Live(console=console, auto_refresh=False) as live:
+            while True:
+                progress = collect_progress(node)
+                live.update(render_progress(progress, time.monotonic() - start), refresh=True)
+                if progress.is_over:
+                    return
+                time.sleep(interval)
+    seen: Mapping[str, Any] | None = None
+    while True:
+        progress = collect_progress(node)
+        now = {"stage": progress.stage, "done": progress.jobs_done, "total": progress.jobs_total}
+        if now != seen:
+            text = f"{time.monotonic() - start:6.0f} s  {progress.stage or 'starting'}"
+            console.print(f"{text}  {progress.jobs_done}/{progress.jobs_total} jobs", highlight=False)
+            seen = now
+        if progress.is_over:
+            return
+        time.sleep(interval)
+
+
+def _items(jobs: list[orm.CalcJobNode]) -> str:
+    """Return the sum of what running jobs on this machine say of themselves."""
+    done = total = 0
+    for job in jobs:
+        workdir = job.get_remote_workdir()
+        if job.is_terminated or not workdir or job.computer is None or job.computer.transport_type != "core.local":
+            continue
+        try:
+            report = json.loads((Path(workdir) / "progress.json").read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError):
+            continue
+        done, total = done + int(report.get("done", 0)), total + int(report.get("total", 0))
+    return f"{done}/{total} items" if total else ""

@@ -1,0 +1,1 @@
+"""WorkChains: one per stage and the loop. They orchestrate, they do not compute."""

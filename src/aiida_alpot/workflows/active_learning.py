@@ -1,0 +1,458 @@
+"""ActiveLearningWorkChain: the whole loop, from a few structures to a committee with error bars."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from aiida import orm
+from aiida.common import AttributeDict
+from aiida.engine import ExitCode, WorkChain, if_, while_
+from aiida.engine.processes.workchains.workchain import WorkChainSpec
+
+from aiida_alpot.calculations.base import non_negative_validator, settings_validator
+from aiida_alpot.calculations.functions.dataset import extend_dataset, merge_datasets, split_dataset
+from aiida_alpot.calculations.functions.decide import decide
+from aiida_alpot.calculations.functions.history import conclude, extend_history
+from aiida_alpot.calculations.functions.plan import cap_budget, plan_iteration, plan_start
+from aiida_alpot.calculations.kernel import get_kernel
+from aiida_alpot.data.pes import PESData
+from aiida_alpot.data.potential import PotentialData
+from aiida_alpot.data.uncertainty import UncertaintyData
+from aiida_alpot.kernel.convergence import ConvergenceSettings
+from aiida_alpot.kernel.splitting import SplitSettings
+from aiida_alpot.protocols import ProtocolMixin
+from aiida_alpot.workflows.augment import AugmentWorkChain
+from aiida_alpot.workflows.base import StageWorkChain, describe_end, namespace
+from aiida_alpot.workflows.calibrate import CalibrationWorkChain
+from aiida_alpot.workflows.checks import check_campaign, committee_validator
+from aiida_alpot.workflows.evaluate import EvaluationWorkChain
+from aiida_alpot.workflows.explore import ExplorationWorkChain
+from aiida_alpot.workflows.label import LabellingWorkChain
+from aiida_alpot.workflows.train import TrainingWorkChain
+
+STAGES: dict[str, tuple[type[StageWorkChain], tuple[str, ...]]] = {
+    "augment": (AugmentWorkChain, ("frames", "seed", "kernel")),
+    "label": (LabellingWorkChain, ("frames", "kernel")),
+    "train": (TrainingWorkChain, ("dataset", "seed", "parents", "kernel")),
+    "calibrate": (CalibrationWorkChain, ("potentials", "dataset", "test_frames", "kernel")),
+    "explore": (ExplorationWorkChain, ("potentials", "uncertainty", "frames", "seed", "iteration", "kernel")),
+    "evaluate": (EvaluationWorkChain, ("potentials", "uncertainty", "candidates", "dataset", "seed", "kernel")),
+}
+"""WorkChain of each stage and those of its inputs that the loop provides."""
+
+
+class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
+    """Augment, label, train, calibrate, explore, evaluate and decide, until the error is small enough.
+
+    Every stage is optional: it runs if its namespace is given. The loop starts from structures, from a labelled
+    dataset, from a committee, or from a pool of candidates in place of an exploration.
+    """
+
+    PROTOCOL = "active_learning"
+    STAGE_NAMES = tuple(STAGES)
+
+    @classmethod
+    def define(cls, spec: WorkChainSpec) -> None:
+        """Declare inputs, outline, outputs and exit codes."""
+        super().define(spec)
+        cls._define_inputs(spec)
+        spec.outline(
+            cls.setup,
+            if_(cls.should_augment)(cls.run_augmentation, cls.inspect_augmentation),
+            if_(cls.should_label_structures)(cls.run_first_labelling, cls.inspect_first_labelling),
+            cls.start_dataset,
+            while_(cls.should_iterate)(
+                cls.start_iteration,
+                if_(cls.should_train)(cls.run_training, cls.inspect_training),
+                if_(cls.should_calibrate)(cls.run_calibration, cls.inspect_calibration),
+                if_(cls.should_search)(
+                    if_(cls.should_explore)(cls.run_exploration, cls.inspect_exploration),
+                    cls.run_evaluation,
+                    cls.inspect_evaluation,
+                    if_(cls.should_label)(cls.run_labelling, cls.inspect_labelling),
+                    cls.decide,
+                ),
+                cls.record_iteration,
+            ),
+            cls.attach_results,
+        )
+        spec.output("dataset", valid_type=PESData, required=False, help="All frames with their labels and splits.")
+        spec.output_namespace("potentials", valid_type=PotentialData, dynamic=True, help="The last committee.")
+        spec.output("uncertainty", valid_type=UncertaintyData, required=False, help="Error bars of the committee.")
+        spec.output("history", valid_type=orm.Dict, required=False, help="One row per iteration.")
+        spec.output("result", valid_type=orm.Dict, required=False, help="Why the loop ended, and the last errors.")
+        for status, stage in enumerate(STAGES, start=401):
+            spec.exit_code(
+                status, f"ERROR_{stage.upper()}_FAILED", message=f"The stage {stage} <{{pk}}> failed: {{detail}}"
+            )
+        spec.exit_code(410, "ERROR_NO_DATASET", message="There is no usable dataset to train on: {detail}")
+
+    @classmethod
+    def _define_inputs(cls, spec: WorkChainSpec) -> None:
+        spec.input("structures", valid_type=PESData, required=False, help="Frames to augment and label.")
+        spec.input("dataset", valid_type=PESData, required=False, help="Frames that are labelled already.")
+        spec.input("test_frames", valid_type=PESData, required=False, help="Labelled frames that are only reported on.")
+        spec.input_namespace(
+            "potentials",
+            valid_type=PotentialData,
+            dynamic=True,
+            required=False,
+            validator=committee_validator,
+            help="Committee to begin with instead of a first training: m000, m001, …",
+        )
+        spec.input(
+            "uncertainty",
+            valid_type=UncertaintyData,
+            required=False,
+            help="Error bars of that committee, instead of a first calibration.",
+        )
+        spec.input_namespace(
+            "candidates", valid_type=PESData, dynamic=True, required=False, help="Pool searched instead of exploring."
+        )
+        spec.input(
+            "kernel", valid_type=orm.SinglefileData, default=get_kernel, help="The code of the kernel of all jobs."
+        )
+        spec.input(
+            "seed",
+            valid_type=orm.Int,
+            default=lambda: orm.Int(0),
+            validator=non_negative_validator("seed"),
+            help="Seed from which every stage, member and trajectory gets its own.",
+        )
+        spec.input(
+            "max_iterations",
+            valid_type=orm.Int,
+            default=lambda: orm.Int(10),
+            validator=non_negative_validator("max_iterations"),
+            help="Most rounds of search and labelling; 0 trains and calibrates once.",
+        )
+        spec.input(
+            "max_labels",
+            valid_type=orm.Int,
+            required=False,
+            validator=non_negative_validator("max_labels", minimum=1),
+            help="Most labelled frames in the dataset; no limit without it.",
+        )
+        spec.input(
+            "convergence",
+            valid_type=orm.Dict,
+            default=lambda: orm.Dict({}),
+            validator=settings_validator(ConvergenceSettings, "convergence"),
+            help="When the loop is done, see aiida_alpot.kernel.convergence.ConvergenceSettings.",
+        )
+        spec.input(
+            "split",
+            valid_type=orm.Dict,
+            default=lambda: orm.Dict({}),
+            validator=settings_validator(SplitSettings, "split"),
+            help="Shares of the splits of the first dataset, see aiida_alpot.kernel.splitting.SplitSettings.",
+        )
+        spec.input(
+            "warm_start",
+            valid_type=orm.Bool,
+            default=lambda: orm.Bool(False),
+            help="Start every training from the committee of the iteration before.",
+        )
+        spec.input(
+            "fresh_final",
+            valid_type=orm.Bool,
+            default=lambda: orm.Bool(False),
+            help="Train once more from scratch at the end (AutoPot's --fresh_potential).",
+        )
+        spec.input("explore_from", valid_type=PESData, required=False, help="Starting frames of all explorations.")
+        for stage, (work_chain, provided) in STAGES.items():
+            spec.expose_inputs(
+                work_chain,
+                namespace=stage,
+                exclude=provided,
+                namespace_options={
+                    "required": False,
+                    "populate_defaults": False,
+                    "help": f"Inputs of the stage {stage}; without them it does not run.",
+                },
+            )
+            spec.inputs[stage].validator = None
+        spec.inputs.validator = check_campaign
+
+    def setup(self) -> None:
+        """Begin with what was given."""
+        self.ctx.initial = self.inputs.get("structures", None)
+        self.ctx.labelled = None
+        self.ctx.dataset = None
+        self.ctx.potentials = dict(self.inputs.potentials) if "potentials" in self.inputs else {}
+        self.ctx.uncertainty = self.inputs.get("uncertainty", None)
+        self.ctx.history = None
+        self.ctx.is_over = False
+        self.ctx.is_final = self.inputs.max_iterations.value == 0 or not self._can_search()
+        self.ctx.must_train = not self.ctx.potentials
+        self.ctx.must_calibrate = self.ctx.uncertainty is None
+        self.ctx.seeds = plan_start(self.inputs.seed)
+
+    def should_augment(self) -> bool:
+        """Return whether the structures are to be augmented."""
+        return "structures" in self.inputs and "augment" in self.inputs
+
+    def run_augmentation(self) -> ExitCode | None:
+        """Submit the augmentation."""
+        return self._submit_stage("augment", "augment", frames=self.inputs.structures, seed=self.ctx.seeds["augment"])
+
+    def inspect_augmentation(self) -> ExitCode | None:
+        """Go on with the augmented frames."""
+        return self._inspect("augment", lambda outputs: self.ctx.update(initial=outputs.frames))
+
+    def should_label_structures(self) -> bool:
+        """Return whether there are structures to be labelled before the loop."""
+        return "structures" in self.inputs
+
+    def run_first_labelling(self) -> ExitCode | None:
+        """Submit the labelling of the structures."""
+        return self._submit_stage("label", "label", frames=self.ctx.initial)
+
+    def inspect_first_labelling(self) -> ExitCode | None:
+        """Keep the labelled structures."""
+        if "labelled" in self.ctx.stage.outputs:  # also of a stage that ends the campaign: labels are not lost
+            self.ctx.labelled = self.ctx.dataset = self.ctx.stage.outputs.labelled
+        return self._inspect("label", lambda _: None)
+
+    def start_dataset(self) -> ExitCode | None:
+        """Bring given and new labels together and assign splits."""
+        given = {"d000": self.inputs.get("dataset", None), "d001": self.ctx.labelled}
+        parts = {key: node for key, node in given.items() if node is not None}
+        try:
+            self.ctx.dataset = merge_datasets(**parts) if len(parts) > 1 else next(iter(parts.values()))
+            self.ctx.dataset = split_dataset(self.ctx.dataset, self.inputs.split, self.ctx.seeds["split"])
+        except ValueError as error:
+            return self._end_with(self.exit_codes.ERROR_NO_DATASET.format(detail=str(error)))
+        if "max_labels" in self.inputs and self.ctx.dataset.n_labelled >= self.inputs.max_labels.value:
+            self.ctx.is_final = True
+        self.ctx.starting = self.inputs.get("explore_from", None) or self.ctx.dataset
+        self.report(f"dataset: {self.ctx.dataset.n_labelled} labelled frames to begin with")
+        return None
+
+    def should_iterate(self) -> bool:
+        """Return whether there is an iteration left."""
+        return not self.ctx.is_over
+
+    def start_iteration(self) -> None:
+        """Number the iteration and give its stages their seeds."""
+        optional = {} if self.ctx.history is None else {"history": self.ctx.history}
+        self.ctx.plan = plan_iteration(self.inputs.seed, **optional)
+        self.ctx.reports = {}
+        self.ctx.trained_on = self.ctx.dataset
+        self.ctx.selected = None
+        self.ctx.newly_labelled = None
+        self.report(f"iteration {self.ctx.plan['iteration'].value}: {self.ctx.dataset.n_labelled} labels")
+
+    def should_train(self) -> bool:
+        """Return whether there is something new to learn, or a last training from scratch is wanted."""
+        is_fresh = self.ctx.is_final and self.inputs.fresh_final.value
+        return "train" in self.inputs and (self.ctx.must_train or is_fresh)
+
+    def run_training(self) -> ExitCode | None:
+        """Submit the training of a committee."""
+        is_fresh = self.ctx.is_final and self.inputs.fresh_final.value
+        parents = self.ctx.potentials if self.inputs.warm_start.value and not is_fresh else {}
+        optional = {"parents": parents} if parents else {}
+        return self._submit_stage(
+            "train", self._link("train"), dataset=self.ctx.dataset, seed=self.ctx.plan["train"], **optional
+        )
+
+    def inspect_training(self) -> ExitCode | None:
+        """Go on with the new committee."""
+
+        def take(outputs: Any) -> None:
+            self.ctx.potentials = dict(outputs.potentials)
+            self.ctx.reports["training"] = outputs.report
+            self.ctx.must_train, self.ctx.must_calibrate = False, True
+            self.ctx.uncertainty = None  # that of the committee before
+
+        return self._inspect("train", take)
+
+    def should_calibrate(self) -> bool:
+        """Return whether committee or held-out frames are new."""
+        return "calibrate" in self.inputs and self.ctx.must_calibrate
+
+    def run_calibration(self) -> ExitCode | None:
+        """Submit the calibration."""
+        optional = {"test_frames": self.inputs.test_frames} if "test_frames" in self.inputs else {}
+        return self._submit_stage(
+            "calibrate", self._link("calibrate"), potentials=self.ctx.potentials, dataset=self.ctx.dataset, **optional
+        )
+
+    def inspect_calibration(self) -> ExitCode | None:
+        """Go on with the new error bars."""
+
+        def take(outputs: Any) -> None:
+            self.ctx.uncertainty = outputs.uncertainty
+            self.ctx.reports["calibration"] = outputs.report
+            self.ctx.must_calibrate = False
+            limits = {name: f"{value:.3g}" for name, value in outputs.uncertainty.thresholds.items() if value}
+            self.report(f"disagreement at the tolerance: {limits}")
+
+        return self._inspect("calibrate", take)
+
+    def should_search(self) -> bool:
+        """Return whether this iteration looks for new frames; the last one only trains on what was found."""
+        return not self.ctx.is_final
+
+    def should_explore(self) -> bool:
+        """Return whether candidates come from an exploration rather than from a pool."""
+        return "explore" in self.inputs
+
+    def run_exploration(self) -> ExitCode | None:
+        """Submit the exploration."""
+        return self._submit_stage(
+            "explore",
+            self._link("explore"),
+            potentials=self.ctx.potentials,
+            uncertainty=self.ctx.uncertainty,
+            frames=self.ctx.starting,
+            seed=self.ctx.plan["explore"],
+            iteration=self.ctx.plan["iteration"],
+        )
+
+    def inspect_exploration(self) -> ExitCode | None:
+        """Go on with the candidates."""
+
+        def take(outputs: Any) -> None:
+            self.ctx.candidates = dict(outputs.candidates)
+            self.ctx.reports["exploration"] = outputs.report
+            report = outputs.report
+            n_healthy, n_all = report["n_healthy_trajectories"], report["n_trajectories"]
+            self.report(f"{report['n_frames']} candidates from {n_all} trajectories, {n_healthy} of them healthy")
+
+        return self._inspect("explore", take)
+
+    def run_evaluation(self) -> ExitCode | None:
+        """Submit the evaluation of the candidates."""
+        candidates = self.ctx.candidates if self.should_explore() else dict(self.inputs.candidates)
+        changed = {}
+        if "max_labels" in self.inputs:
+            changed["settings"] = cap_budget(self.inputs.evaluate.settings, self.ctx.dataset, self.inputs.max_labels)
+        return self._submit_stage(
+            "evaluate",
+            self._link("evaluate"),
+            potentials=self.ctx.potentials,
+            uncertainty=self.ctx.uncertainty,
+            candidates=candidates,
+            dataset=self.ctx.dataset,
+            seed=self.ctx.plan["evaluate"],
+            **changed,
+        )
+
+    def inspect_evaluation(self) -> ExitCode | None:
+        """Go on with the selected frames."""
+
+        def take(outputs: Any) -> None:
+            self.ctx.selected = outputs.selected
+            self.ctx.reports["evaluation"] = outputs.report
+            counts = outputs.report["results"]
+            chosen = f"{counts['n_selected']} selected, {counts['n_control']} of them for control"
+            self.report(f"{counts['n_flagged']} of {counts['n_candidates']} candidates above threshold; {chosen}")
+
+        return self._inspect("evaluate", take)
+
+    def should_label(self) -> bool:
+        """Return whether frames were selected; none is a success."""
+        return len(self.ctx.selected) > 0
+
+    def run_labelling(self) -> ExitCode | None:
+        """Submit the labelling of the selected frames."""
+        return self._submit_stage("label", self._link("label"), frames=self.ctx.selected)
+
+    def inspect_labelling(self) -> ExitCode | None:
+        """Keep the labelled frames, also those of a stage that ends the loop because too many failed."""
+        node = self.ctx.stage
+        if "labelled" in node.outputs:
+            self.ctx.newly_labelled = node.outputs.labelled
+            try:
+                self.ctx.dataset = extend_dataset(self.ctx.dataset, node.outputs.labelled)
+            except ValueError as error:
+                return self._end_with(self.exit_codes.ERROR_NO_DATASET.format(detail=str(error)))
+            self.ctx.must_calibrate = True
+            results = self.ctx.reports["evaluation"]["results"]
+            self.ctx.must_train = results["n_train"] + results["n_validation"] > 0
+
+        def take(outputs: Any) -> None:
+            self.ctx.reports["labelling"] = outputs.report
+
+        return self._inspect("label", take)
+
+    def decide(self) -> None:
+        """Decide whether the loop ends with this iteration."""
+        optional = {
+            "exploration": self.ctx.reports.get("exploration"),
+            "labelled": self.ctx.newly_labelled,
+            "history": self.ctx.history,
+            "max_labels": self.inputs.get("max_labels", None),
+        }
+        decision = decide(
+            self.inputs.convergence,
+            self.ctx.reports["evaluation"],
+            self.ctx.dataset,
+            self.inputs.max_iterations,
+            **{key: node for key, node in optional.items() if node is not None},
+        )
+        self.ctx.reports["decision"] = decision
+        self.report(f"iteration {self.ctx.plan['iteration'].value}: {decision['message']}")
+
+    def record_iteration(self) -> None:
+        """Write the row of this iteration, and see whether another follows."""
+        before = self.ctx.history
+        optional = {} if before is None else {"history": before}
+        self.ctx.history = extend_history(self.ctx.trained_on, **optional, **self.ctx.reports)
+        decision = self.ctx.reports.get("decision")
+        self.ctx.is_over = self.ctx.is_final
+        if decision is not None and decision["stop"] is not None:
+            self.ctx.is_final = True
+
+    def attach_results(self) -> None:
+        """Attach everything, and say why the loop ended."""
+        self._attach_outputs()
+        result = conclude(self.ctx.history)
+        self.out("result", result)
+        self.report(f"finished: {result['reason']} ({result['message']})")
+
+    def _can_search(self) -> bool:
+        has_candidates = "explore" in self.inputs or bool(self.inputs.get("candidates", None))
+        return has_candidates and "evaluate" in self.inputs and "label" in self.inputs
+
+    def _link(self, stage: str) -> str:
+        return f"iteration_{self.ctx.plan['iteration'].value:02d}_{stage}"
+
+    def _submit_stage(self, stage: str, label: str, **provided: Any) -> ExitCode | None:
+        """Submit a stage; if its inputs are refused, end the loop with all there is."""
+        work_chain, _ = STAGES[stage]
+        inputs = AttributeDict(self.exposed_inputs(work_chain, namespace=stage, agglomerate=False))
+        inputs.update(provided)
+        inputs.kernel = self.inputs.kernel
+        inputs.metadata = {"call_link_label": label, "label": label}
+        try:
+            node = self.submit(work_chain, **inputs)
+        except (TypeError, ValueError) as error:
+            exit_code = self.exit_codes[f"ERROR_{stage.upper()}_FAILED"]
+            return self._end_with(exit_code.format(pk="not submitted", detail=str(error)))
+        self.report(f"{label}: {work_chain.__name__} <{node.pk}>")
+        self.to_context(stage=node)
+        return None
+
+    def _inspect(self, stage: str, take: Callable[[Any], None]) -> ExitCode | None:
+        """Hand the outputs of a stage that ended well to *take*; end the loop with all there is otherwise."""
+        node = self.ctx.stage
+        if node.is_finished_ok:
+            take(node.outputs)
+            return None
+        exit_code = self.exit_codes[f"ERROR_{stage.upper()}_FAILED"]
+        return self._end_with(exit_code.format(pk=node.pk, detail=describe_end(node)))
+
+    def _end_with(self, exit_code: ExitCode) -> ExitCode:
+        self._attach_outputs()
+        self.report(str(exit_code.message))
+        return exit_code
+
+    def _attach_outputs(self) -> None:
+        for name in ("dataset", "uncertainty", "history"):
+            if self.ctx.get(name, None) is not None:
+                self.out(name, self.ctx[name])
+        self.out_many(namespace("potentials", self.ctx.potentials))

@@ -1,0 +1,87 @@
+"""LabellingWorkChain: reference labels for a dataset."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiida import orm
+from aiida.engine import ExitCode
+from aiida.engine.processes.workchains.workchain import WorkChainSpec
+
+from aiida_alpot.calculations.base import non_empty_validator
+from aiida_alpot.calculations.functions.summary import summarise_labels
+from aiida_alpot.data.pes import PESData
+from aiida_alpot.engines.job import Job, JobResources
+from aiida_alpot.plugins import known_engines, load_engine
+from aiida_alpot.workflows.base import CONTINUABLE, REPEATABLE, StageWorkChain
+
+
+def _validate(inputs: Any, _: Any) -> str | None:
+    if "engine" not in inputs or "parameters" not in inputs:
+        return None
+    if inputs["engine"].value not in known_engines("label"):
+        return f"label.engine: {inputs['engine'].value!r} is unknown; known: {', '.join(known_engines('label'))}"
+    problem: str | None = load_engine("label", inputs["engine"].value).validate(inputs["parameters"].get_dict())
+    return problem
+
+
+class LabellingWorkChain(StageWorkChain):
+    """Labels frames with a reference method; a frame that fails stays, with its reason."""
+
+    STAGE = "label"
+    RETRIED = REPEATABLE | CONTINUABLE
+
+    @classmethod
+    def define(cls, spec: WorkChainSpec) -> None:
+        """Declare inputs and outputs."""
+        super().define(spec)
+        spec.input(
+            "frames", valid_type=PESData, validator=non_empty_validator("frames"), help="The frames to be labelled."
+        )
+        spec.input(
+            "engine",
+            valid_type=orm.Str,
+            default=lambda: orm.Str("ase"),
+            help="Labelling engine, a name of the entry-point group aiida_alpot.label.",
+        )
+        spec.input("parameters", valid_type=orm.Dict, help="Parameters of the engine: method, basis, cut-offs.")
+        spec.input(
+            "max_failed_fraction",
+            valid_type=orm.Float,
+            default=lambda: orm.Float(0.5),
+            validator=lambda value, _: (
+                None if 0 <= value.value <= 1 else f"max_failed_fraction: expected 0 to 1, got {value.value}"
+            ),
+            help="Largest share of frames without a label at the end.",
+        )
+        spec.inputs.validator = _validate
+        spec.output("labelled", valid_type=PESData, required=False, help="All frames with labels or reasons.")
+        spec.output("report", valid_type=orm.Dict, required=False, help="Counts, failures and cost.")
+
+    @property
+    def engine(self) -> Any:
+        """The labelling engine."""
+        return load_engine("label", self.inputs.engine.value)
+
+    def plan_jobs(self) -> list[str]:
+        """Ask the engine."""
+        return list(self.engine.plan_jobs(self.inputs.frames))
+
+    def prepare_job(self, key: str, resources: JobResources, previous: orm.ProcessNode | None) -> Job:
+        """Ask the engine."""
+        job: Job = self.engine.prepare_job(key, self.inputs.frames, self.inputs.parameters, resources, previous)
+        return job
+
+    def attach_results(self) -> ExitCode | None:
+        """Attach all frames, and end with an exit code if too many have no label."""
+        attempts = list(self.last_attempts().values())
+        labelled = self.engine.collect(self.inputs.frames, attempts) if attempts else None
+        if labelled is None:
+            return self.all_failed()
+        summary = summarise_labels(labelled)
+        self.out("labelled", labelled)
+        self.out("report", summary)
+        if summary["n_labelled"] == 0 or summary["failed_fraction"] > self.inputs.max_failed_fraction.value:
+            detail = f"{summary['n_failed']} of {summary['n_frames']} frames have no label, e.g. {summary['example']}"
+            return self.exit_codes.ERROR_TOO_MANY_FAILURES.format(detail=detail)
+        return None

@@ -1,0 +1,147 @@
+"""Fixtures for tests that need AiiDA; those of the kernel use none of them and need no profile."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from aiida import orm
+from aiida.tools.pytest_fixtures import (  # noqa: F401  fixtures are found by name
+    aiida_computer,
+    aiida_computer_local,
+    aiida_config_factory,
+    aiida_profile_factory,
+    entry_points,
+)
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from aiida_alpot.data.pes import PESData
+from aiida_alpot.data.potential import PotentialData
+from aiida_alpot.testing.models import make_tiny_mace
+
+EMT_PARAMETERS = {"calculator": "ase.calculators.emt:EMT"}
+
+
+@pytest.fixture(scope="session")
+def aiida_config(tmp_path_factory: pytest.TempPathFactory, aiida_config_factory: Any) -> Iterator[Any]:  # noqa: F811
+    """A configuration folder of this test session."""
+    with aiida_config_factory(tmp_path_factory.mktemp("aiida")) as config:
+        yield config
+
+
+@pytest.fixture(scope="session")
+def aiida_profile(aiida_config: Any, aiida_profile_factory: Any) -> Iterator[Any]:  # noqa: F811
+    """A loaded profile without broker: processes run in this interpreter."""
+    with aiida_profile_factory(aiida_config) as profile:
+        yield profile
+
+
+@pytest.fixture
+def localhost(aiida_profile: Any, aiida_computer_local: Callable[..., orm.Computer]) -> orm.Computer:  # noqa: F811
+    """This machine, without the login shell that costs half a second a command."""
+    computer = aiida_computer_local(label="localhost")
+    computer.configure(use_login_shell=False, safe_interval=0.0)
+    return computer
+
+
+@pytest.fixture
+def python_code(localhost: orm.Computer) -> orm.InstalledCode:
+    """This Python as a code."""
+    query = orm.QueryBuilder().append(orm.InstalledCode, filters={"label": "python"})
+    known = query.first(flat=True)
+    if known is not None:
+        return known
+    code = orm.InstalledCode(label="python", computer=localhost, filepath_executable=sys.executable)
+    code.prepend_text = "export OMP_NUM_THREADS=1"
+    return code.store()
+
+
+@pytest.fixture
+def fast_options() -> dict[str, Any]:
+    """Scheduler options of a short job with one process."""
+    return {"resources": {"num_machines": 1, "num_mpiprocs_per_machine": 1}, "max_wallclock_seconds": 600}
+
+
+def rattled_copper(n_frames: int, seed: int = 0, *, stdev: float = 0.1) -> list[Atoms]:
+    """Return small cubic copper cells with random displacements, each its own group."""
+    rng = np.random.default_rng(seed)
+    frames = []
+    for k in range(n_frames):
+        atoms = bulk("Cu", cubic=True)
+        atoms.positions += rng.normal(0, stdev, atoms.positions.shape)
+        atoms.info["group"] = f"copper-{seed}-{k}"
+        frames.append(atoms)
+    return frames
+
+
+def labelled_by_emt(frames: list[Atoms]) -> list[Atoms]:
+    """Return copies with EMT labels."""
+    labelled = []
+    for atoms in frames:
+        copy = atoms.copy()
+        copy.calc = EMT()
+        results = {
+            "energy": copy.get_potential_energy(),
+            "forces": copy.get_forces(),
+            "stress": copy.get_stress(),
+        }
+        copy.calc = SinglePointCalculator(copy, **results)
+        copy.info["status"] = "labelled"
+        labelled.append(copy)
+    return labelled
+
+
+def copper_splits(n_frames: int) -> list[str]:
+    """Return splits with at least one frame in each of train, validation, test and calibration."""
+    held_out = ("validation", "test", "calibration", "calibration")
+    return ["train"] * (n_frames - len(held_out)) + list(held_out)
+
+
+@pytest.fixture(scope="session")
+def make_copper() -> Callable[..., list[Atoms]]:
+    """The function that makes unlabelled frames of copper."""
+    return rattled_copper
+
+
+@pytest.fixture(scope="session")
+def label_emt() -> Callable[[list[Atoms]], list[Atoms]]:
+    """The function that labels frames."""
+    return labelled_by_emt
+
+
+@pytest.fixture
+def copper(aiida_profile: Any) -> PESData:
+    """Four unlabelled frames of copper."""
+    return PESData.from_frames(rattled_copper(4)).store()
+
+
+@pytest.fixture
+def copper_dataset(aiida_profile: Any) -> PESData:
+    """Twelve labelled frames of copper with splits."""
+    return PESData.from_frames(labelled_by_emt(rattled_copper(12)), split=copper_splits(12)).store()
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Model files of three untrained MACE potentials for copper that differ in their seed."""
+    folder = tmp_path_factory.mktemp("models")
+    paths = [folder / f"m{seed:03d}.model" for seed in range(3)]
+    for seed, path in enumerate(paths):
+        make_tiny_mace(path, species=(29,), seed=seed)
+    return paths
+
+
+@pytest.fixture
+def tiny_committee(aiida_profile: Any, tiny_models: list[Path]) -> dict[str, PotentialData]:
+    """The three potentials as stored nodes."""
+    return {
+        path.stem: PotentialData.from_file(path, engine="mace", symbols=["Cu"], cutoff=4.0, seed=seed).store()
+        for seed, path in enumerate(tiny_models)
+    }

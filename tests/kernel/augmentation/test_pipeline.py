@@ -1,0 +1,172 @@
+"""The whole augmentation: order, seeds, groups, book-keeping and report."""
+
+import json
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, fcc111, molecule
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms
+
+from aiida_alpot.kernel.augmentation import MANIPULATIONS, AugmentSettings, augment
+from aiida_alpot.kernel.settings import SettingsError, parse_settings
+
+ALL = {"copies": 6, "supercell": {"min_length": 7.0}, "strain": {}, "rattle": {}, "vacancy": {"fraction": 0.5}}
+
+
+def inputs() -> list[Atoms]:
+    return [bulk("Cu"), bulk("NaCl", "rocksalt", a=5.6), fcc111("Al", (1, 1, 3), vacuum=6.0), molecule("CH3CH2OH")]
+
+
+def same(one: Atoms, other: Atoms) -> bool:
+    return len(one) == len(other) and bool((one.positions == other.positions).all() and (one.cell == other.cell).all())
+
+
+def test_every_frame_tells_where_it_comes_from():
+    frames = augment(inputs(), ALL, 1).frames
+    origins = [atoms.info["origin"] for atoms in frames]
+    assert origins[0].startswith("input 0 > supercell ")
+    assert any(origin.endswith("> strain > rattle > vacancy 2") for origin in origins)
+    assert "input 3 > rattle" in origins
+    assert all(atoms.info["config_type"] and atoms.info["group"] for atoms in frames)
+
+
+def test_each_distorted_frame_is_its_own_group_and_a_vacancy_stays_with_its_parent():
+    frames = augment(inputs(), ALL, 1).frames
+    with_gaps = [atoms for atoms in frames if "vacancy" in atoms.info["origin"]]
+    others = [atoms for atoms in frames if "vacancy" not in atoms.info["origin"]]
+    groups = {atoms.info["group"]: atoms for atoms in others}
+    assert len(groups) == len(others)
+    for atoms in with_gaps:
+        parent = groups[atoms.info["group"]]
+        assert atoms.info["origin"].startswith(parent.info["origin"])
+        sites = {tuple(row) for row in parent.positions}
+        assert {tuple(row) for row in atoms.positions} < sites
+
+
+def test_equal_seeds_give_equal_frames_and_others_do_not():
+    first, again, other = (augment(inputs(), ALL, seed).frames for seed in (5, 5, 6))
+    assert all(same(a, b) and a.info == b.info for a, b in zip(first, again, strict=True))
+    assert not any(same(a, b) for a, b in zip(first, other, strict=False) if "rattle" in a.info["origin"])
+
+
+def test_one_more_manipulation_does_not_shift_the_others():
+    plain = augment(inputs(), {"copies": 4, "rattle": {}}, 3).frames
+    more = augment(inputs(), {"copies": 6, "rattle": {}, "vacancy": {"molecules": True}}, 3).frames
+    by_position = [atoms.positions.tobytes() for atoms in more]
+    assert all(atoms.positions.tobytes() in by_position for atoms in plain)
+
+
+def test_separate_chains_have_strain_or_rattle():
+    result = augment([bulk("Si")], {"copies": 3, "combined": False, "strain": {}, "rattle": {}}, 0)
+    assert result.report["made"] == {"input": 1, "strain": 3, "rattle": 3}
+
+
+def test_exact_share_of_the_rattled_frames_gets_vacancies():
+    settings = {"copies": 20, "supercell": {"min_length": 7.0}, "rattle": {}, "vacancy": {"fraction": 0.3}}
+    assert augment([bulk("Cu")], settings, 0).report["made"]["supercell+rattle+vacancy"] == 6
+
+
+def test_labels_constraints_and_book_keeping_of_parents_are_dropped():
+    atoms = bulk("Si")
+    atoms.calc = SinglePointCalculator(atoms, energy=-1.0, forces=np.zeros((2, 3)))
+    atoms.set_constraint(FixAtoms([0]))
+    atoms.info.update(REF_energy=-1.0, fingerprint="x", split="test", iteration=4, author="me", charge=1.0)
+    atoms.info["spacegroup"] = object()
+    atoms.set_array("REF_forces", np.zeros((2, 3)))
+    atoms.set_array("site", np.array([7, 8]))
+    for child in augment([atoms], {"copies": 2, "rattle": {}}, 0).frames:
+        assert child.calc is None
+        assert not child.constraints
+        assert set(child.info) == {"author", "charge", "origin", "group", "config_type"}
+        assert set(child.arrays) == {"numbers", "positions", "site"}
+    assert atoms.calc is not None
+    assert atoms.info["split"] == "test"
+
+
+def test_config_type_of_the_user_is_kept():
+    atoms = bulk("Si")
+    atoms.info["config_type"] = "diamond"
+    assert {a.info["config_type"] for a in augment([atoms], {"copies": 2, "rattle": {}}, 0).frames} == {"diamond"}
+
+
+def test_isolated_atom_frame_is_kept_but_never_multiplied():
+    atom = Atoms("H", cell=[9, 9, 9])
+    atom.info["config_type"] = "IsolatedAtom"
+    result = augment([atom], {**ALL, "strain": {"molecules": True}}, 0)
+    assert len(result.frames) == 1
+
+
+def test_exact_duplicates_are_removed():
+    result = augment([bulk("Si"), bulk("Si")], {"copies": 0}, 0)
+    assert (len(result.frames), result.report["n_duplicates"]) == (1, 1)
+
+
+def test_undefined_charge_is_no_obstacle():
+    atoms = bulk("Si")
+    atoms.info["charge"] = float("nan")
+    assert len(augment([atoms], {"copies": 2, "rattle": {}}, 0).frames) == 3
+
+
+def test_untouched_copies_are_not_sent_as_duplicates():
+    result = augment([molecule("H2O")], {"copies": 5, "strain": {}}, 0)
+    assert len(result.frames) == 1
+    assert result.report["skipped"]["strain"] == {"no_periodic_axis": 5}
+
+
+def test_two_atom_cells_are_left_without_vacancies_and_reported():
+    result = augment([bulk("Si")], {"copies": 4, "rattle": {}, "vacancy": {"fraction": 1.0}}, 0)
+    assert len(result.frames) == 5
+    assert result.report["skipped"]["vacancy"] == {"too_few_atoms": 4}
+
+
+def test_lost_frames_are_counted_and_the_rest_goes_on():
+    crushed = {"copies": 3, "strain": {"range": [-0.9, 0.0], "min_ratio": 0.99}}
+    result = augment([bulk("Cu"), bulk("Si")], crushed, 0)
+    assert len(result.frames) == 2
+    assert result.report["dropped"] == {"strain": {"close_contact": 6}}
+    assert json.loads(json.dumps(result.report)) == result.report
+
+
+def test_all_axes_conventions_survive_and_no_frame_is_empty():
+    for atoms in augment(inputs(), ALL, 2).frames:
+        source = inputs()[int(atoms.info["origin"].split()[1])]
+        assert (atoms.pbc == source.pbc).all()
+        assert len(atoms) > 0
+        assert np.isfinite(atoms.positions).all()
+
+
+def test_quickstart_recipe_makes_distorted_molecules():
+    recipe = {
+        "copies": 25,
+        "keep_input": False,
+        "rattle": {"distribution": "normal", "amplitude": 0.05},
+        "strain": {"distribution": "normal", "stdev": 0.03, "molecules": True},
+    }
+    frames = augment([molecule("CH3CH2OH")], recipe, 0).frames
+    assert len(frames) == 25
+    assert {atoms.info["origin"] for atoms in frames} == {"input 0 > strain > rattle"}
+
+
+def test_no_input_gives_no_frame():
+    assert augment([], ALL, 0).frames == []
+
+
+def test_unknown_manipulation_names_the_nearest():
+    with pytest.raises(SettingsError, match="did you mean 'rattle'"):
+        augment([bulk("Si")], {"ratle": {}}, 0)
+    with pytest.raises(SettingsError, match=r"augment\.rattle: unknown key 'fractoin'"):
+        augment([bulk("Si")], {"rattle": {"fractoin": 0.1}}, 0)
+
+
+def test_registry_and_settings_have_the_same_manipulations():
+    given = parse_settings(AugmentSettings, {name: {} for name in MANIPULATIONS}, "augment")
+    for name, manipulation in MANIPULATIONS.items():
+        assert isinstance(getattr(given, name), manipulation.settings)
+
+
+@pytest.mark.parametrize("bad", [Atoms(), Atoms("H", [[np.inf, 0, 0]]), Atoms("H", pbc=True)])
+def test_bad_input_is_named(bad):
+    with pytest.raises(ValueError, match="input 1: "):
+        augment([bulk("Si"), bad], ALL, 0)

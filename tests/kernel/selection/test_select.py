@@ -1,0 +1,282 @@
+"""What a selection promises: success with nothing flagged, clean splits, an unbiased control share."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aiida_alpot.kernel.selection import STRATEGIES, CandidateTable, flag, select
+
+LIMITS = {"force": 0.1}
+
+
+def table(n_groups=10, n_frames=10, *, flagged=0.5, seed=0, **columns) -> CandidateTable:
+    """Return trajectories with a share of frames above 0.1 eV/Å."""
+    rng = np.random.default_rng(seed)
+    n = n_groups * n_frames
+    force = np.where(rng.random(n) < flagged, rng.uniform(0.11, 0.3, n), rng.uniform(0.0, 0.1, n))
+    values = {
+        "energy": np.zeros(n),
+        "force": force,
+        "force_max": 2 * force,
+        "stress": np.full(n, np.nan),
+        "grade": np.full(n, np.nan),
+        "healthy": np.ones(n, dtype=bool),
+        "group": [f"traj-{i // n_frames}" for i in range(n)],
+        "structure_id": [f"id-{i}" for i in range(n)],
+        "features": rng.normal(size=(n, 3)),
+    }
+    return CandidateTable(**{**values, **columns})
+
+
+def training(selection) -> np.ndarray:
+    return selection.indices[~selection.control]
+
+
+def test_nothing_flagged_is_a_success_with_control_frames_only():
+    result = select(table(flagged=0.0), "threshold", 20, 0, thresholds=LIMITS)
+    assert len(result) == 2
+    assert result.control.all()
+    assert set(result.reasons) == {"control"}
+    assert result.report["n_flagged"] == 0
+
+
+def test_no_candidates_give_an_empty_selection():
+    result = select(table(0), "threshold", 20, 0, thresholds=LIMITS)
+    assert len(result) == 0
+    assert result.report["n_candidates"] == 0
+
+
+def test_no_healthy_candidates_give_an_empty_selection():
+    candidates = table(healthy=np.zeros(100, dtype=bool))
+    assert len(select(candidates, "threshold", 20, 0, thresholds=LIMITS)) == 0
+
+
+def test_zero_budget_gives_an_empty_selection():
+    assert len(select(table(), "greedy_diverse", 0, 0, thresholds=LIMITS)) == 0
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_budget_holds_for_control_and_training_together(strategy):
+    result = select(table(), strategy, 30, 0, thresholds=LIMITS, validation_share=0.2)
+    assert len(result) == 30
+    assert result.control.sum() == 3
+    assert (np.diff(result.indices) > 0).all()
+
+
+def test_training_frames_are_flagged_and_say_why():
+    candidates = table()
+    result = select(candidates, "threshold", 20, 0, thresholds=LIMITS)
+    assert (candidates.force[training(result)] > 0.1).all()
+    index = int(np.flatnonzero(~result.control)[0])
+    assert result.reasons[index] == f"force {candidates.force[result.indices[index]]:.4g} > 0.1 eV/Å"
+
+
+def test_reason_names_every_exceeded_limit():
+    columns = {"force": [0.31], "grade": [12.0], "energy": [0.0], "force_max": [0.4]}
+    candidates = table(1, 1, **columns)
+    result = select(candidates, "threshold", 1, 0, thresholds={"energy": 1e-3, "force": 0.1}, gamma_select=2.0)
+    assert result.reasons == ("force 0.31 > 0.1 eV/Å; grade 12 > 2",)
+
+
+def test_control_frames_are_drawn_from_all_healthy_candidates_and_not_from_flagged_ones():
+    candidates = table(flagged=0.3)
+    share = [
+        candidates.force[result.indices[result.control]] > 0.1
+        for result in (select(candidates, "threshold", 50, seed, thresholds=LIMITS) for seed in range(200))
+    ]
+    assert np.concatenate(share).mean() == pytest.approx((candidates.force > 0.1).mean(), abs=0.06)
+
+
+def test_every_healthy_candidate_can_become_a_control_frame():
+    seen = set()
+    for seed in range(400):
+        result = select(table(4, 5), "threshold", 20, seed, thresholds=LIMITS)
+        seen.update(result.indices[result.control].tolist())
+    assert seen == set(range(20))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    n_groups=st.integers(1, 8),
+    n_frames=st.integers(1, 6),
+    budget=st.integers(0, 40),
+    flagged=st.floats(0.0, 1.0),
+    shares=st.tuples(st.floats(0.0, 0.9), st.floats(0.0, 0.9)),
+    strategy=st.sampled_from(sorted(STRATEGIES)),
+)
+def test_a_trajectory_is_never_on_both_sides(seed, n_groups, n_frames, budget, flagged, shares, strategy):
+    candidates = table(n_groups, n_frames, flagged=flagged, seed=seed)
+    control, validation = shares
+    result = select(
+        candidates, strategy, budget, seed, thresholds=LIMITS, control_share=control, validation_share=validation
+    )
+    assert len(result) <= budget
+    assert len(set(result.indices.tolist())) == len(result)
+    splits = {}
+    for index, split in zip(result.indices, result.split, strict=True):
+        assert splits.setdefault(str(candidates.group[index]), split) == split
+    held_out = [split in ("calibration", "test") for split in result.split]
+    assert held_out == result.control.tolist()
+    if budget >= 2 and flagged == 1.0:
+        assert "train" in result.split
+
+
+def test_small_numbers_of_groups_reach_validation_and_control():
+    result = select(table(3), "threshold", 20, 0, thresholds=LIMITS, validation_share=0.1)
+    assert {"train", "validation", "calibration"} == set(result.split)
+
+
+def test_lone_trajectory_with_flagged_frames_is_trained_on():
+    result = select(table(1), "threshold", 20, 0, thresholds=LIMITS, validation_share=0.2)
+    assert set(result.split) == {"train"}
+    assert not result.control.any()
+
+
+def test_lone_trajectory_without_flagged_frames_is_control():
+    result = select(table(1, flagged=0.0), "threshold", 20, 0, thresholds=LIMITS)
+    assert set(result.split) == {"calibration"}
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_last_trajectory_worth_training_on_is_not_taken_for_control(seed):
+    candidates = table(4, 5, force=[0.2] * 5 + [0.0] * 15)
+    result = select(candidates, "threshold", 10, seed, thresholds=LIMITS, control_share=0.8)
+    assert "train" in result.split
+
+
+def test_control_groups_alternate_between_calibration_and_test():
+    kwargs = {"thresholds": LIMITS, "control_share": 0.4}
+    assert {"calibration", "test"} <= set(select(table(), "threshold", 60, 0, **kwargs).split)
+    one = {"thresholds": LIMITS, "control_share": 0.1}
+    assert "test" not in select(table(), "threshold", 60, 0, **one).split
+    later = select(table(), "threshold", 60, 0, n_control_groups_before=1, **one)
+    assert {split for split, held in zip(later.split, later.control, strict=True) if held} == {"test"}
+
+
+def test_splits_of_earlier_iterations_are_kept_for_life():
+    fixed = {"traj-0": "test", "traj-1": "train", "traj-2": "validation"}
+    for seed in range(20):
+        candidates = table(5)
+        result = select(candidates, "threshold", 40, seed, thresholds=LIMITS, validation_share=0.3, fixed_splits=fixed)
+        for index, split in zip(result.indices, result.split, strict=True):
+            assert split == fixed.get(str(candidates.group[index]), split)
+    no_control = select(table(5), "threshold", 40, 0, thresholds=LIMITS, control_share=0.0, fixed_splits=fixed)
+    assert "traj-0" not in {f"traj-{index // 10}" for index in no_control.indices}
+
+
+def test_known_and_repeated_structures_are_skipped():
+    candidates = table(2, 4, force=np.full(8, 0.2), structure_id=["a", "a", "b", "c", "d", "a", "e", "b"])
+    result = select(candidates, "threshold", 8, 0, thresholds=LIMITS, control_share=0.0, known_ids={"c"})
+    assert candidates.structure_id[result.indices].tolist() == ["a", "b", "d", "e"]
+    assert (result.report["n_known"], result.report["n_duplicates"]) == (1, 3)
+
+
+def test_healthy_copy_of_a_structure_is_preferred():
+    candidates = table(1, 2, force=[0.2, 0.2], structure_id=["a", "a"], healthy=[False, True])
+    assert select(candidates, "threshold", 2, 0, thresholds=LIMITS).indices.tolist() == [1]
+
+
+def test_near_duplicates_of_a_trajectory_are_thinned():
+    candidates = table(1, 4, force=np.full(4, 0.2), features=[[0.0], [0.01], [1.0], [1.01]])
+    result = select(candidates, "threshold", 4, 0, thresholds=LIMITS, min_distance=0.1)
+    assert result.indices.tolist() == [0, 2]
+    assert result.report["n_near_duplicates"] == 2
+
+
+def test_undefined_disagreement_never_flags():
+    candidates = table(2, 3, flagged=0.0)
+    assert not flag(candidates, {"stress": 1e-9}, 2.0).any.any()
+
+
+def test_infinite_grade_flags():
+    candidates = table(1, 2, flagged=0.0, grade=[np.inf, 1.0])
+    result = select(candidates, "threshold", 2, 0, thresholds=LIMITS, gamma_select=2.0)
+    assert result.indices.tolist() == [0]
+    assert result.reasons == ("grade inf > 2",)
+
+
+def test_threshold_itself_is_not_above():
+    assert flag(table(1, 2, force=[0.1, 0.1000001]), LIMITS, None).any.tolist() == [False, True]
+
+
+def test_unhealthy_frames_are_trained_on_only_when_allowed_and_never_control():
+    healthy = np.arange(100) % 10 < 5
+    candidates = table(flagged=1.0, healthy=healthy)
+    strict = select(candidates, "threshold", 100, 0, thresholds=LIMITS)
+    loose = select(candidates, "threshold", 100, 0, thresholds=LIMITS, allow_unhealthy=True)
+    assert healthy[strict.indices].all()
+    assert not healthy[training(loose)].all()
+    assert healthy[loose.indices[loose.control]].all()
+    assert strict.report["n_flagged_unhealthy"] == 50
+
+
+def test_unphysical_frames_are_counted_but_not_trained_on():
+    candidates = table(2, 2, force=[0.2, 5.0, 0.3, 9.0])
+    result = select(candidates, "threshold", 4, 0, thresholds=LIMITS, control_share=0.0, upper={"force": 10.0})
+    assert result.indices.tolist() == [0, 2]
+    assert (result.report["n_above_upper"], result.report["n_flagged"]) == (2, 4)
+
+
+def test_random_strategy_draws_unflagged_frames_too():
+    candidates = table(flagged=0.2)
+    result = select(candidates, "random", 60, 0, thresholds=LIMITS)
+    assert (candidates.force[training(result)] <= 0.1).any()
+    assert "random" in result.reasons
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_equal_seeds_give_equal_selections(strategy):
+    one, two = (select(table(), strategy, 20, 7, thresholds=LIMITS, validation_share=0.2) for _ in range(2))
+    assert one.indices.tolist() == two.indices.tolist()
+    assert (one.split, one.reasons) == (two.split, two.reasons)
+
+
+def test_other_seeds_give_other_selections():
+    one, two = (select(table(), "threshold", 20, seed, thresholds=LIMITS) for seed in (1, 2))
+    assert one.indices.tolist() != two.indices.tolist()
+
+
+def test_unused_validation_budget_goes_to_training():
+    result = select(table(5, 2, flagged=1.0), "threshold", 8, 0, thresholds=LIMITS, validation_share=0.8)
+    assert len(result) <= 8
+    assert "train" in result.split
+
+
+def test_report_is_plain_and_adds_up():
+    result = select(table(), "threshold", 20, 0, thresholds=LIMITS, gamma_select=2.0, validation_share=0.2)
+    report = result.report
+    assert json.loads(json.dumps(report)) == report
+    names = ("n_train", "n_validation", "n_calibration", "n_test")
+    assert sum(report[name] for name in names) == report["n_selected"] == len(result)
+    assert report["flagged"] == {"force": report["n_flagged"], "grade": 0}
+
+
+def test_strategies_with_distances_need_features():
+    with pytest.raises(ValueError, match="needs candidates with features"):
+        select(table(features=None), "fps", 5, 0, thresholds=LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"budget": -1}, "budget"),
+        ({"control_share": 1.0}, "control_share"),
+        ({"validation_share": -0.1}, "validation_share"),
+        ({"min_distance": 0.0}, "min_distance"),
+        ({"thresholds": {"forces": 0.1}}, "did you mean 'force'"),
+        ({"thresholds": {"force": np.nan}}, "positive and finite"),
+        ({"gamma_select": 0.0}, "gamma_select"),
+        ({"upper": {"energy": 2.0}}, "no threshold"),
+        ({"upper": {"force": 0.5}}, "larger than 1"),
+        ({"fixed_splits": {"traj-0": "training"}}, "'training'"),
+        ({"strategy": "best"}, "unknown key"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, message):
+    defaults = {"strategy": "threshold", "budget": 5, "seed": 0, "thresholds": LIMITS}
+    with pytest.raises(ValueError, match=message):
+        select(table(), **{**defaults, **arguments})

@@ -1,0 +1,67 @@
+"""The table of candidates: shapes, rows, joins."""
+
+import numpy as np
+import pytest
+
+from aiida_alpot.kernel.selection import CandidateTable, concatenate
+
+
+def table(n: int, *, features: int | None = None, name: str = "t") -> CandidateTable:
+    return CandidateTable(
+        energy=np.zeros(n),
+        force=np.arange(n),
+        force_max=np.zeros(n),
+        stress=np.full(n, np.nan),
+        grade=np.zeros(n),
+        healthy=np.ones(n),
+        group=[name] * n,
+        structure_id=[f"{name}{i}" for i in range(n)],
+        features=None if features is None else np.zeros((n, features)),
+    )
+
+
+def test_lists_become_typed_columns():
+    made = table(3, features=2)
+    assert made.n_candidates == len(made) == 3
+    assert made.healthy.dtype == bool
+    assert made.force.dtype == np.float64
+    assert made.structure_id.tolist() == ["t0", "t1", "t2"]
+
+
+def test_empty_table_is_legal():
+    assert len(table(0)) == 0
+    assert len(table(3).take([])) == 0
+
+
+def test_rows_are_taken_by_index_and_mask():
+    made = table(4)
+    assert made.take([2, 0]).force.tolist() == [2.0, 0.0]
+    assert made.take(made.force > 1.0).structure_id.tolist() == ["t2", "t3"]
+
+
+def test_tables_are_joined_in_order():
+    joined = concatenate([table(2, features=1, name="a"), table(0, features=1), table(1, features=1, name="b")])
+    assert joined.structure_id.tolist() == ["a0", "a1", "b0"]
+    assert joined.features.shape == (3, 1)
+
+
+def test_tables_with_different_features_do_not_join():
+    with pytest.raises(ValueError, match="different sizes"):
+        concatenate([table(1, features=1), table(1)])
+    with pytest.raises(ValueError, match="at least one"):
+        concatenate([])
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("force", [1.0], "'force' has shape"),
+        ("stress", [-1.0, 0.0], "'stress' holds a negative number at row 0"),
+        ("features", [[1.0], [np.nan]], "feature is not finite"),
+        ("features", [1.0, 2.0], "'features' has shape"),
+    ],
+)
+def test_wrong_columns_are_named(column, value, message):
+    columns = {name: getattr(table(2), name) for name in CandidateTable.__dataclass_fields__}
+    with pytest.raises(ValueError, match=message):
+        CandidateTable(**{**columns, column: value})

@@ -1,0 +1,117 @@
+"""Each condition of convergence alone can hold the loop, and all together let it go."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from aiida_alpot.kernel.convergence import ConvergenceSettings, IterationState, decide, stop_reason
+from aiida_alpot.kernel.settings import SettingsError, parse_settings
+
+GOOD = IterationState(
+    n_candidates=100,
+    n_trajectories=10,
+    n_healthy_trajectories=10,
+    flagged={"force": 0, "grade": 0},
+    n_control=5,
+    control_error={"energy": 5e-4, "force": 0.05, "stress": 5e-4},
+)
+
+
+def test_all_conditions_together_converge():
+    decision = decide(GOOD, ConvergenceSettings())
+    assert decision.converged
+    assert decision.reason == "converged"
+    assert decision.numbers["streak"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"flagged": {"force": 0, "stress": 1}}, "frames_above_threshold"),
+        ({"n_candidates": 49}, "too_few_candidates"),
+        ({"n_candidates": 0}, "too_few_candidates"),
+        ({"n_healthy_trajectories": 8}, "too_few_healthy_trajectories"),
+        ({"n_trajectories": 0, "n_healthy_trajectories": 0}, "too_few_healthy_trajectories"),
+        ({"n_control": 0, "control_error": {}}, "no_control_frames"),
+        ({"control_error": {"energy": 5e-4, "force": 0.11}}, "control_error_above_tolerance"),
+        ({"control_error": {"energy": np.nan, "force": 0.05}}, "control_error_above_tolerance"),
+        ({"control_error": {"force": 0.05}}, "control_error_above_tolerance"),
+    ],
+)
+def test_each_condition_alone_prevents_convergence(change, reason):
+    decision = decide(replace(GOOD, **change), ConvergenceSettings())
+    assert not decision.converged
+    assert decision.reason == reason
+    assert decision.numbers["failed"] == [reason]
+    assert decision.numbers["streak"] == 0
+
+
+def test_limits_themselves_are_enough():
+    state = replace(
+        GOOD, n_candidates=50, n_healthy_trajectories=9, control_error={"energy": 1e-3, "force": 0.1, "stress": 1e-3}
+    )
+    assert decide(state, ConvergenceSettings()).converged
+
+
+def test_molecules_converge_without_a_stress():
+    state = replace(GOOD, control_error={"energy": 1e-4, "force": 0.01, "stress": np.nan})
+    decision = decide(state, ConvergenceSettings())
+    assert decision.converged
+    assert json.loads(json.dumps(decision.numbers)) == decision.numbers
+
+
+def test_stress_as_the_only_tolerance_must_be_there():
+    state = replace(GOOD, control_error={"stress": np.nan})
+    assert not decide(state, ConvergenceSettings(tolerances={"stress": 1.0})).converged
+
+
+def test_without_tolerances_no_control_frames_are_needed():
+    state = replace(GOOD, n_control=0, control_error={})
+    assert decide(state, ConvergenceSettings(tolerances={})).converged
+
+
+def test_patience_counts_consecutive_iterations():
+    settings = ConvergenceSettings(patience=2)
+    first = decide(GOOD, settings)
+    assert (first.converged, first.reason) == (False, "patience")
+    second = decide(replace(GOOD, streak=first.numbers["streak"]), settings)
+    assert second.converged
+    broken = decide(replace(GOOD, streak=1, flagged={"force": 1}), settings)
+    assert broken.numbers["streak"] == 0
+
+
+def test_message_names_what_is_above():
+    decision = decide(replace(GOOD, control_error={"energy": 2e-3, "force": 0.05}), ConvergenceSettings())
+    assert decision.message == "error on control frames: energy 0.002 > 0.001 eV/atom"
+
+
+def test_stop_reason_prefers_success():
+    good, bad = decide(GOOD, ConvergenceSettings()), decide(replace(GOOD, n_candidates=0), ConvergenceSettings())
+    assert stop_reason(good, 9, 9, 10, 10) == "converged"
+    assert stop_reason(bad, 9, 9, 10, 10) == "max_labels"
+    assert stop_reason(bad, 9, 9) == "max_iterations"
+    assert stop_reason(bad, 8, 9, 9, 10) is None
+
+
+def test_settings_come_from_a_mapping():
+    settings = parse_settings(ConvergenceSettings, {"n_min": 5, "tolerances": {"force": 0.2}}, "convergence")
+    assert (settings.n_min, dict(settings.tolerances)) == (5, {"force": 0.2})
+    with pytest.raises(SettingsError, match="did you mean 'force'"):
+        parse_settings(ConvergenceSettings, {"tolerances": {"forces": 0.2}}, "convergence")
+
+
+@pytest.mark.parametrize(
+    "bad", [{"n_min": 0}, {"patience": 0}, {"healthy_share": 1.5}, {"tolerances": {"force": 0.0}}, {"n_control_min": 0}]
+)
+def test_settings_out_of_range_are_named(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        ConvergenceSettings(**bad)
+
+
+def test_impossible_states_are_refused():
+    with pytest.raises(ValueError, match="cannot be healthy"):
+        replace(GOOD, n_healthy_trajectories=11)
+    with pytest.raises(ValueError, match="n_candidates"):
+        replace(GOOD, n_candidates=-1)

@@ -1,0 +1,253 @@
+"""Disagreement and error of a committee against their definitions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from aiida_alpot.kernel.potentials.base import Predictions
+from aiida_alpot.kernel.uncertainty.committee import (
+    compute_abf,
+    compute_adaptive_threshold,
+    compute_cbe,
+    compute_cbf,
+    disagreement,
+    error,
+    mean_prediction,
+)
+from aiida_alpot.kernel.units import VOIGT
+
+FIELDS = ("energy", "force", "force_max", "stress", "force_atom")
+
+
+def make(rng, counts):
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    return Predictions(
+        rng.normal(size=len(counts)), rng.normal(size=(offsets[-1], 3)), rng.normal(size=(len(counts), 6)), offsets
+    )
+
+
+def make_committee(seed=0, counts=(3, 1, 5), n_members=4):
+    rng = np.random.default_rng(seed)
+    return [make(rng, counts) for _ in range(n_members)], make(rng, counts)
+
+
+def tensor(voigt):
+    full = np.empty((3, 3))
+    for (i, j), value in zip(VOIGT, voigt, strict=True):
+        full[i, j] = full[j, i] = value
+    return full
+
+
+def voigt(full):
+    return np.array([full[i, j] for i, j in VOIGT])
+
+
+def rotated(p, R):
+    return Predictions(p.energy, p.forces @ R.T, [voigt(R @ tensor(s) @ R.T) for s in p.stress], p.offsets)
+
+
+def test_disagreement_equals_the_written_out_sums():
+    members, _ = make_committee()
+    result = disagreement(members)
+    M = len(members)
+    for k in range(3):
+        a, b = members[0].offsets[k : k + 2]
+        N = b - a
+        E = [m.energy[k] for m in members]
+        assert result.energy[k] == pytest.approx(np.sqrt(sum((e - sum(E) / M) ** 2 for e in E) / M) / N)
+        mean = sum(m.forces[a:b] for m in members) / M
+        total = sum(np.linalg.norm(m.forces[a + i] - mean[i]) ** 2 for m in members for i in range(N))
+        assert result.force[k] == pytest.approx(np.sqrt(total / (3 * N * M)))
+        atoms = [np.sqrt(sum(np.linalg.norm(m.forces[a + i] - mean[i]) ** 2 for m in members) / M) for i in range(N)]
+        np.testing.assert_allclose(result.force_atom[a:b], atoms)
+        assert result.force_max[k] == pytest.approx(max(atoms))
+        S = [tensor(m.stress[k]) for m in members]
+        total = sum(np.linalg.norm(s - sum(S) / M) ** 2 for s in S)
+        assert result.stress[k] == pytest.approx(np.sqrt(total / (9 * M)))
+
+
+@given(seed=st.integers(0, 2**31), n_members=st.integers(2, 6), shift=st.floats(-1e4, 1e4))
+def test_squared_error_is_squared_disagreement_plus_squared_bias(seed, n_members, shift):
+    members, reference = make_committee(seed, n_members=n_members)
+    reference = Predictions(reference.energy + shift, reference.forces, reference.stress, reference.offsets)
+    D, e, bias = disagreement(members), error(members, reference), error(members, reference, "committee_mean")
+    for name in ("energy", "force", "stress", "force_atom"):
+        d, total, b = (getattr(x, name) for x in (D, e, bias))
+        np.testing.assert_allclose(total**2, d**2 + b**2, rtol=1e-12, atol=1e-12)
+        assert np.all(d <= total * (1 + 1e-12))
+    assert np.all(D.force_max <= e.force_max * (1 + 1e-12))
+
+
+def test_disagreement_sees_opposite_forces_of_equal_length():
+    F = np.array([[1.0, 2.0, 2.0]])
+    members = [Predictions([0.0], sign * F, [[0.0] * 6], [0, 1]) for sign in (1, -1)]
+    assert disagreement(members).force_atom[0] == pytest.approx(3.0)
+    assert disagreement(members).force[0] == pytest.approx(np.sqrt(3.0))
+    assert compute_abf(members)[0] == pytest.approx(3.0)
+
+
+def test_one_bad_atom_among_200_shows_in_the_maximum():
+    F = np.zeros((200, 3))
+    bad = F.copy()
+    bad[17, 1] = 2.0
+    members = [Predictions([0.0], f, [[0.0] * 6], [0, 200]) for f in (F, bad)]
+    result = disagreement(members)
+    assert result.force_max[0] == pytest.approx(1.0)
+    assert result.force[0] < 0.05
+
+
+def test_energy_disagreement_does_not_grow_with_a_supercell():
+    members, reference = make_committee(counts=(4,))
+    double = [Predictions(2 * m.energy, np.tile(m.forces, (2, 1)), m.stress, [0, 8]) for m in members]
+    twice = Predictions(2 * reference.energy, np.tile(reference.forces, (2, 1)), reference.stress, [0, 8])
+    for small, large in (
+        (disagreement(members), disagreement(double)),
+        (error(members, reference), error(double, twice)),
+    ):
+        for name in ("energy", "force", "force_max", "stress"):
+            np.testing.assert_allclose(getattr(small, name), getattr(large, name))
+
+
+def test_nothing_changes_with_a_rotation_or_the_order_of_members_and_atoms():
+    members, reference = make_committee()
+    R = Rotation.random(rng=np.random.default_rng(3)).as_matrix()
+    turned = [rotated(m, R) for m in reversed(members)]
+    for a, b in (
+        (disagreement(members), disagreement(turned)),
+        (error(members, reference), error(turned, rotated(reference, R))),
+        (error(members, reference, "committee_mean"), error(turned, rotated(reference, R), "committee_mean")),
+    ):
+        for name in FIELDS:
+            np.testing.assert_allclose(getattr(a, name), getattr(b, name), rtol=1e-12)
+
+
+def test_a_missing_label_gives_nan_for_its_frame_and_property_only():
+    members, reference = make_committee()
+    energy, forces, stress = reference.energy.copy(), reference.forces.copy(), reference.stress.copy()
+    energy[1] = np.nan
+    forces[5] = np.nan
+    stress[0] = np.nan
+    for target in ("member_rms", "committee_mean"):
+        result = error(members, Predictions(energy, forces, stress, reference.offsets), target)
+        assert np.isnan(result.energy).tolist() == [False, True, False]
+        assert np.isnan(result.force).tolist() == [False, False, True]
+        assert np.isnan(result.force_max).tolist() == [False, False, True]
+        assert np.isnan(result.stress).tolist() == [True, False, False]
+        assert np.flatnonzero(np.isnan(result.force_atom)).tolist() == [5]
+
+
+def test_stress_is_nan_where_it_is_undefined():
+    members, _ = make_committee()
+    for member in members:
+        member.stress[1] = np.nan
+    assert np.isnan(disagreement(members).stress).tolist() == [False, True, False]
+    assert np.isnan(disagreement(members, pbc=np.zeros((3, 3), bool)).stress).all()
+
+
+def test_stress_components_of_a_vacuum_axis_are_masked():
+    a = Predictions([0.0], np.zeros((1, 3)), [[1.0, 2.0, 100.0, 50.0, 60.0, 3.0]], [0, 1])
+    b = Predictions([0.0], np.zeros((1, 3)), [[-1.0, -2.0, -100.0, -50.0, -60.0, -3.0]], [0, 1])
+    slab = disagreement([a, b], pbc=[[True, True, False]]).stress[0]
+    assert slab == pytest.approx(np.sqrt((1 + 4 + 2 * 9) / 4))
+    assert disagreement([a, b], pbc=[[False, True, False]]).stress[0] == pytest.approx(2.0)
+    nan = Predictions([0.0], np.zeros((1, 3)), [[0.0, 0.0, np.nan, np.nan, np.nan, 0.0]], [0, 1])
+    assert error([a], nan, pbc=[[True, True, False]]).stress[0] == pytest.approx(np.sqrt((1 + 4 + 2 * 9) / 4))
+
+
+def with_value(p, name, at, value):
+    array = getattr(p, name).copy()
+    array[at] = value
+    fields = {"energy": p.energy, "forces": p.forces, "stress": p.stress, "offsets": p.offsets, name: array}
+    return Predictions(**fields)
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "match"),
+    [
+        ("energy", 1, "member 2, frame 1: the energy"),
+        ("forces", (8, 0), "member 2, frame 2: a force"),
+        ("forces", (3, 0), "member 2, frame 1: a force"),
+        ("stress", (0, 3), "member 2, frame 0: a stress component"),
+        ("stress", 0, "member 2, frame 0: the stress is NaN for some members only"),
+    ],
+)
+def test_a_member_that_is_not_finite_is_named(name, at, match):
+    members, reference = make_committee()
+    members[2] = with_value(members[2], name, at, np.nan)
+    for call in (disagreement, mean_prediction, lambda m: error(m, reference), compute_cbe, compute_cbf):
+        with pytest.raises(ValueError, match=match):
+            call(members)
+
+
+def test_wrong_input_is_refused():
+    members, reference = make_committee()
+    other, _ = make_committee(counts=(4, 5))
+    with pytest.raises(ValueError, match="at least two members, got 1"):
+        disagreement(members[:1])
+    with pytest.raises(ValueError, match="at least one member"):
+        error([], reference)
+    with pytest.raises(ValueError, match="member 1 is not of the same frames"):
+        disagreement([members[0], other[0]])
+    with pytest.raises(ValueError, match="reference is not of the same frames"):
+        error(members, other[0])
+    with pytest.raises(ValueError, match="infinite value in energy"):
+        error(members, with_value(reference, "energy", 0, np.inf))
+    with pytest.raises(ValueError, match="unknown target"):
+        error(members, reference, "mean")
+    with pytest.raises(ValueError, match="frame 1 has no atoms"):
+        disagreement([Predictions(np.zeros(2), np.zeros((1, 3)), np.zeros((2, 6)), [0, 1, 1])] * 2)
+    with pytest.raises(ValueError, match=r"expected the shape \(3, 3\)"):
+        disagreement(members, pbc=[True, True, False])
+    with pytest.raises(ValueError, match="unknown property"):
+        disagreement(members).value("forces")
+
+
+def test_no_frames_are_legal():
+    empty = Predictions(np.zeros(0), np.zeros((0, 3)), np.zeros((0, 6)), [0])
+    for result in (disagreement([empty, empty]), error([empty], empty)):
+        assert result.n_frames == 0
+        assert all(getattr(result, name).shape == (0,) for name in FIELDS)
+    assert compute_cbf([empty]).shape == (0,)
+
+
+def test_error_of_a_single_member_is_its_deviation():
+    members, reference = make_committee(n_members=1)
+    a, b = error(members, reference), error(members, reference, "committee_mean")
+    for name in FIELDS:
+        np.testing.assert_allclose(getattr(a, name), getattr(b, name))
+
+
+def test_mean_prediction_is_the_mean():
+    members, _ = make_committee()
+    mean = mean_prediction(members)
+    np.testing.assert_allclose(mean.forces, np.mean([m.forces for m in members], axis=0))
+    np.testing.assert_allclose(mean.energy, np.mean([m.energy for m in members], axis=0))
+
+
+def test_uq_ace_criteria_of_two_mirrored_models_are_the_shift():
+    d = np.array([[3.0, 4.0, 0.0], [0.0, 0.0, 1.0]])
+    members = [Predictions([10.0 + s * 4.0], 7.0 + s * d, [[0.0] * 6], [0, 2]) for s in (1, -1)]
+    assert compute_cbe(members)[0] == 2.0
+    np.testing.assert_allclose(compute_abf(members), [5.0, 1.0])
+    assert compute_cbf(members)[0] == pytest.approx(5.0)
+
+
+def test_uq_ace_criteria_of_three_models_by_hand():
+    energies, x = (0.0, 3.0, 9.0), (0.0, 0.0, 6.0)
+    members = [Predictions([E], [[f, 0.0, 0.0]], [[0.0] * 6], [0, 1]) for E, f in zip(energies, x, strict=True)]
+    assert compute_cbe(members)[0] == pytest.approx(5.0)
+    assert compute_abf(members)[0] == pytest.approx(4.0)
+
+
+def test_adaptive_threshold_drops_the_outlier():
+    values = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 100.0])
+    threshold = compute_adaptive_threshold(values)
+    assert threshold == pytest.approx(8.5)
+    assert values[values > threshold].tolist() == [100.0]
+    assert compute_adaptive_threshold([*values, np.nan]) == pytest.approx(8.5)
+    with pytest.raises(ValueError, match="at least one finite"):
+        compute_adaptive_threshold([np.nan])

@@ -1,0 +1,130 @@
+"""Local D-optimality: the exact heterogeneous case, clustering, merging."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from aiida_alpot.kernel.potentials.base import Features
+from aiida_alpot.kernel.uncertainty.active_set import ActiveSet
+from aiida_alpot.kernel.uncertainty.local import LocalActiveSet, cluster_kmeans
+
+A = [(4.0, 0.2), (3.0, 0.6)]
+B = [(1.2, 1.0), (1.0, 1.2)]
+C = [(0.2, 4.0), (0.6, 3.0)]
+LABELS = ["a", "a", "b", "b", "c", "c"]
+
+
+def features(values, species=29):
+    values = np.asarray(values, dtype=float)
+    return Features(values, np.broadcast_to(species, len(values)), np.zeros(len(values)))
+
+
+def blobs(seed=0, n=200, d=5):
+    rng = np.random.default_rng(seed)
+    centres = np.array([[20.0, 0, 0, 0, 0], [0, 20.0, 0, 0, 0], [0, 0, 20.0, 0, 0]])[:, :d]
+    labels = np.repeat([0, 1, 2], n)
+    return centres[labels] + rng.normal(size=(3 * n, d)), labels
+
+
+@pytest.mark.parametrize(
+    ("point", "grade", "local"),
+    [
+        ((2.2, 1.2), 0.536341, (2.422222, 3.272727, 4.755556)),
+        ((1.1, 1.1), 0.261905, (2.322222, 0.5, 2.322222)),
+        ((2.0, 2.0), 0.476190, (4.222222, 0.909091, 4.222222)),
+        ((4.7, 0.46), 1.172180, (0.8, 11.772727, 10.393333)),
+    ],
+)
+def test_heterogeneous_case_in_two_dimensions(point, grade, local):
+    options = {"constant_column": False}
+    x = features([point])
+    whole = ActiveSet.build(features(A + B + C), **options)
+    assert sorted(map(tuple, whole.blocks[29].rows)) == [(0.2, 4.0), (4.0, 0.2)]
+    assert abs(np.linalg.det(whole.blocks[29].rows)) == pytest.approx(15.96)
+    assert whole.grade(x)[0] == pytest.approx(grade, abs=1e-6)
+    parts = LocalActiveSet.build(features(A + B + C), LABELS, rows_per_rank=0.0, **options)
+    assert [member.grade(x)[0] for member in parts.members] == pytest.approx(local, abs=1e-6)
+    assert parts.grade(x)[0] == pytest.approx(min(local), abs=1e-6)
+
+
+def test_atoms_between_the_clusters_are_flagged_only_locally():
+    values, labels = blobs()
+    whole = ActiveSet.build(features(values))
+    parts = LocalActiveSet.build(features(values), labels)
+    between = features(np.array([[10.0, 10.0, 0, 0, 0], [7.0, 7.0, 7.0, 0, 0]]))
+    assert np.all(whole.grade(between) <= 1.01)
+    assert np.all(parts.grade(between) > 2.0)
+    assert parts.grade(features(values)).max() <= 1.01 + 1e-8
+
+
+def test_kmeans_finds_separated_clusters_whatever_their_order():
+    values, labels = blobs()
+    order = np.random.default_rng(1).permutation(len(values))
+    for data, truth in ((values, labels), (values[order], labels[order])):
+        found = cluster_kmeans(data, 3, seed=0)
+        assert len({*zip(found.tolist(), truth.tolist(), strict=True)}) == 3
+    np.testing.assert_array_equal(cluster_kmeans(values, 3, seed=5), cluster_kmeans(values, 3, seed=5))
+    by_kmeans = LocalActiveSet.build(features(values), n_clusters=3)
+    by_label = LocalActiveSet.build(features(values), labels)
+    new = features(values + 3.0)
+    np.testing.assert_allclose(by_kmeans.grade(new), by_label.grade(new))
+
+
+def test_kmeans_of_equal_points_is_one_cluster():
+    assert cluster_kmeans(np.full((10, 2), 0.1), 4, seed=0).tolist() == [0] * 10
+    assert len(np.unique(cluster_kmeans(np.array([[0.0], [1.0], [0.0]]), 4, seed=0))) == 2
+
+
+def test_small_clusters_are_merged_into_the_nearest():
+    values, labels = blobs()
+    labels[:4] = 7
+    parts = LocalActiveSet.build(features(values), labels)
+    assert len(parts.members) == 3
+    assert parts.grade(features(values)).max() <= 1.01 + 1e-8
+    few = LocalActiveSet.build(features(values[::100]), labels[::100])
+    assert len(few.members) == 1
+
+
+def test_a_thin_cluster_does_not_call_its_surroundings_known():
+    rng = np.random.default_rng(0)
+    line = np.outer(rng.uniform(1.0, 2.0, 50), [1.0, 1.0, 0.0])
+    cloud = rng.normal([50.0, 0.0, 0.0], 1.0, (50, 3))
+    parts = LocalActiveSet.build(features(np.concatenate([line, cloud])), np.repeat([0, 1], 50), constant_column=False)
+    assert parts.members[0].grade(features([[1.5, 1.5, 0.0]]))[0] <= 1.0
+    assert np.isinf(parts.members[0].grade(features([[1.5, 1.5, 0.5]]))[0])
+
+
+def test_a_species_may_be_absent_from_a_cluster():
+    values, labels = blobs()
+    species = np.where(labels == 0, 29, 79)
+    data = Features(values, species, np.zeros(len(values)))
+    parts = LocalActiveSet.build(data, labels)
+    assert parts.species == (29, 79)
+    assert parts.grade(data).max() <= 1.01 + 1e-8
+    assert np.isinf(parts.grade(features(values[:2], 13))).all()
+    assert parts.residual(data).max() < 1e-6
+
+
+def test_round_trip_keeps_grades_and_bytes(tmp_path):
+    values, labels = blobs()
+    parts = LocalActiveSet.build(features(values), labels)
+    parts.save(tmp_path / "a.h5")
+    loaded = LocalActiveSet.load(tmp_path / "a.h5")
+    loaded.save(tmp_path / "b.h5")
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+    new = features(values + 3.0)
+    np.testing.assert_array_equal(loaded.grade(new), parts.grade(new))
+    with pytest.raises(ValueError, match="kind 'active_set'"):
+        ActiveSet.load(tmp_path / "a.h5")
+
+
+def test_wrong_input_is_refused():
+    with pytest.raises(ValueError, match="at least one atom"):
+        LocalActiveSet.build(Features(np.zeros((0, 2)), [], []))
+    with pytest.raises(ValueError, match="labels: expected one per atom"):
+        LocalActiveSet.build(features(A), ["a"])
+    with pytest.raises(ValueError, match="n_clusters"):
+        LocalActiveSet.build(features(A), n_clusters=0)
+    with pytest.raises(ValueError, match="at least one cluster"):
+        LocalActiveSet([])

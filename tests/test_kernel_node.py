@@ -1,0 +1,45 @@
+"""The kernel as an input: the same content is one node, and it is what runs."""
+
+from typing import Any
+
+import pytest
+from aiida.engine import run_get_node
+
+from aiida_alpot.calculations.augment import AugmentCalculation
+from aiida_alpot.calculations.kernel import get_kernel
+from aiida_alpot.kernel import archive
+from aiida_alpot.kernel.archive import archive_sha256
+
+pytestmark = pytest.mark.usefixtures("aiida_profile")
+
+
+def test_the_same_kernel_is_stored_once() -> None:
+    assert get_kernel().uuid == get_kernel().uuid
+
+
+def test_an_edited_kernel_is_another_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = get_kernel()
+    original = archive._read
+    monkeypatch.setattr(archive, "_read", lambda path: original(path) + b"\n# edited\n")
+    edited = get_kernel()
+    assert edited.uuid != before.uuid
+    assert edited.base.caching.compute_hash() != before.base.caching.compute_hash()
+    monkeypatch.undo()
+    assert get_kernel().uuid == before.uuid
+    assert before.base.attributes.get("sha256") == archive_sha256(before.get_content("rb"))
+
+
+def test_a_job_runs_and_attaches_its_outputs(python_code: Any, copper: Any, fast_options: dict[str, Any]) -> None:
+    from aiida import orm
+
+    outputs, node = run_get_node(
+        AugmentCalculation,
+        code=python_code,
+        frames=copper,
+        settings=orm.Dict({"copies": 2, "rattle": {}}),
+        seed=orm.Int(1),
+        metadata={"options": fast_options},
+    )
+    assert node.is_finished_ok, node.exit_message
+    assert outputs["frames"].n_frames == 12
+    assert outputs["report"]["status"] == "ok"
