@@ -120,6 +120,17 @@ class KernelCalculation(CalcJob):
         return calc_info
 
 
+def add_validator(spec: CalcJobProcessSpec, validate: Callable[[Any, Any], str | None]) -> None:
+    """Let *validate* look at all inputs together, after AiiDA's own validator of CalcJobs."""
+    inherited = spec.inputs.validator
+
+    def validate_both(value: Any, port: Any) -> str | None:
+        problem = inherited(value, port) if inherited is not None else None
+        return problem or validate(value, port)
+
+    spec.inputs.validator = validate_both
+
+
 def settings_validator(cls: type[Any], where: str) -> Callable[[Any, Any], str | None]:
     """Return a port validator that parses a ``Dict`` into the dataclass *cls* and reports what is wrong."""
 

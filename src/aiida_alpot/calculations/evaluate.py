@@ -10,6 +10,7 @@ from aiida.engine.processes.process_spec import CalcJobProcessSpec
 from aiida_alpot.calculations.base import (
     KernelCalculation,
     TaskInputs,
+    add_validator,
     non_empty_validator,
     non_negative_validator,
     potentials_validator,
@@ -58,7 +59,7 @@ class EvaluateCalculation(KernelCalculation):
             help="Strategy and budget, see aiida_alpot.kernel.evaluating.EvaluateSettings.",
         )
         spec.input("seed", valid_type=orm.Int, validator=non_negative_validator("seed"), help="Seed of the draws.")
-        spec.inputs.validator = validate_models
+        add_validator(spec, validate_models)
         spec.output("selected", valid_type=PESData, required=False, help="Selected frames with splits and reasons.")
         spec.output("table", valid_type=orm.ArrayData, required=False, help="Disagreement and grade of all candidates.")
 

@@ -10,6 +10,7 @@ from aiida.engine.processes.process_spec import CalcJobProcessSpec
 from aiida_alpot.calculations.base import (
     KernelCalculation,
     TaskInputs,
+    add_validator,
     non_empty_validator,
     non_negative_validator,
     potentials_validator,
@@ -64,7 +65,7 @@ class ExploreAseCalculation(KernelCalculation):
             validator=_validate_trajectories,
             help="Part of the plan that this job runs: first, last (not included) and the iteration of the loop.",
         )
-        spec.inputs.validator = validate_models
+        add_validator(spec, validate_models)
         spec.output("candidates", valid_type=PESData, required=False, help="Frames the trajectories left.")
         spec.exit_code(430, "ERROR_NO_FRAMES", message="No trajectory gave a frame: {detail}")
 

@@ -49,10 +49,11 @@ def export(datum: PESData, path: Path, file_format: str | None) -> None:
 @decorators.with_dbenv()
 def import_(path: Path, file_format: str | None) -> None:
     """Store the frames of PATH as a dataset."""
-    file = orm.SinglefileData(path.resolve())
-    optional = {} if file_format is None else {"file_format": orm.Str(file_format)}
     try:
-        node = import_frames(file, **optional)
+        PESData.from_file(path, file_format)  # a file that is refused should not leave a failed process behind
     except (OSError, ValueError) as error:
         echo.echo_critical(str(error))
+    file = orm.SinglefileData(path.resolve())
+    optional = {} if file_format is None else {"file_format": orm.Str(file_format)}
+    node = import_frames(file, **optional)
     echo.echo_success(f"stored {len(node)} frames ({node.n_labelled} labelled) as PESData <{node.pk}>")

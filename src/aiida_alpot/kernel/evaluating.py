@@ -120,8 +120,8 @@ def build_table(
 
 
 def _spread(parts: Sequence[FloatArray], rows: npt.NDArray[np.bool_]) -> FloatArray:
-    """Return the features of the frames marked in *rows*, zeros for the others."""
-    values = np.concatenate(parts) if parts else np.zeros((0, 1))
+    """Return the features of the frames marked in *rows*, zeros for the others; no column if no frame is marked."""
+    values = np.concatenate(parts) if parts else np.zeros((0, 0))
     spread = np.zeros((len(rows), values.shape[1]))
     spread[rows] = values
     return spread
@@ -175,10 +175,10 @@ def select_candidates(
         fixed = {str(g): str(s) for g, s in zip(groups, splits, strict=True) if g and s}
         explored = dataset.column("iteration") >= 0
         n_control_groups = len({str(g) for g in groups[explored & np.isin(splits, HELD_OUT)]})
-        if settings.needs_features and potential is not None:
+        if potential is not None and table.features is not None and table.features.shape[1]:
             frames = [dataset[int(i)] for i in np.flatnonzero(splits == "train")]
             training = frame_features(frames, potential, settings.features) if frames else None
-    if table.features is not None and settings.features != "sorted_distances":
+    if table.features is not None and len(table) and settings.features != "sorted_distances":
         table, training = _whiten(table, training)
     return select(
         table,

@@ -12,10 +12,14 @@ from aiida_alpot.kernel.dataset import Dataset
 from aiida_alpot.kernel.jsonio import plain
 
 MAX_REASONS = 20
+TRAINABLE = ("train", "validation")
 
 
 def summarise_labels(dataset: Dataset) -> dict[str, Any]:
-    """Return counts by status, the share that failed, the most frequent reasons and the cost in seconds."""
+    """Return counts by status, the share that failed, the most frequent reasons and the cost in seconds.
+
+    ``n_trainable`` counts the labelled frames of the splits that potentials are fitted to.
+    """
     status = dataset.column("status")
     counts = Counter(status.tolist())
     n_frames = len(dataset)
@@ -25,6 +29,7 @@ def summarise_labels(dataset: Dataset) -> dict[str, Any]:
     summary = {
         "n_frames": n_frames,
         **{f"n_{name}": counts.get(name, 0) for name in ("labelled", "unlabelled", "failed", "quarantined")},
+        "n_trainable": int((~bad & np.isin(dataset.column("split"), TRAINABLE)).sum()),
         "failed_fraction": float(bad.mean()) if n_frames else 0.0,
         "reasons": dict(reasons.most_common(MAX_REASONS)),
         "example": next(iter(reasons), ""),

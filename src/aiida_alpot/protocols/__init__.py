@@ -64,6 +64,7 @@ class ProtocolMixin:
         protocol: str | None = None,
         overrides: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
+        tolerances: Mapping[str, float] | None = None,
         **nodes: Any,
     ) -> ProcessBuilder:
         """Return a builder with the inputs of a protocol.
@@ -73,10 +74,15 @@ class ProtocolMixin:
         :param overrides: plain values nested like the inputs, e.g. ``{"evaluate": {"settings": {"budget": 50}}}``; a
             stage set to None does not run.
         :param options: scheduler options of all stages.
+        :param tolerances: largest errors wanted, ``energy`` in eV/atom, ``force`` in eV/Å, ``stress`` in eV/Å³: for the
+            thresholds of the search and for its end alike. Set them apart by *overrides*.
         :param nodes: further inputs of the WorkChain, e.g. ``structures``.
         :raises ValueError: if the protocol or an input does not exist.
         """
-        inputs = load_protocol(cls.PROTOCOL, protocol, overrides)
+        wanted: dict[str, Any] = {}
+        if tolerances is not None:
+            wanted = {"calibrate": {"settings": {"tolerances": tolerances}}, "convergence": {"tolerances": tolerances}}
+        inputs = load_protocol(cls.PROTOCOL, protocol, merge_recursively(wanted, overrides or {}))
         builder: ProcessBuilder = cls.get_builder()  # type: ignore[attr-defined]
         ports = cls.spec().inputs  # type: ignore[attr-defined]
         for key, value in inputs.items():

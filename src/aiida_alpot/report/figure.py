@@ -4,59 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from aiida_alpot.kernel._extras import require
 from aiida_alpot.report.table import EXTERNAL, reported_split
 
-_INK, _BLUE, _ORANGE = "#222222", "#2166ac", "#d6604d"
+_GREY, _BLUE, _VERMILION = "#767676", "#0072b2", "#d55e00"  # the last two are told apart by every eye (Okabe, Ito 2008)
+_PANELS: Final = {"force": "force, meV/Å", "energy": "energy, meV/atom"}
+_MAX_TICKS: Final = 8
 
 
 def plot_history(iterations: Sequence[Mapping[str, Any]], path: str | Path, title: str = "") -> None:
-    """Draw force error and disagreement, and the energy error, against the number of labels.
+    """Draw error and disagreement of forces and energies against the number of labels.
+
+    Shown are the frames that the table shows; iterations without an error on them are left out.
 
     :param iterations: rows of the output ``history``.
     :param path: file to write; its ending gives the format.
     :raises ValueError: if no row has errors yet.
     """
-    rows = [row for row in iterations if reported_split(row)]
-    if not rows:
+    split = next((name for row in iterations if (name := reported_split(row))), None)
+    if split is None:
         raise ValueError("the history has no errors yet: no iteration was calibrated")
+    rows = [row for row in iterations if split in (row.get("errors") or {})]
     matplotlib = require("matplotlib", extra="report")
     matplotlib.use("Agg", force=False)
     pyplot = require("matplotlib.pyplot", extra="report")
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(8.4, 3.6), layout="constrained")
-    labels = [row["n_labels"] for row in rows]
-    split = reported_split(rows[0]) or ""
-    name = "test set" if split == EXTERNAL else f"{split} split"
-    entries = [row["errors"][split] for row in rows]
-    _plot_members(left, labels, entries, "force")
-    _plot_line(left, labels, [entry["committee_mean"]["force"] for entry in entries], _BLUE, "error, committee mean")
-    _plot_line(left, labels, [entry["disagreement"]["force"] for entry in entries], _ORANGE, "disagreement", "--")
-    left.set(xlabel="labels", ylabel="force, meV/Å", ylim=(0, None), title=f"forces on the {name}")
-    left.legend(frameon=False, fontsize=8)
-    _plot_members(right, labels, entries, "energy")
-    _plot_line(right, labels, [entry["committee_mean"]["energy"] for entry in entries], _BLUE, "error, committee mean")
-    _plot_line(right, labels, [entry["disagreement"]["energy"] for entry in entries], _ORANGE, "disagreement", "--")
-    right.set(xlabel="labels", ylabel="energy, meV/atom", ylim=(0, None), title=f"energies on the {name}")
-    for axes in (left, right):
-        axes.set_xticks(labels)
-        axes.spines[["top", "right"]].set_visible(False)
-    if title:
-        figure.suptitle(title)
+    figure, panels = pyplot.subplots(1, len(_PANELS), figsize=(8.4, 4.0), layout="constrained")
+    labels = [int(row["n_labels"]) for row in rows]
+    for axes, (name, text) in zip(panels, _PANELS.items(), strict=True):
+        _plot_panel(axes, labels, [row["errors"][split] for row in rows], name)
+        axes.set(xlabel="labelled frames", ylabel=f"rms {text}")
+        axes.set_ylim(bottom=0)
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False, handlelength=3)
+    heading = f"errors on the {'test set' if split == EXTERNAL else f'{split} split'}"
+    figure.suptitle(f"{title}: {heading}" if title else heading, fontsize="medium")
     figure.savefig(Path(path), dpi=160)
     pyplot.close(figure)
 
 
-def _plot_line(
-    axes: Any, x: Sequence[int], y: Sequence[float | None], color: str, label: str, style: str = "-"
-) -> None:
-    values = [float("nan") if value is None else 1000 * value for value in y]
-    axes.plot(x, values, style, marker="o", color=color, label=label, linewidth=1.8)
+def _plot_panel(axes: Any, labels: Sequence[int], entries: Sequence[Mapping[str, Any]], name: str) -> None:
+    """Draw one property: a dash per member, a line for the mean, a broken one for the disagreement."""
+    pairs = list(zip(labels, entries, strict=True))
+    members = [(x, member.get(name)) for x, entry in pairs for member in entry["members"]]
+    mean = [(x, entry["committee_mean"].get(name)) for x, entry in pairs]
+    spread = [(x, entry["disagreement"].get(name)) for x, entry in pairs]
+    axes.plot(*_milli(members), "_", color=_GREY, markersize=9, label="error of each member")
+    axes.plot(*_milli(mean), "o-", color=_BLUE, linewidth=1.8, markersize=5, label="error of the committee mean")
+    axes.plot(*_milli(spread), "s--", color=_VERMILION, linewidth=1.8, markersize=5, label="disagreement")
+    if len(labels) <= _MAX_TICKS:
+        axes.set_xticks(labels)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
-def _plot_members(axes: Any, x: Sequence[int], entries: Sequence[Mapping[str, Any]], name: str) -> None:
-    for k, entry in enumerate(entries):
-        values = [1000 * member[name] for member in entry["members"] if member[name] is not None]
-        label = "error, members" if k == 0 else None
-        axes.plot([x[k]] * len(values), values, "_", color=_INK, alpha=0.6, markersize=9, label=label)
+def _milli(points: Sequence[tuple[int, float | None]]) -> tuple[list[int], list[float]]:
+    """Return x and y of *points*, y in thousandths; a gap where there is no number."""
+    return [x for x, _ in points], [float("nan") if y is None else 1000 * y for _, y in points]

@@ -132,7 +132,7 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
             valid_type=orm.Int,
             required=False,
             validator=non_negative_validator("max_labels", minimum=1),
-            help="Most labelled frames in the dataset; no limit without it.",
+            help="Labelled frames in the dataset after which the search ends; the first labelling is not cut short.",
         )
         spec.input(
             "convergence",
@@ -371,8 +371,7 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
             except ValueError as error:
                 return self._end_with(self.exit_codes.ERROR_NO_DATASET.format(detail=str(error)))
             self.ctx.must_calibrate = True
-            results = self.ctx.reports["evaluation"]["results"]
-            self.ctx.must_train = results["n_train"] + results["n_validation"] > 0
+            self.ctx.must_train = node.outputs.report["n_trainable"] > 0
 
         def take(outputs: Any) -> None:
             self.ctx.reports["labelling"] = outputs.report

@@ -44,6 +44,7 @@ def merge_datasets(**datasets: PESData) -> PESData:
 def select_frames(dataset: PESData, query: orm.Dict) -> PESData:
     """Return the frames that match all entries of a query, in their order.
 
+    :param dataset: the frames to select from.
     :param query: ``{"indices": [...]}`` or ``{column: value or list of values}``, e.g. ``{"split": "test"}``.
     """
     with dataset.dataset() as reader:
@@ -63,7 +64,9 @@ def select_frames(dataset: PESData, query: orm.Dict) -> PESData:
 def split_dataset(dataset: PESData, settings: orm.Dict, seed: orm.Int) -> PESData:
     """Return the dataset with a split for every frame that has none; whole groups, fixed for life.
 
+    :param dataset: the frames; only labelled ones take part in the shares.
     :param settings: shares by split, see :class:`~aiida_alpot.kernel.splitting.SplitSettings`.
+    :param seed: seed of the draw.
     """
     with dataset.dataset() as reader:
         columns = split_columns(reader, settings.get_dict(), seed.value)
@@ -82,6 +85,9 @@ def extend_dataset(dataset: PESData, labelled: PESData) -> PESData:
     """Return *dataset* with newly labelled frames behind it.
 
     The predictions that selected frames carry served to judge the committee and are left out.
+
+    :param dataset: the frames there are.
+    :param labelled: the frames to put behind them.
     """
     frames = []
     for atoms in labelled:

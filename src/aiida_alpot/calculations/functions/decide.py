@@ -25,6 +25,8 @@ def decide(
     :param settings: see :class:`~aiida_alpot.kernel.convergence.ConvergenceSettings`.
     :param evaluation: report of the evaluation.
     :param dataset: all frames labelled so far; counts against *max_labels*.
+    :param max_iterations: most iterations of the loop.
+    :param max_labels: most labels of the dataset, no limit without it.
     :param exploration: report of the exploration, None for a pool of candidates.
     :param labelled: the selected frames with their labels, control frames among them.
     :param history: record of the iterations before.

@@ -136,10 +136,15 @@ def _is_clash(name: str) -> bool:
 
 def _read_ase(path: Path, kind: str | None) -> list[Atoms]:
     from ase.io import read
+    from ase.io.formats import UnknownFileTypeError
 
     if path.stat().st_size == 0:
         return []
-    frames = read(path, index=":", format=kind)
+    try:
+        frames = read(path, index=":", format=kind)
+    except (OSError, ValueError, KeyError, IndexError, UnknownFileTypeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path.name} cannot be read as {kind or 'a file of frames'}: {reason}") from error
     return [frames] if isinstance(frames, Atoms) else list(frames)
 
 

@@ -14,10 +14,10 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import atomic_numbers, chemical_symbols
-from ase.io import write as write_atoms
 
+from aiida_alpot.kernel.dataset import write_frames
 from aiida_alpot.kernel.settings import SettingsError, unknown_key_message
-from aiida_alpot.kernel.training.mace_options import FLAGS, MANAGED, OPTIONS
+from aiida_alpot.kernel.training.mace_options import ALWAYS_ON, FLAGS, MANAGED, OPTIONS
 
 MODEL_NAME: Final = "potential"
 SPLIT_FILES: Final[Mapping[str, str]] = {"train": "train.xyz", "validation": "valid.xyz", "test": "test.xyz"}
@@ -69,11 +69,15 @@ class MaceSettings:
 
 
 def _check_hyperparameters(hyperparameters: Mapping[str, Any]) -> None:
-    for key in hyperparameters:
+    for key, value in hyperparameters.items():
         if key in MANAGED:
             raise SettingsError(f"hyperparameters: {key!r} follows from the dataset and the job; remove it")
         if key not in OPTIONS:
             raise SettingsError(unknown_key_message(key, OPTIONS, "hyperparameters"))
+        if key in FLAGS and not isinstance(value, bool):
+            raise SettingsError(f"hyperparameters.{key}: expected bool, got {value!r}")
+        if key in ALWAYS_ON and not value:
+            raise SettingsError(f"hyperparameters: {key!r} cannot be switched off in mace_run_train")
 
 
 def _check_lr_decay(lr_decay: float, hyperparameters: Mapping[str, Any], n_updates: int | None) -> None:
@@ -129,9 +133,10 @@ def is_isolated_atom(atoms: Atoms) -> bool:
 def write_mace_input(frames: Mapping[str, Sequence[Atoms]], folder: Path) -> dict[str, int]:
     """Write the extended-xyz files of each split with ``REF_`` keys and return how many frames each holds.
 
-    Labels go under ``REF_energy``, ``REF_forces``, ``REF_stress``: ASE drops bare keys. Frames of a single isolated
-    atom are left out, because MACE would let them override the explicit atomic energies. The stress of a frame with a
-    non-periodic axis is left out too, because MACE divides by a cell of its own making there.
+    Labels go under ``REF_energy``, ``REF_forces``, ``REF_stress`` (nine numbers): ASE drops bare keys. They keep all
+    their digits; ASE would write eight decimals. Frames of a single isolated atom are left out, because MACE would let
+    them override the explicit atomic energies. The stress of a frame with a non-periodic axis is left out too, because
+    MACE divides by a cell of its own making there.
 
     :param frames: labelled frames by split (``train``, ``validation``, ``test``).
     :raises ValueError: if training or validation would be empty, or a frame has no label.
@@ -143,7 +148,7 @@ def write_mace_input(frames: Mapping[str, Sequence[Atoms]], folder: Path) -> dic
         if not chosen and split != "test":
             raise ValueError(f"no labelled frame in split {split!r}: label more frames or change the fractions")
         if chosen:
-            write_atoms(folder / name, chosen, format="extxyz")
+            write_frames(chosen, folder / name)
     return counts
 
 
@@ -228,7 +233,8 @@ def _format_options(options: Mapping[str, Any]) -> list[str]:
     arguments = []
     for key, value in options.items():
         if key in FLAGS:
-            arguments += [f"--{key}"] if bool(value) is FLAGS[key] else []
+            argument, meaning = FLAGS[key]
+            arguments += [f"--{argument}"] if value is meaning else []
         else:
             arguments.append(f"--{key}={value}")
     return arguments

@@ -190,15 +190,18 @@ MANAGED: Final = frozenset(
 )
 """Options that follow from the dataset, the seed and the job; setting them by hand would contradict the record."""
 
-FLAGS: Final[Mapping[str, bool]] = {
-    "allow_random_padding_pt": True,
-    "amsgrad": True,
-    "ema": True,
-    "foundation_model_readout": False,
-    "lbfgs": True,
-    "pair_repulsion": True,
-    "restart_latest": True,
-    "save_cpu": True,
-    "swa": True,
+FLAGS: Final[Mapping[str, tuple[str, bool]]] = {
+    "allow_random_padding_pt": ("disallow_random_padding_pt", False),
+    "amsgrad": ("amsgrad", True),
+    "ema": ("ema", True),
+    "foundation_model_readout": ("foundation_model_readout", False),
+    "lbfgs": ("lbfgs", True),
+    "pair_repulsion": ("pair_repulsion", True),
+    "restart_latest": ("restart_latest", True),
+    "save_cpu": ("save_cpu", True),
+    "swa": ("swa", True),
 }
-"""Options without a value, and what they are set to by being given."""
+"""Options without a value: the argument that is given, and what the option is then."""
+
+ALWAYS_ON: Final = frozenset({"amsgrad"})
+"""Flags that are set by default too: ``mace_run_train`` has no way to switch them off."""

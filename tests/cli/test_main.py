@@ -1,0 +1,98 @@
+"""``aiida-alpot``: protocols and the table of a campaign."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiida import orm
+from aiida.common.links import LinkType
+from click.testing import CliRunner, Result
+
+from aiida_alpot import __version__
+from aiida_alpot.cli import main
+from aiida_alpot.protocols import list_protocols
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def row(iteration: int) -> dict[str, Any]:
+    return {
+        "iteration": iteration,
+        "n_labels": 40 + 10 * iteration,
+        "n_frames": {"train": 40},
+        "errors": {
+            "test": {
+                "committee_mean": {"energy": 0.004, "force": 0.123 / (1 + iteration), "stress": None},
+                "members": [{"energy": 0.005, "force": 0.2, "stress": None}] * 2,
+                "disagreement": {"energy": 0.002, "force": 0.05, "force_max": 0.1, "stress": None},
+            }
+        },
+        "thresholds": {"force": 0.05},
+        "evaluation": {"n_candidates": 77, "n_flagged": 5, "n_selected": 4},
+        "training_seconds": {"m000": 12.0, "m001": 13.0},
+    }
+
+
+def plant(n_rows: int) -> orm.WorkChainNode:
+    """Return a campaign whose calcfunction left a history of *n_rows* iterations."""
+    campaign = orm.WorkChainNode(process_type="aiida.workflows:alpot.active_learning")
+    campaign.set_process_label("ActiveLearningWorkChain")
+    campaign.store()
+    for n in range(1, n_rows + 1):
+        function = orm.CalcFunctionNode()
+        function.set_process_label("extend_history")
+        function.base.links.add_incoming(campaign, LinkType.CALL_CALC, f"history_{n}")
+        function.store()
+        history = orm.Dict({"iterations": [row(k) for k in range(n)]})
+        history.base.links.add_incoming(function, LinkType.CREATE, "result")
+        history.store()
+    return campaign
+
+
+def test_help_and_version_need_no_profile() -> None:
+    assert "active learning" in call("--help").output
+    assert __version__ in call("--version").output
+
+
+def test_protocols_are_listed_with_a_line_each() -> None:
+    result = call("protocols")
+    assert result.exit_code == 0, result.output
+    for name, description in list_protocols("active_learning").items():
+        assert name in result.output
+        assert description in result.output
+
+
+@pytest.mark.usefixtures("aiida_profile")
+def test_history_shows_the_latest_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    result = call("history", plant(2).pk)
+    assert result.exit_code == 0, result.output
+    for text in ("test split", "123.0", "61.5", "77", "13"):
+        assert text in result.output
+
+
+@pytest.mark.usefixtures("aiida_profile")
+def test_history_draws_a_figure(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    result = call("history", plant(2).pk, "--figure", tmp_path / "errors.png")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "errors.png").stat().st_size > 0
+
+
+@pytest.mark.usefixtures("aiida_profile")
+def test_a_campaign_without_iterations_says_so() -> None:
+    campaign = plant(0)
+    result = call("history", campaign.pk)
+    assert result.exit_code == 1
+    assert f"campaign <{campaign.pk}> has no finished iteration yet" in result.output
+
+
+@pytest.mark.usefixtures("aiida_profile")
+def test_an_unknown_campaign_is_named() -> None:
+    result = call("history", 10**9)
+    assert result.exit_code != 0
+    assert str(10**9) in result.output

@@ -1,0 +1,370 @@
+"""Every task but training, in a folder as a job has it."""
+
+import json
+
+import numpy as np
+import pytest
+
+from aiida_alpot.kernel.settings import SettingsError
+from aiida_alpot.kernel.tasks import (
+    TaskError,
+    TaskInterruptedError,
+    augment,
+    calibrate,
+    evaluate,
+    explore_ase,
+    label_ase,
+)
+from aiida_alpot.kernel.uncertainty import UncertaintyModel
+
+SHORT_MD = {
+    "n_steps": 12,
+    "sample_every": 4,
+    "check_every": 4,
+    "temperatures": [100.0, 300.0],
+    "pressures": [0.0],
+    "timestep": 2.0,
+}
+
+
+def bits(frames):
+    return [(atoms.positions.tobytes(), atoms.cell.tobytes(), atoms.info["group"]) for atoms in frames]
+
+
+# --- augment ---
+
+
+def test_augment_writes_the_frames_it_counts(job, tmp_path):
+    job.write(tmp_path / "frames.h5", job.argon(2))
+    task = {"frames": "frames.h5", "settings": {"copies": 3, "rattle": {}}, "seed": 1}
+    results = augment.run(task, tmp_path)
+    frames = job.frames(tmp_path / augment.OUTPUT)
+    assert results["n_frames"] == len(frames) == 8
+    assert all(atoms.calc is None for atoms in frames)
+
+
+def test_augment_depends_on_the_seed_alone(job, tmp_path):
+    job.write(tmp_path / "frames.h5", job.argon(2))
+    hashes = []
+    for seed in (1, 1, 2):
+        augment.run({"frames": "frames.h5", "settings": {"copies": 1, "rattle": {}}, "seed": seed}, tmp_path)
+        hashes.append(job.content_hash(tmp_path / augment.OUTPUT))
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+@pytest.mark.parametrize(
+    ("module", "where", "task"),
+    [
+        (augment, "augment.settings", {"frames": "x.h5"}),
+        (calibrate, "calibrate.settings", {"dataset": "x.h5"}),
+        (evaluate, "evaluate.settings", {}),
+        (explore_ase, "explore.settings", {}),
+        (label_ase, "label.parameters", {"frames": "x.h5"}),
+    ],
+)
+def test_an_unknown_setting_is_named_before_anything_is_read(module, where, task, tmp_path):
+    with pytest.raises(SettingsError, match=f"{where}: unknown key 'no_such_setting'"):
+        module.run({"settings": {"no_such_setting": 1}, "seed": 1, **task}, tmp_path)
+
+
+# --- label_ase ---
+
+LENNARD_JONES = {
+    "calculator": "ase.calculators.lj:LennardJones",
+    "parameters": {"sigma": 3.4, "epsilon": 0.0104, "rc": 6.0, "smooth": True},
+    "isolated": False,
+}
+
+
+def without_labels(frames):
+    for atoms in frames:
+        atoms.calc = None
+    return frames
+
+
+def test_label_gives_the_labels_of_the_calculator(job, tmp_path):
+    job.write(tmp_path / "frames.h5", without_labels(job.argon(3)))
+    task = {"frames": "frames.h5", "settings": LENNARD_JONES, "walltime_s": 600}
+    results = label_ase.run(task, tmp_path)
+    assert (results["n_frames"], results["n_labelled"]) == (3, 3)
+    for atoms, expected in zip(job.frames(tmp_path / label_ase.OUTPUT), job.argon(3), strict=True):
+        np.testing.assert_allclose(atoms.get_forces(), expected.get_forces(), rtol=1e-10, atol=1e-14)
+    assert json.loads((tmp_path / "progress.json").read_text()) == {"done": 3, "total": 3, "failed": 0}
+
+
+def test_label_interrupted_by_the_walltime_writes_what_there_is(job, tmp_path):
+    job.write(tmp_path / "frames.h5", without_labels(job.argon(3)))
+    task = {"frames": "frames.h5", "settings": LENNARD_JONES, "walltime_s": 1e-9}
+    with pytest.raises(TaskInterruptedError, match="3 frames are left") as caught:
+        label_ase.run(task, tmp_path)
+    assert caught.value.results["n_unlabelled"] == 3
+    assert len(job.frames(tmp_path / label_ase.OUTPUT)) == 3
+
+
+# --- calibrate ---
+
+
+@pytest.fixture
+def calibrated(job, tmp_path):
+    """Calibrate on a dataset and give the results."""
+
+    def run(frames, splits, test_frames=None, **settings):
+        job.write(tmp_path / "dataset.h5", frames, split=splits)
+        task = {
+            "potentials": job.committee(tmp_path),
+            "dataset": "dataset.h5",
+            "settings": {"feature_kind": None, **settings},
+        }
+        if test_frames is not None:
+            job.write(tmp_path / "external.h5", test_frames)
+            task["test_frames"] = "external.h5"
+        return calibrate.run(task, tmp_path)
+
+    return run
+
+
+def test_calibrate_reports_errors_of_every_split_that_has_frames(job, calibrated):
+    results = calibrated(job.argon(8), ["train"] * 4 + ["validation"] + ["calibration"] * 3, n_min=1)
+    assert list(results["errors"]) == ["train", "validation", "calibration"]
+    # the mean of the depths 0.9, 1.0 and 1.1 is that of the reference
+    assert results["errors"]["train"]["committee_mean"]["force"] == pytest.approx(0.0, abs=1e-12)
+    assert results["errors"]["train"]["members"][0]["force"] > 1e-4
+    json.dumps(results)
+
+
+def test_calibrate_on_scaled_potentials_gives_the_ratio_one(job, calibrated, tmp_path):
+    """The mean is exact here, so that the error of a random member is the disagreement."""
+    results = calibrated(job.argon(12), job.splits(12), n_min=1)
+    assert results["calibrations"]["force"]["scale"] == pytest.approx(1.0, rel=0.3)
+    model = UncertaintyModel.load(tmp_path / calibrate.OUTPUT)
+    assert model.thresholds == results["thresholds"]
+    D, e = model.points["force"]
+    np.testing.assert_allclose(D, e, rtol=1e-9)
+    assert model.model_hashes == tuple(entry["sha256"] for entry in job.committee(tmp_path).values())
+
+
+@pytest.mark.parametrize(
+    ("held_out", "n_min", "expected"),
+    [
+        (["calibration", "calibration", "test", "validation"], 3, ["calibration", "test"]),
+        (["calibration", "calibration", "test", "validation"], 4, ["calibration", "test", "validation"]),
+        (["test", "validation"], 1, ["test"]),
+        (["validation"], 1, ["validation"]),
+    ],
+)
+def test_validation_helps_out_when_held_out_frames_are_few(job, calibrated, held_out, n_min, expected):
+    results = calibrated(job.argon(3 + len(held_out)), ["train"] * 3 + held_out, n_min=n_min)
+    assert results["calibrated_on"] == expected
+
+
+def test_without_any_held_out_frame_the_splits_are_named(job, calibrated):
+    with pytest.raises(TaskError, match="no labelled frame in the splits calibration, test, validation") as caught:
+        calibrated(job.argon(3), ["train"] * 3)
+    assert caught.value.code == "no_held_out_frames"
+
+
+def test_calibrate_also_judges_an_external_test_set(job, calibrated):
+    results = calibrated(job.argon(6), job.splits(6), test_frames=job.argon(2, seed=9), n_min=1)
+    assert results["errors"]["external_test"]["n_frames"] == 2
+    assert "external_test" not in results["calibrated_on"]
+
+
+def test_the_order_of_rows_does_not_change_a_calibration(job, calibrated, tmp_path):
+    frames, splits = job.argon(8), job.splits(8)
+    calibrated(frames, splits, n_min=1)
+    before = (tmp_path / calibrate.OUTPUT).read_bytes()
+    calibrated(frames[::-1], splits[::-1], n_min=1)
+    assert (tmp_path / calibrate.OUTPUT).read_bytes() == before
+
+
+def test_active_atoms_are_counted_by_species(make, tiny_models, tmp_path, job):
+    import hashlib
+
+    frames = make.crystals(8)
+    job.write(tmp_path / "dataset.h5", frames, split=job.splits(8))
+    potentials = {}
+    for path in tiny_models[:2]:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        potentials[path.stem] = {"file": path.name, "engine": "mace", "sha256": sha256, "dtype": "float64"}
+    task = {"potentials": potentials, "dataset": "dataset.h5", "settings": {"n_min": 1}}
+    results = calibrate.run(task, tmp_path)
+    model = UncertaintyModel.load(tmp_path / calibrate.OUTPUT)
+    assert results["active_atoms"] == {"Cu": len(model.active_set.owners[29])}
+    assert 0 < results["active_atoms"]["Cu"] <= 16
+
+
+# --- explore_ase ---
+
+
+@pytest.fixture
+def explored(job, tmp_path):
+    """Explore and give frames and results."""
+    entries = job.committee(tmp_path)
+    uncertainty = job.uncertainty(tmp_path, entries, tolerance=10.0)
+
+    def run(frames, first=0, last=99, walltime_s=None, **settings):
+        job.write(tmp_path / "frames.h5", frames)
+        task = {
+            "potentials": entries,
+            "uncertainty": uncertainty,
+            "frames": "frames.h5",
+            "settings": {**SHORT_MD, **settings},
+            "seed": 3,
+            "first": first,
+            "last": last,
+            "label": "i002",
+            "iteration": 2,
+            "walltime_s": walltime_s,
+        }
+        results = explore_ase.run(task, tmp_path)
+        return job.frames(tmp_path / explore_ase.OUTPUT), results
+
+    return run
+
+
+def test_parts_of_the_plan_give_the_frames_of_the_whole(job, explored):
+    frames = job.argon(2)
+    whole, results = explored(frames)
+    assert results["n_trajectories"] == 4
+    parts = [explored(frames, first, last)[0] for first, last in ((0, 1), (1, 3), (3, 4))]
+    assert bits(whole) == bits([atoms for part in parts for atoms in part])
+
+
+def test_the_order_of_starting_frames_changes_no_trajectory(job, explored):
+    frames = job.argon(2)
+    assert bits(explored(frames)[0]) == bits(explored(frames[::-1])[0])
+
+
+def test_labels_of_starting_frames_change_no_trajectory(job, explored):
+    assert bits(explored(job.argon(2))[0]) == bits(explored(without_labels(job.argon(2)))[0])
+
+
+def test_candidates_belong_to_their_trajectory_and_iteration(job, explored, tmp_path):
+    frames, results = explored(job.argon(1))
+    names = {trajectory["name"] for trajectory in results["trajectories"]}
+    assert {atoms.info["group"] for atoms in frames} == names == {"i002/md-00000", "i002/md-00001"}
+    assert {atoms.info["iteration"] for atoms in frames} == {2}
+    assert all(atoms.calc is None for atoms in frames)
+    assert json.loads((tmp_path / "progress.json").read_text()) == {"done": 2, "total": 2}
+
+
+def test_an_exploration_out_of_time_before_its_first_frame_tells_the_reason(job, explored):
+    with pytest.raises(TaskError, match="no trajectory gave a frame") as caught:
+        explored(job.argon(1), walltime_s=0.0)
+    assert [trajectory["reason"] for trajectory in caught.value.results["trajectories"]] == ["walltime"] * 2
+
+
+def test_an_exploration_that_runs_out_of_time_keeps_its_frames(job, explored, monkeypatch, tmp_path):
+    """The second trajectory finds that the time is over."""
+    ticks = iter([0.0, *[1.0] * 1000])
+    whole, _ = explored(job.argon(1))
+    from aiida_alpot.kernel.exploration import runner
+
+    original = runner._run_one
+
+    def run_one(atoms, plan, calculator, monitor, settings, rules, deadline):
+        deadline = None if next(ticks) == 0.0 else 0.0
+        return original(atoms, plan, calculator, monitor, settings, rules, deadline)
+
+    monkeypatch.setattr(runner, "_run_one", run_one)
+    with pytest.raises(TaskInterruptedError, match="walltime"):
+        explored(job.argon(1))
+    kept = bits(job.frames(tmp_path / explore_ase.OUTPUT))
+    assert kept == bits(whole)[: len(kept)]
+    assert 0 < len(kept) < len(whole)
+
+
+def test_an_exploration_without_any_frame_is_a_failure(job, explored):
+    with pytest.raises(TaskError, match="no trajectory gave a frame") as caught:
+        explored(job.argon(1), first=5, last=6)
+    assert caught.value.code == "no_frames"
+
+
+def test_error_bars_of_another_committee_are_refused(job, tmp_path):
+    entries = job.committee(tmp_path)
+    uncertainty = job.uncertainty(tmp_path, entries)
+    del entries["m002"]
+    job.write(tmp_path / "frames.h5", job.argon(1))
+    common = {"potentials": entries, "uncertainty": uncertainty, "seed": 1}
+    explore = {"frames": "frames.h5", "settings": SHORT_MD, "first": 0, "last": 1, "label": "x", "iteration": 0}
+    for module, task in ((explore_ase, explore), (evaluate, {"candidates": ["frames.h5"], "settings": {}})):
+        with pytest.raises(ValueError, match="calibrate again for this committee"):
+            module.run({**common, **task}, tmp_path)
+
+
+# --- evaluate ---
+
+
+@pytest.fixture
+def evaluated(job, tmp_path):
+    """Evaluate candidates and give frames and results."""
+    entries = job.committee(tmp_path)
+    uncertainty = job.uncertainty(tmp_path, entries)
+
+    def run(*pools, dataset=None, seed=1, **settings):
+        for k, frames in enumerate(pools):
+            job.write(tmp_path / f"candidates-{k}.h5", without_labels(frames))
+        task = {
+            "potentials": entries,
+            "uncertainty": uncertainty,
+            "candidates": [f"candidates-{k}.h5" for k in range(len(pools))],
+            "settings": settings,
+            "seed": seed,
+        }
+        if dataset is not None:
+            job.write(tmp_path / "dataset.h5", dataset, split=["train"] * len(dataset))
+            task["dataset"] = "dataset.h5"
+        results = evaluate.run(task, tmp_path)
+        json.dumps(results)
+        return job.frames(tmp_path / evaluate.OUTPUT), results
+
+    return run
+
+
+def test_evaluate_selects_within_the_budget(job, evaluated, tmp_path):
+    frames, results = evaluated(job.argon(8), budget=5)
+    assert results["n_selected"] == len(frames) == 5
+    assert results["n_candidates"] == 8
+    assert results["thresholds"] == {"force": pytest.approx(1e-4)}
+    assert {atoms.info["split"] for atoms in frames} <= {"train", "validation", "calibration", "test"}
+    with np.load(tmp_path / evaluate.TABLE, allow_pickle=False) as table:
+        assert table["selected"].sum() == 5
+        chosen = table["disagreement_force"][table["selected"]]
+    assert len(chosen) == 5
+    low, median, _, high = results["disagreement"]["force"]
+    assert low <= median <= high
+    assert results["grade"] is None
+
+
+def test_evaluate_is_deterministic(job, evaluated, tmp_path):
+    runs = []
+    for seed in (1, 1, 2):
+        evaluated(job.argon(8), budget=3, seed=seed)
+        runs.append((tmp_path / evaluate.OUTPUT).read_bytes())
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_several_pools_are_judged_as_one(job, evaluated):
+    one, first = evaluated(job.argon(6), budget=3)
+    two, second = evaluated(job.argon(6)[:2], job.argon(6)[2:], budget=3)
+    assert bits(one) == bits(two)
+    assert first == second
+
+
+def test_frames_of_the_dataset_are_not_selected_again(job, evaluated):
+    frames, results = evaluated(job.argon(6), dataset=job.argon(4))
+    assert results["n_known"] == 4
+    assert {atoms.info["group"] for atoms in frames} <= {"argon-0-4", "argon-0-5"}
+
+
+def test_an_empty_pool_selects_nothing(evaluated):
+    frames, results = evaluated([])
+    assert frames == []
+    assert (results["n_candidates"], results["n_selected"]) == (0, 0)
+    assert results["disagreement"]["force"] is None
+
+
+def test_quantiles_keep_an_infinite_grade():
+    assert evaluate._quantiles(np.array([1.0, np.nan, np.inf])) == [1.0, 1.0, 1.0, np.inf]
+    assert evaluate._quantiles(np.array([np.nan])) is None

@@ -1,0 +1,177 @@
+"""The training task: what it hands to MACE, what it makes of MACE's end, and one real tiny training."""
+
+import json
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from aiida_alpot.kernel.dataset import write
+from aiida_alpot.kernel.potentials import load
+from aiida_alpot.kernel.tasks import TaskError, TaskInterruptedError, train_mace
+
+LOG = """
++---------------+---------------------+------------------+-------------------+
+|  config_type  | RMSE E / meV / atom | RMSE F / meV / A | relative F RMSE % |
++---------------+---------------------+------------------+-------------------+
+| train_Default |           28.8      |        465.0     |         18.55     |
+| valid_Default |           32.9      |        489.8     |         21.55     |
++---------------+---------------------+------------------+-------------------+
+"""
+SPLITS = ["train"] * 4 + ["validation", "test"]
+
+
+def task(**settings):
+    return {"dataset": "dataset.h5", "settings": settings, "seed": 5, "walltime_s": 600}
+
+
+@pytest.fixture
+def fake_mace(monkeypatch, tmp_path, tiny_models):
+    """A MACE that leaves a log and an untrained model at once; gives the arguments of its calls."""
+    calls = []
+
+    def run_mace(arguments, folder, deadline):
+        calls.append(list(arguments))
+        (folder / train_mace.LOG).write_text(fake.log)
+        if fake.writes_model:
+            shutil.copy(tiny_models[0], folder / train_mace.OUTPUT)
+
+    class Fake:
+        log, writes_model = LOG, True
+
+    fake = Fake()
+    fake.calls = calls
+    monkeypatch.setattr(train_mace, "_run_mace", run_mace)
+    return fake
+
+
+def test_a_finished_training_reports_its_numbers(make, tmp_path, fake_mace):
+    frames = make.crystals(6)
+    write(tmp_path / "dataset.h5", frames, split=SPLITS)
+    (tmp_path / "results").mkdir()
+    curve = json.dumps({"mode": "eval", "epoch": 0, "loss": 1.0}) + "\n" + '{"mode": "ev'
+    (tmp_path / "results" / "potential_run-5_train.txt").write_text(curve)
+    results = train_mace.run(task(), tmp_path)
+    assert results["n_frames"] == {"train": 4, "validation": 1, "test": 1}
+    assert results["rmse"]["train"] == pytest.approx({"energy": 0.0288, "force": 0.465})
+    energies = [atoms.calc.results["energy"] for atoms in frames[:4]]
+    assert results["atomic_energies"] == {"29": pytest.approx(np.mean(energies) / 4)}
+    assert results["learning_curve"]["epoch"] == [0]
+    assert results["cutoff"] == 4.0
+    assert results["finite_difference"]["force_relative"] < 1e-3
+    assert "--seed=5" in fake_mace.calls[0]
+    assert "--compute_stress=True" in fake_mace.calls[0]
+
+
+def test_the_order_of_rows_does_not_change_the_training_files(make, tmp_path, fake_mace):
+    frames, written = make.crystals(6), []
+    for order in ([0, 1, 2, 3, 4, 5], [3, 1, 5, 4, 0, 2]):
+        write(tmp_path / "dataset.h5", [frames[k] for k in order], split=[SPLITS[k] for k in order])
+        train_mace.run(task(), tmp_path)
+        written.append([(tmp_path / name).read_bytes() for name in ("train.xyz", "valid.xyz", "test.xyz")])
+    assert written[0] == written[1]
+    assert fake_mace.calls[0] == fake_mace.calls[1]
+
+
+def test_frames_without_good_labels_are_not_trained_on(make, tmp_path, fake_mace):
+    status = ["labelled", "failed", "labelled", "quarantined", "labelled", "labelled"]
+    write(tmp_path / "dataset.h5", make.crystals(6), split=SPLITS, status=status)
+    assert train_mace.run(task(), tmp_path)["n_frames"]["train"] == 2
+
+
+def test_a_species_that_only_validation_has_is_named(make, tmp_path, fake_mace):
+    write(tmp_path / "dataset.h5", make.crystals(4) + make.crystals(1, symbol="Al"), split=SPLITS[:5])
+    with pytest.raises(ValueError, match=r"species (Al|\[13\]).*'validation'"):
+        train_mace.run(task(), tmp_path)
+    assert fake_mace.calls == []
+
+
+def test_a_checkpoint_is_continued(make, tmp_path, fake_mace):
+    write(tmp_path / "dataset.h5", make.crystals(6), split=SPLITS)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "potential_run-5_epoch-3.pt").touch()
+    train_mace.run(task(), tmp_path)
+    assert "--restart_latest" in fake_mace.calls[0]
+
+
+def test_a_training_without_model_is_a_failure(make, tmp_path, fake_mace):
+    fake_mace.writes_model = False
+    write(tmp_path / "dataset.h5", make.crystals(6), split=SPLITS)
+    with pytest.raises(TaskError, match="wrote no model") as caught:
+        train_mace.run(task(), tmp_path)
+    assert caught.value.code == "no_model"
+    assert caught.value.results["rmse"]["train"]["energy"] == pytest.approx(0.0288)
+
+
+@pytest.mark.parametrize("log", [LOG.replace("465.0", "  nan"), "no table"])
+def test_errors_that_are_not_finite_are_a_divergence(make, tmp_path, fake_mace, log):
+    fake_mace.log = log
+    write(tmp_path / "dataset.h5", make.crystals(6), split=SPLITS)
+    with pytest.raises(TaskError, match="not finite") as caught:
+        train_mace.run(task(), tmp_path)
+    assert caught.value.code == "diverged"
+
+
+def test_forces_that_are_not_derivatives_are_refused(make, tmp_path, fake_mace, monkeypatch):
+    write(tmp_path / "dataset.h5", make.crystals(6), split=SPLITS)
+    monkeypatch.setattr(train_mace, "finite_difference_check", lambda *_: {"force_relative": 0.02})
+    with pytest.raises(TaskError, match=r"finite differences by 2\.0e-02") as caught:
+        train_mace.run(task(), tmp_path)
+    assert caught.value.code == "inconsistent_forces"
+    monkeypatch.setattr(train_mace, "finite_difference_check", lambda *_: {"force_relative": float("nan")})
+    with pytest.raises(TaskError, match="finite differences by nan"):
+        train_mace.run(task(), tmp_path)
+
+
+@pytest.fixture
+def program(monkeypatch):
+    """Put a line of Python in the place of MACE."""
+    popen = subprocess.Popen
+
+    def put(code):
+        monkeypatch.setattr(
+            train_mace.subprocess, "Popen", lambda command, **options: popen([command[0], "-c", code], **options)
+        )
+
+    return put
+
+
+@pytest.mark.parametrize(
+    ("code", "expected", "message"),
+    [
+        ("raise SystemExit('no such key')", "training", "status 1: no such key"),
+        ("raise SystemExit('CUDA out of memory')", "out_of_memory", "CUDA out of memory"),
+        ("import os; os.kill(os.getpid(), 9)", "out_of_memory", "status -9: it printed nothing"),
+    ],
+)
+def test_the_end_of_mace_is_told_by_its_last_line(tmp_path, program, code, expected, message):
+    program(code)
+    with pytest.raises(TaskError, match=message) as caught:
+        train_mace._run_mace([], tmp_path, None)
+    assert caught.value.code == expected
+
+
+def test_a_training_is_stopped_at_its_deadline(tmp_path, program):
+    program("import time; time.sleep(60)")
+    with pytest.raises(TaskInterruptedError, match="continues from its checkpoint"):
+        train_mace._run_mace([], tmp_path, 0.0)
+
+
+@pytest.mark.slow
+def test_a_real_training_gives_a_potential_that_loads(make, tmp_path):
+    write(tmp_path / "dataset.h5", make.crystals(6), split=SPLITS)
+    tiny = {
+        "num_channels": 2,
+        "max_L": 0,
+        "max_ell": 1,
+        "correlation": 1,
+        "num_interactions": 1,
+        "r_max": 3.5,
+        "batch_size": 2,
+    }
+    results = train_mace.run(task(hyperparameters=tiny, n_updates=4, lr_decay=0.5), tmp_path)
+    assert set(results["rmse"]) == {"train", "validation", "test"}
+    assert set(results["rmse"]["train"]) == {"energy", "force", "stress"}
+    assert results["learning_curve"]["epoch"][-1] == 1
+    assert load(tmp_path / train_mace.OUTPUT, "mace").species == (29,)

@@ -1,0 +1,153 @@
+"""Errors and error bars of committees whose deviations from the labels are known by construction."""
+
+import numpy as np
+import pytest
+from ase.stress import voigt_6_to_full_3x3_stress
+
+from aiida_alpot.kernel.calibrating import CalibrateSettings, assess, fit_uncertainty, rms_errors
+from aiida_alpot.kernel.potentials import reference_predictions
+from aiida_alpot.kernel.settings import SettingsError, parse_settings
+
+BIAS, SPREAD = 0.03, 0.04
+NO_FEATURES = CalibrateSettings(feature_kind=None)
+
+
+@pytest.fixture
+def frames(make):
+    return make.crystals(6)
+
+
+@pytest.fixture
+def committee(make, frames):
+    """Two members at BIAS ± SPREAD from every label."""
+    return [make.OffTarget(frames, *[BIAS + sign * SPREAD] * 3) for sign in (1, -1)]
+
+
+def test_disagreement_of_two_members_is_half_their_distance(committee, frames):
+    found = assess(committee, frames, NO_FEATURES)
+    for name in ("energy", "force", "stress"):
+        np.testing.assert_allclose(found.disagreement[name], SPREAD, rtol=1e-12)
+    np.testing.assert_allclose(found.disagreement["force_max"], np.sqrt(3) * SPREAD, rtol=1e-12)
+
+
+def test_error_of_a_random_member_adds_bias_and_spread_in_squares(committee, frames):
+    found = assess(committee, frames, NO_FEATURES)
+    for name in ("energy", "force", "stress"):
+        np.testing.assert_allclose(found.error[name], np.hypot(BIAS, SPREAD), rtol=1e-12)
+
+
+def test_error_of_the_mean_is_the_bias(committee, frames):
+    found = assess(committee, frames, CalibrateSettings(target="committee_mean", feature_kind=None))
+    for name in ("energy", "force", "stress"):
+        np.testing.assert_allclose(found.error[name], BIAS, rtol=1e-12)
+
+
+def test_summary_holds_the_errors_of_mean_and_members(committee, frames):
+    summary = assess(committee, frames, NO_FEATURES).summary
+    assert summary["n_frames"] == 6
+    assert summary["committee_mean"] == pytest.approx(dict.fromkeys(("energy", "force", "stress"), BIAS))
+    assert summary["members"][0]["force"] == pytest.approx(BIAS + SPREAD)
+    assert summary["members"][1]["energy"] == pytest.approx(SPREAD - BIAS)
+    assert summary["disagreement"]["force"] == pytest.approx(SPREAD)
+
+
+def test_rms_of_forces_is_over_all_components_of_all_frames(make):
+    frames = [make.crystals(1)[0], make.label(make.Atoms("Cu", cell=[3, 3, 3], pbc=True))]
+    reference = reference_predictions(frames)
+    deviation = np.random.default_rng(0).normal(size=reference.forces.shape)
+    predicted = type(reference)(reference.energy, reference.forces + deviation, reference.stress, reference.offsets)
+    np.testing.assert_allclose(rms_errors(predicted, reference)["force"], np.sqrt(np.mean(deviation**2)), rtol=1e-12)
+
+
+def test_rms_of_stress_is_over_the_nine_components_of_the_tensor(frames):
+    reference = reference_predictions(frames)
+    deviation = np.random.default_rng(1).normal(size=reference.stress.shape)
+    predicted = type(reference)(reference.energy, reference.forces, reference.stress + deviation, reference.offsets)
+    full = np.array([voigt_6_to_full_3x3_stress(row) for row in deviation])
+    np.testing.assert_allclose(rms_errors(predicted, reference)["stress"], np.sqrt(np.mean(full**2)), rtol=1e-12)
+
+
+def test_stress_across_a_surface_is_left_out_of_every_number(make):
+    frames = [make.slab()]
+    across = np.array([0.0, 0.0, 9.0, 9.0, 9.0, 0.0])
+    along = np.array([0.1, 0.1, 0.0, 0.0, 0.0, 0.1])
+    committee = [make.OffTarget(frames, stress=along + across), make.OffTarget(frames, stress=along - across)]
+    found = assess(committee, frames, NO_FEATURES)
+    assert found.disagreement["stress"] == pytest.approx([0.0])
+    assert found.error["stress"] == pytest.approx([0.1])
+    assert found.summary["committee_mean"]["stress"] == pytest.approx(0.1)
+    assert found.summary["members"][0]["stress"] == pytest.approx(0.1)
+
+
+def test_energies_are_compared_per_atom(make):
+    frames = make.molecules(1) + make.crystals(1)
+    found = assess([make.OffTarget(frames, 0.1), make.OffTarget(frames, 0.1)], frames, NO_FEATURES)
+    np.testing.assert_allclose(found.error["energy"], [0.1, 0.1], rtol=1e-12)
+    assert found.summary["committee_mean"]["energy"] == pytest.approx(0.1)
+
+
+def test_molecules_have_no_stress_and_get_no_calibration_of_it(make):
+    frames = make.molecules(5)
+    committee = [make.OffTarget(frames, 0.02 + d, 0.02 + d) for d in (0.01, -0.01)]
+    found = assess(committee, frames, NO_FEATURES)
+    assert np.isnan(found.error["stress"]).all()
+    assert np.isnan(found.summary["committee_mean"]["stress"])
+    model = fit_uncertainty(committee, ["a", "b"], found, [], NO_FEATURES)
+    assert set(model.calibrations) == {"energy", "force", "force_max"}
+    assert set(model.thresholds) == {"energy", "force"}
+
+
+def test_crystals_among_molecules_decide_the_stress(make):
+    frames = make.molecules(4) + make.crystals(4)
+    committee = [make.OffTarget(frames, 0.1, 0.1, BIAS + d) for d in (SPREAD, -SPREAD)]
+    found = assess(committee, frames, NO_FEATURES)
+    assert found.summary["committee_mean"]["stress"] == pytest.approx(BIAS)
+    calibration = fit_uncertainty(committee, ["a", "b"], found, [], NO_FEATURES).calibrations["stress"]
+    assert (calibration.n_points, calibration.n_dropped) == (4, 4)
+
+
+def test_threshold_is_the_tolerance_over_the_ratio_of_error_and_disagreement(make):
+    frames = make.crystals(20)
+    committee = [make.OffTarget(frames, *[BIAS + d] * 3) for d in (SPREAD, -SPREAD)]
+    settings = CalibrateSettings(tolerances={"force": 0.2}, feature_kind=None)
+    model = fit_uncertainty(committee, ["a", "b"], assess(committee, frames, settings), [], settings)
+    ratio = np.hypot(BIAS, SPREAD) / SPREAD
+    assert model.thresholds == pytest.approx({"force": 0.2 / ratio})
+    assert model.calibrations["energy"].scale == pytest.approx(ratio)
+    assert model.model_hashes == ("a", "b")
+    assert model.points["force"][0] == pytest.approx(np.full(20, SPREAD))
+
+
+def test_active_set_is_made_of_the_training_frames_of_the_first_member(committee, frames, make):
+    settings = CalibrateSettings(gamma_save=2.0, gamma_break=5.0)
+    model = fit_uncertainty(committee, ["a", "b"], assess(committee, frames, settings), frames[:3], settings)
+    grades = model.grade(committee[0].features(frames[:3]))
+    assert grades.max() <= 1.01 + 1e-9
+    assert (model.gamma_save, model.gamma_break) == (2.0, 5.0)
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_without_features_or_training_frames_there_is_no_active_set(committee, frames, train):
+    settings = CalibrateSettings(feature_kind=None if train else "last_layer")
+    found = assess(committee, frames, settings)
+    assert fit_uncertainty(committee, ["a", "b"], found, frames if train else [], settings).active_set is None
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"tolerances": {}}, "tolerances must name at least one property"),
+        ({"tolerances": {"forces": 1.0}}, "tolerances: expected one of energy, force, .* got 'forces'"),
+        ({"tolerances": {"force": 0.0}}, r"tolerances\.force must be positive"),
+        ({"splits": ["train"]}, "leave 'train' out"),
+        ({"fallback_splits": ["train"]}, "leave 'train' out"),
+        ({"splits": ["tset"]}, "splits: .*'tset'"),
+        ({"batch_size": 0}, "batch_size must be positive, got 0"),
+        ({"gamma_save": 3.0, "gamma_break": 2.0}, r"gamma_break 2\.0 must not be below gamma_save 3\.0"),
+        ({"method": "median"}, r"calibrate\.method: expected one of"),
+        ({"tolerance": {"force": 1.0}}, "did you mean 'tolerances'"),
+    ],
+)
+def test_settings_out_of_range_are_named(values, message):
+    with pytest.raises(SettingsError, match=message):
+        parse_settings(CalibrateSettings, values, "calibrate")

@@ -1,0 +1,299 @@
+"""Candidates are judged by what the committee says of them, and those worth a label are selected."""
+
+import numpy as np
+import pytest
+
+from aiida_alpot.kernel.dataset import Dataset, write
+from aiida_alpot.kernel.evaluating import (
+    EvaluateSettings,
+    _whiten,
+    build_table,
+    frame_features,
+    select_candidates,
+    selected_frames,
+)
+from aiida_alpot.kernel.selection import CandidateTable
+from aiida_alpot.kernel.settings import SettingsError, parse_settings
+from aiida_alpot.kernel.uncertainty import ActiveSet, Calibration, UncertaintyModel
+
+SPREAD = 0.05
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """Write frames to a dataset and open it."""
+    datasets = []
+
+    def open_(frames, **columns):
+        path = tmp_path / f"frames-{len(datasets)}.h5"
+        write(path, frames, **columns)
+        datasets.append(Dataset.open(path))
+        return datasets[-1]
+
+    yield open_
+    for dataset in datasets:
+        dataset.close()
+
+
+@pytest.fixture
+def frames(make):
+    return make.crystals(12)
+
+
+@pytest.fixture
+def committee(make, frames):
+    return [make.OffTarget(frames, SPREAD, SPREAD, SPREAD), make.OffTarget(frames, -SPREAD, -SPREAD, -SPREAD)]
+
+
+@pytest.fixture
+def model():
+    """Errors are twice the disagreement; a force disagreement above 0.01 eV/Å is too much."""
+    twice = Calibration(scale=2.0, calibrated=True, n_points=10)
+    return UncertaintyModel(calibrations={"force": twice}, tolerances={"force": 0.02}, model_hashes=("a", "b"))
+
+
+def select(opened_frames, committee, model, dataset=None, seed=1, **values):
+    settings = EvaluateSettings(**values)
+    table, _ = build_table(opened_frames, committee, model, settings)
+    return select_candidates(table, model, settings, seed, dataset=dataset, potential=committee[0])
+
+
+def test_table_holds_disagreement_and_calibrated_error_of_every_frame(opened, frames, committee, model):
+    table, arrays = build_table(opened(frames), committee, model, EvaluateSettings())
+    assert len(table) == 12
+    np.testing.assert_allclose(table.energy, SPREAD, rtol=1e-12)
+    np.testing.assert_allclose(table.force, SPREAD, rtol=1e-12)
+    np.testing.assert_allclose(table.force_max, np.sqrt(3) * SPREAD, rtol=1e-12)
+    np.testing.assert_allclose(table.stress, SPREAD, rtol=1e-12)
+    np.testing.assert_allclose(arrays["error_force"], 2 * SPREAD, rtol=1e-12)
+    assert np.isnan(arrays["error_energy"]).all()
+    assert np.isnan(table.grade).all()
+    assert table.healthy.all()
+
+
+def test_arrays_for_people_can_be_stored_without_pickle(opened, frames, committee, model, tmp_path):
+    _, arrays = build_table(opened(frames), committee, model, EvaluateSettings())
+    np.savez(tmp_path / "table.npz", allow_pickle=False, **arrays)
+    with np.load(tmp_path / "table.npz", allow_pickle=False) as stored:
+        assert set(stored) == {
+            *(f"disagreement_{name}" for name in ("energy", "force", "force_max", "stress")),
+            *(f"error_{name}" for name in ("energy", "force", "force_max", "stress")),
+            *("grade", "healthy", "group", "structure_id"),
+        }
+        assert stored["group"].tolist() == [atoms.info["group"] for atoms in frames]
+
+
+def test_no_candidates_give_an_empty_table_and_selection(opened, committee, model):
+    dataset = opened([])
+    for settings in (EvaluateSettings(), EvaluateSettings(strategy="fps"), EvaluateSettings(min_distance=0.1)):
+        table, arrays = build_table(dataset, committee, model, settings)
+        selection = select_candidates(table, model, settings, 1)
+        assert len(table) == len(selection) == len(arrays["grade"]) == 0
+        assert selected_frames(dataset, selection, committee) == []
+
+
+def test_unhealthy_candidates_are_not_selected(opened, frames, committee, model):
+    healthy = [k % 2 == 0 for k in range(12)]
+    for atoms, flag in zip(frames, healthy, strict=True):
+        atoms.info["healthy"] = flag
+    dataset = opened(frames)
+    table, _ = build_table(dataset, committee, model, EvaluateSettings())
+    assert table.healthy.tolist() == healthy
+    selection = select(dataset, committee, model)
+    assert len(selection) == 6
+    assert all(healthy[k] for k in selection.indices)
+
+
+def test_candidates_that_are_all_broken_give_an_empty_selection(opened, frames, make, model):
+    labelled, dataset = opened(frames[:2], split=["train", "train"]), opened(frames[2:])
+    committee = [make.OffTarget(frames, bad={atoms.info["group"] for atoms in frames[2:]}) for _ in range(2)]
+    for values in ({"strategy": "fps"}, {"min_distance": 0.1}, {"strategy": "fps", "allow_unhealthy": True}):
+        assert len(select(dataset, committee, model, dataset=labelled, **values)) == 0
+
+
+@pytest.mark.parametrize("strategy", ["threshold", "fps"])
+def test_a_prediction_that_is_not_finite_makes_its_frame_unhealthy(opened, frames, make, model, strategy):
+    bad = {frames[3].info["group"]}
+    committee = [make.OffTarget(frames, force=s * SPREAD, bad=bad) for s in (1, -1)]
+    settings = EvaluateSettings(strategy=strategy)
+    table, _ = build_table(opened(frames), committee, model, settings)
+    assert np.flatnonzero(~table.healthy).tolist() == [3]
+    assert np.isnan(table.force[3])
+    assert 3 not in select_candidates(table, model, settings, 1, potential=committee[0]).indices
+
+
+def test_grades_come_from_the_active_set(opened, frames, committee):
+    active = ActiveSet.build(committee[0].features(frames[:4]))
+    model = UncertaintyModel(active_set=active, model_hashes=("a", "b"))
+    table, _ = build_table(opened(frames), committee, model, EvaluateSettings())
+    expected = model.frame_grade(committee[0].features(frames), 12)
+    np.testing.assert_allclose(table.grade, expected, rtol=1e-12)
+
+
+def test_only_frames_above_the_grade_are_flagged_when_there_is_no_threshold(opened, frames, committee):
+    active = ActiveSet.build(committee[0].features(frames[:4]))
+    model = UncertaintyModel(active_set=active, model_hashes=("a", "b"))
+    dataset = opened(frames)
+    table, _ = build_table(dataset, committee, model, EvaluateSettings())
+    limit = float(np.median(table.grade))
+    selection = select(dataset, committee, model, gamma_select=limit, control_share=0.0)
+    assert set(selection.indices) == set(np.flatnonzero(table.grade > limit))
+
+
+@pytest.mark.parametrize("kind", ["last_layer", "invariants"])
+def test_features_of_a_frame_are_the_mean_over_its_atoms(make, committee, frames, kind):
+    small = make.label(make.Atoms("Cu", positions=[[1.0, 2.0, 2.0]], cell=[9, 9, 9], pbc=True))
+    found = frame_features([frames[0], small], committee[0], kind)
+    of_atoms = committee[0].features([frames[0]], kind=kind).values
+    np.testing.assert_allclose(found[0], of_atoms.mean(axis=0), rtol=1e-12)
+    assert found[1].tolist() == ([1.0, 2.0, 2.0] if kind == "last_layer" else [3.0])
+
+
+def test_sorted_distances_need_no_potential(make):
+    frames = make.molecules(2)
+    found = frame_features(frames, None, "sorted_distances")
+    assert found.shape == (2, 3)
+    # H–H comes before H–O: pairs are ordered by species
+    assert found[0][0] == pytest.approx(frames[0].get_distance(1, 2))
+
+
+def test_features_are_only_computed_when_distances_are_measured(opened, frames, committee, model):
+    dataset = opened(frames)
+    assert build_table(dataset, committee, model, EvaluateSettings())[0].features is None
+    for values in ({"strategy": "fps"}, {"strategy": "greedy_diverse"}, {"min_distance": 0.1}):
+        assert build_table(dataset, committee, model, EvaluateSettings(**values))[0].features.shape == (12, 3)
+
+
+def test_whitened_features_have_unit_variance_over_candidates_and_training():
+    rng = np.random.default_rng(0)
+    features, training = rng.normal(size=(8, 3)) * [1, 100, 0], rng.normal(size=(5, 3)) * [2, 50, 0]
+    blank = np.zeros(8)
+    text = np.array([str(k) for k in range(8)])
+    table = CandidateTable(blank, blank, blank, blank, blank, blank == 0, text, text, features)
+    whitened, scaled = _whiten(table, training)
+    rows = np.concatenate([whitened.features, scaled])
+    np.testing.assert_allclose(rows.std(axis=0), [1, 1, 0], rtol=1e-12)
+    alone, nothing = _whiten(table, None)
+    np.testing.assert_allclose(alone.features.std(axis=0), [1, 1, 0], rtol=1e-12)
+    assert nothing is None
+
+
+def test_units_of_a_feature_do_not_change_what_is_chosen(opened, frames, committee, model, make):
+    class Scaled(make.OffTarget):
+        def features(self, frames, kind="last_layer", batch_size=32):
+            found = super().features(frames, kind, batch_size)
+            return type(found)(found.values * [1.0, 1e3, 1e-3], found.species, found.frame_index)
+
+    dataset, values = opened(frames), {"strategy": "fps", "budget": 4, "control_share": 0.0}
+    scaled = [Scaled(frames, force=SPREAD), committee[1]]
+    first, second = (select(dataset, members, model, **values) for members in (committee, scaled))
+    assert first.indices.tolist() == second.indices.tolist()
+
+
+def test_selected_frames_carry_split_reason_and_what_the_committee_said(opened, frames, model, make):
+    committee = [make.OffTarget(frames, 0.03 + d, 0.03 + d, 0.03 + d) for d in (SPREAD, -SPREAD)]
+    dataset = opened(frames)
+    selection = select(dataset, committee, model, budget=10)
+    chosen = selected_frames(dataset, selection, committee)
+    assert [atoms.info["split"] for atoms in chosen] == list(selection.split)
+    assert [atoms.info["selection_reason"] for atoms in chosen] == list(selection.reasons)
+    assert [atoms.info["control"] for atoms in chosen] == selection.control.tolist()
+    for index, atoms in zip(selection.indices, chosen, strict=True):
+        labels = frames[index].calc.results
+        assert atoms.calc is None
+        assert atoms.info["status"] == "unlabelled"
+        assert atoms.info["committee_energy"] == pytest.approx(labels["energy"] + 0.03 * len(atoms))
+        np.testing.assert_allclose(atoms.info["committee_stress"], labels["stress"] + 0.03, rtol=1e-9)
+        np.testing.assert_allclose(atoms.arrays["committee_forces"], labels["forces"] + 0.03, rtol=1e-9)
+
+
+def test_predictions_survive_the_dataset_of_selected_frames(opened, make, model):
+    frames = make.molecules(4) + make.crystals(4)
+    committee = [make.OffTarget(frames, d, d, d) for d in (SPREAD, -SPREAD)]
+    dataset = opened(frames)
+    chosen = selected_frames(dataset, select(dataset, committee, model), committee)
+    again = opened(chosen)
+    for k, atoms in enumerate(chosen):
+        assert again[k].info["committee_energy"] == atoms.info["committee_energy"]
+        np.testing.assert_array_equal(again[k].info["committee_stress"], atoms.info["committee_stress"])
+        np.testing.assert_array_equal(again[k].arrays["committee_forces"], atoms.arrays["committee_forces"])
+
+
+def test_known_structures_are_not_selected_again(opened, frames, committee, model):
+    known = opened(frames[:7], split=["train"] * 7)
+    selection = select(opened(frames), committee, model, dataset=known)
+    assert set(selection.indices) <= set(range(7, 12))
+    assert selection.report["n_known"] == 7
+
+
+def test_a_group_keeps_the_split_it_has(opened, frames, committee, model, make):
+    later = make.crystals(3, seed=5)
+    for atoms, group in zip(later, ("a", "b", "c"), strict=True):
+        atoms.info["group"] = group
+    for atoms, group in zip(frames[:3], ("a", "b", "c"), strict=True):
+        atoms.info["group"] = group
+    splits = ["validation", "test", "train"]
+    labelled = opened(frames[:3], split=splits)
+    members = [make.OffTarget(frames + later, force=d) for d in (SPREAD, -SPREAD)]
+    selection = select(opened(later), members, model, dataset=labelled, control_share=0.4)
+    of_group = dict(zip((later[k].info["group"] for k in selection.indices), selection.split, strict=True))
+    assert of_group.items() <= {"a": "validation", "b": "test", "c": "train"}.items()
+    assert "train" in of_group.values()
+
+
+@pytest.mark.parametrize(("n_before", "expected"), [(0, "calibration"), (1, "test"), (2, "calibration")])
+def test_control_groups_of_earlier_iterations_make_calibration_and_test_alternate(
+    opened, frames, make, model, n_before, expected
+):
+    earlier = make.crystals(4, seed=9)
+    splits = (["calibration", "test"] * 2)[:n_before] + ["train"] * (4 - n_before)
+    known = opened(earlier, split=splits, iteration=[0] * 4)
+    members = [make.OffTarget(frames + earlier, force=d) for d in (SPREAD, -SPREAD)]
+    selection = select(opened(frames), members, model, dataset=known, control_share=0.05, budget=20)
+    assert selection.control.sum() == 1
+    assert selection.split[int(np.flatnonzero(selection.control)[0])] == expected
+
+
+def test_held_out_groups_of_the_initial_dataset_do_not_count_as_control_groups(opened, frames, make, model):
+    initial = make.crystals(3, seed=9)
+    known = opened(initial, split=["test", "test", "test"], iteration=[-1] * 3)
+    members = [make.OffTarget(frames + initial, force=d) for d in (SPREAD, -SPREAD)]
+    selection = select(opened(frames), members, model, dataset=known, control_share=0.05, budget=20)
+    assert selection.split[int(np.flatnonzero(selection.control)[0])] == "calibration"
+
+
+def test_training_frames_keep_new_ones_at_a_distance(opened, frames, committee, model, make):
+    """With room for one frame, farthest-point sampling takes the one farthest from the training frames."""
+    labelled = opened(frames[:1], split=["train"])
+    dataset = opened(frames[1:])
+    selection = select(
+        dataset, committee, model, dataset=labelled, strategy="fps", budget=1, control_share=0.0, validation_share=0.0
+    )
+    features = frame_features(frames, committee[0], "last_layer")
+    features = features / features.std(axis=0)
+    distances = np.linalg.norm(features[1:] - features[0], axis=1)
+    assert selection.indices.tolist() == [int(np.argmax(distances))]
+
+
+def test_the_same_seed_selects_the_same_frames(opened, frames, committee, model):
+    dataset = opened(frames)
+    first, second, other = (select(dataset, committee, model, budget=4, seed=seed) for seed in (1, 1, 2))
+    assert first.indices.tolist() == second.indices.tolist()
+    assert first.indices.tolist() != other.indices.tolist()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"strategy": "treshold"}, "did you mean 'threshold'"),
+        ({"budget": 0}, "budget must be positive, got 0"),
+        ({"control_share": 1.0}, r"control_share must be in \[0, 1\), got 1\.0"),
+        ({"validation_share": -0.1}, r"validation_share must be in \[0, 1\), got -0\.1"),
+        ({"min_distance": 0.0}, "min_distance must be positive"),
+        ({"upper": {"forces": 3.0}}, "upper: expected one of energy, force, .* got 'forces'"),
+        ({"features": "soap"}, r"evaluate\.features: expected one of"),
+    ],
+)
+def test_settings_out_of_range_are_named(values, message):
+    with pytest.raises(SettingsError, match=message):
+        parse_settings(EvaluateSettings, values, "evaluate")
