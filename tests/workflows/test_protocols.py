@@ -168,3 +168,19 @@ class TestDefaults:
         assert inputs["calibrate"]["settings"] == {}
         assert "convergence" not in inputs
         assert "split" not in inputs
+
+
+def test_tolerances_reach_thresholds_and_convergence_and_overrides_stay_on_top(python_code: Any, copper: Any) -> None:
+    builder = ActiveLearningWorkChain.get_builder_from_protocol(
+        python_code,
+        tolerances={"force": 0.2},
+        overrides={
+            "convergence": {"tolerances": {"force": 0.05}},
+            "train": {"parameters": {"n_updates": 10, "hyperparameters": {"max_num_epochs": None}}},
+            "label": {"parameters": {"calculator": "ase.calculators.emt:EMT"}},
+        },
+        structures=copper,
+    )
+    assert builder.calibrate.settings["tolerances"] == {"force": 0.2}
+    assert builder.convergence["tolerances"] == {"force": 0.05}
+    assert "max_num_epochs" not in builder.train.parameters["hyperparameters"]

@@ -82,7 +82,7 @@ class ProtocolMixin:
         wanted: dict[str, Any] = {}
         if tolerances is not None:
             wanted = {"calibrate": {"settings": {"tolerances": tolerances}}, "convergence": {"tolerances": tolerances}}
-        inputs = load_protocol(cls.PROTOCOL, protocol, merge_recursively(wanted, overrides or {}))
+        inputs = merge_recursively(load_protocol(cls.PROTOCOL, protocol, wanted), overrides or {})
         builder: ProcessBuilder = cls.get_builder()  # type: ignore[attr-defined]
         ports = cls.spec().inputs  # type: ignore[attr-defined]
         for key, value in inputs.items():
