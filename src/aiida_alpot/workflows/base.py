@@ -119,9 +119,8 @@ class StageWorkChain(WorkChain):
         for key in self.ctx.running:
             self._submit_job(key)
         done = sum(job["state"] in ("done", "failed") for job in self.ctx.jobs.values())
-        self.report(
-            f"{self.STAGE}: {len(self.ctx.running)} jobs submitted, {done} of {len(self.ctx.jobs)} ended before"
-        )
+        before = f", {done} ended before" if done else ""
+        self.report(f"{self.STAGE}: submitted {len(self.ctx.running)} of {len(self.ctx.jobs)} jobs{before}")
 
     def inspect_jobs(self) -> None:
         """Note what became of the jobs of this round."""

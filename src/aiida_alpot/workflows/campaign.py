@@ -1,0 +1,118 @@
+"""What a campaign is made of: its stages, and the inputs of the loop."""
+
+from __future__ import annotations
+
+from aiida import orm
+from aiida.engine.processes.workchains.workchain import WorkChainSpec
+
+from aiida_alpot.calculations.base import non_negative_validator, settings_validator
+from aiida_alpot.calculations.kernel import get_kernel
+from aiida_alpot.data.pes import PESData
+from aiida_alpot.data.potential import PotentialData
+from aiida_alpot.data.uncertainty import UncertaintyData
+from aiida_alpot.kernel.convergence import ConvergenceSettings
+from aiida_alpot.kernel.splitting import SplitSettings
+from aiida_alpot.workflows.augment import AugmentWorkChain
+from aiida_alpot.workflows.base import StageWorkChain
+from aiida_alpot.workflows.calibrate import CalibrationWorkChain
+from aiida_alpot.workflows.checks import check_campaign, committee_validator
+from aiida_alpot.workflows.evaluate import EvaluationWorkChain
+from aiida_alpot.workflows.explore import ExplorationWorkChain
+from aiida_alpot.workflows.label import LabellingWorkChain
+from aiida_alpot.workflows.train import TrainingWorkChain
+
+STAGES: dict[str, tuple[type[StageWorkChain], tuple[str, ...]]] = {
+    "augment": (AugmentWorkChain, ("frames", "seed", "kernel")),
+    "label": (LabellingWorkChain, ("frames", "kernel")),
+    "train": (TrainingWorkChain, ("dataset", "seed", "parents", "kernel")),
+    "calibrate": (CalibrationWorkChain, ("potentials", "dataset", "test_frames", "kernel")),
+    "explore": (ExplorationWorkChain, ("potentials", "uncertainty", "frames", "seed", "iteration", "kernel")),
+    "evaluate": (EvaluationWorkChain, ("potentials", "uncertainty", "candidates", "dataset", "seed", "kernel")),
+}
+"""WorkChain of each stage and those of its inputs that the loop provides."""
+
+
+def define_inputs(spec: WorkChainSpec) -> None:
+    """Declare the inputs of the loop, with those of every stage in a namespace of its own."""
+    spec.input("structures", valid_type=PESData, required=False, help="Frames to augment and label.")
+    spec.input("dataset", valid_type=PESData, required=False, help="Frames that are labelled already.")
+    spec.input("test_frames", valid_type=PESData, required=False, help="Labelled frames that are only reported on.")
+    spec.input_namespace(
+        "potentials",
+        valid_type=PotentialData,
+        dynamic=True,
+        required=False,
+        validator=committee_validator,
+        help="Committee to begin with instead of a first training: m000, m001, …",
+    )
+    spec.input(
+        "uncertainty",
+        valid_type=UncertaintyData,
+        required=False,
+        help="Error bars of that committee, instead of a first calibration.",
+    )
+    spec.input_namespace(
+        "candidates", valid_type=PESData, dynamic=True, required=False, help="Pool searched instead of exploring."
+    )
+    spec.input("kernel", valid_type=orm.SinglefileData, default=get_kernel, help="The code of the kernel of all jobs.")
+    spec.input(
+        "seed",
+        valid_type=orm.Int,
+        default=lambda: orm.Int(0),
+        validator=non_negative_validator("seed"),
+        help="Seed from which every stage, member and trajectory gets its own.",
+    )
+    spec.input(
+        "max_iterations",
+        valid_type=orm.Int,
+        default=lambda: orm.Int(10),
+        validator=non_negative_validator("max_iterations"),
+        help="Most rounds of search and labelling; 0 trains and calibrates once.",
+    )
+    spec.input(
+        "max_labels",
+        valid_type=orm.Int,
+        required=False,
+        validator=non_negative_validator("max_labels", minimum=1),
+        help="Labelled frames in the dataset after which the search ends; the first labelling is not cut short.",
+    )
+    spec.input(
+        "convergence",
+        valid_type=orm.Dict,
+        default=lambda: orm.Dict({}),
+        validator=settings_validator(ConvergenceSettings, "convergence"),
+        help="When the loop is done, see aiida_alpot.kernel.convergence.ConvergenceSettings.",
+    )
+    spec.input(
+        "split",
+        valid_type=orm.Dict,
+        default=lambda: orm.Dict({}),
+        validator=settings_validator(SplitSettings, "split"),
+        help="Shares of the splits of the first dataset, see aiida_alpot.kernel.splitting.SplitSettings.",
+    )
+    spec.input(
+        "warm_start",
+        valid_type=orm.Bool,
+        default=lambda: orm.Bool(False),
+        help="Start every training from the committee of the iteration before.",
+    )
+    spec.input(
+        "fresh_final",
+        valid_type=orm.Bool,
+        default=lambda: orm.Bool(False),
+        help="Train once more from scratch at the end (AutoPot's --fresh_potential).",
+    )
+    spec.input("explore_from", valid_type=PESData, required=False, help="Starting frames of all explorations.")
+    for stage, (work_chain, provided) in STAGES.items():
+        spec.expose_inputs(
+            work_chain,
+            namespace=stage,
+            exclude=provided,
+            namespace_options={
+                "required": False,
+                "populate_defaults": False,
+                "help": f"Inputs of the stage {stage}; without them it does not run.",
+            },
+        )
+        spec.inputs[stage].validator = None
+    spec.inputs.validator = check_campaign
