@@ -47,7 +47,9 @@ def imports(path: Path, *, top_level_only: bool = False) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
-            yield ".".join([*base, *([node.module] if node.module else [])])
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
 def is_within(name: str, packages: tuple[str, ...]) -> bool:
@@ -60,6 +62,8 @@ def test_imports_go_to_the_same_ring_or_a_lower_one(path: Path) -> None:
     for name in imports(path):
         if name.startswith("aiida_alpot."):
             target = name.split(".")[1]
+            if target not in RINGS:  # a name of aiida_alpot/__init__.py
+                continue
             assert RINGS[target] <= ring, f"{path.name} (ring {ring}) imports {name} (ring {RINGS[target]})"
 
 

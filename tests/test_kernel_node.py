@@ -1,8 +1,10 @@
 """The kernel as an input: the same content is one node, and it is what runs."""
 
+import io
 from typing import Any
 
 import pytest
+from aiida import orm
 from aiida.engine import run_get_node
 
 from aiida_alpot.calculations.augment import AugmentCalculation
@@ -30,8 +32,6 @@ def test_an_edited_kernel_is_another_node(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_job_runs_and_attaches_its_outputs(python_code: Any, copper: Any, fast_options: dict[str, Any]) -> None:
-    from aiida import orm
-
     outputs, node = run_get_node(
         AugmentCalculation,
         code=python_code,
@@ -43,3 +43,10 @@ def test_a_job_runs_and_attaches_its_outputs(python_code: Any, copper: Any, fast
     assert node.is_finished_ok, node.exit_message
     assert outputs["frames"].n_frames == 12
     assert outputs["report"]["status"] == "ok"
+
+
+def test_a_node_that_claims_the_hash_of_the_kernel_is_not_taken_for_it() -> None:
+    forged = orm.SinglefileData(io.BytesIO(b"print('evil')"), filename="alpot-kernel.pyz")
+    forged.base.attributes.set("sha256", get_kernel().base.attributes.get("sha256"))
+    forged.store()
+    assert get_kernel().uuid != forged.uuid

@@ -112,6 +112,14 @@ def test_a_training_that_ended_well_without_its_model_is_not_ok(parse: Parse) ->
     assert set(outputs) == {"report"}
 
 
+def test_an_exploration_interrupted_before_its_first_frame_gives_no_candidates(parse: Parse) -> None:
+    report = {"status": "interrupted", "message": "the walltime was near", "results": {"n_frames": 0}}
+    outputs, status, message = parse("alpot.explore_ase", report, files={"candidates.h5": b"no frame"})
+    assert status == 500
+    assert "the walltime was near" in message
+    assert set(outputs) == {"report"}
+
+
 def test_an_interrupted_training_gives_no_potential(parse: Parse) -> None:
     outputs, status, message = parse(
         "alpot.train_mace", {"status": "interrupted", "message": "the walltime was near", "results": {}}

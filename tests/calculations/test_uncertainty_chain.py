@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -57,7 +58,7 @@ def test_explore_ends_well_and_leaves_frames_of_every_trajectory(explored: Any) 
         assert set(reader.column("iteration")) == {1}
         groups = set(reader.column("group"))
     assert len(groups) == 2
-    assert all(group.startswith("i001/") for group in groups)
+    assert all(re.fullmatch(r"i001-[0-9a-f]{6}/md-0000[01]", group) for group in groups)
 
 
 def test_explore_reports_every_trajectory(explored: Any) -> None:

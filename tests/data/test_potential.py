@@ -12,7 +12,7 @@ from aiida import orm
 from aiida.common.exceptions import ValidationError
 
 from aiida_alpot.data import trust
-from aiida_alpot.data.potential import PotentialData, validate_potentials
+from aiida_alpot.data.potential import PotentialData, validate_members, validate_potentials, validate_species
 
 pytestmark = pytest.mark.usefixtures("aiida_profile")
 
@@ -142,3 +142,28 @@ def test_a_node_serialises_with_unknown_fields_as_none(model_file: Path) -> None
     attributes = make(model_file).store().serialize()["attributes"]
     assert attributes["cutoff"] is None
     assert attributes["engine"] == "mace"
+
+
+def test_a_node_that_claims_a_trusted_hash_is_not_trusted_with_another_content(
+    model_file: Path, tmp_path: Path
+) -> None:
+    trusted = make(model_file)
+    forged = PotentialData()
+    (tmp_path / "evil.model").write_bytes(b"something else")
+    forged.base.repository.put_object_from_file(str(tmp_path / "evil.model"), PotentialData.FILENAME)
+    forged.base.attributes.set_many(trusted.base.attributes.all)
+    assert trusted.is_trusted
+    assert not forged.is_trusted
+    assert "runs code" in str(validate_potentials({"m000": forged.store()}))
+
+
+def test_clones_and_a_committee_of_one_are_refused(model_file: Path) -> None:
+    member = make(model_file)
+    assert "at least 2 members" in str(validate_members({"m000": member}))
+    assert "m000 and m001 are the same model" in str(validate_members({"m000": member, "m001": member}))
+
+
+def test_species_that_a_member_does_not_know_are_named(model_file: Path) -> None:
+    member = make(model_file)
+    assert validate_species({"m000": member}, ["Cu"], "dataset") is None
+    assert validate_species({"m000": member}, ["Cu", "Al"], "dataset") == "dataset: Al unknown to the potential m000"

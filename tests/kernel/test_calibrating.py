@@ -118,6 +118,20 @@ def test_threshold_is_the_tolerance_over_the_ratio_of_error_and_disagreement(mak
     assert model.points["force"][0] == pytest.approx(np.full(20, SPREAD))
 
 
+def test_few_points_are_drawn_towards_the_scale_of_the_committee_before(make, frames, committee):
+    found = assess(committee, frames, NO_FEATURES)
+    wide = make.crystals(20, seed=1)
+    before = [make.OffTarget(wide, *[10 * SPREAD + sign * SPREAD] * 3) for sign in (1, -1)]
+    previous = fit_uncertainty(before, ["c", "d"], assess(before, wide, NO_FEATURES), [], NO_FEATURES)
+    scales = [
+        fit_uncertainty(committee, ["a", "b"], found, [], NO_FEATURES, given).calibrations["force"].scale
+        for given in (None, previous)
+    ]
+    fitted, n = np.hypot(BIAS, SPREAD) / SPREAD, len(frames)
+    for scale, prior in zip(scales, (1.0, previous.calibrations["force"].scale), strict=True):
+        assert scale == pytest.approx(np.exp((n * np.log(fitted) + 10 * np.log(prior)) / (n + 10)))
+
+
 def test_active_set_is_made_of_the_training_frames_of_the_first_member(committee, frames, make):
     settings = CalibrateSettings(gamma_save=2.0, gamma_break=5.0)
     model = fit_uncertainty(committee, ["a", "b"], assess(committee, frames, settings), frames[:3], settings)

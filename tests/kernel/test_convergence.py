@@ -35,6 +35,8 @@ def test_all_conditions_together_converge():
         ({"n_healthy_trajectories": 8}, "too_few_healthy_trajectories"),
         ({"n_trajectories": 0, "n_healthy_trajectories": 0}, "too_few_healthy_trajectories"),
         ({"n_control": 0, "control_error": {}}, "no_control_frames"),
+        ({"n_control": 4}, "no_control_frames"),
+        ({"flagged": {}}, "no_threshold"),
         ({"control_error": {"energy": 5e-4, "force": 0.11}}, "control_error_above_tolerance"),
         ({"control_error": {"energy": np.nan, "force": 0.05}}, "control_error_above_tolerance"),
         ({"control_error": {"force": 0.05}}, "control_error_above_tolerance"),
@@ -115,3 +117,8 @@ def test_impossible_states_are_refused():
         replace(GOOD, n_healthy_trajectories=11)
     with pytest.raises(ValueError, match="n_candidates"):
         replace(GOOD, n_candidates=-1)
+
+
+def test_a_tolerance_for_the_worst_atom_is_refused_because_control_errors_know_none():
+    with pytest.raises(ValueError, match="unknown key 'force_max'; did you mean 'force'"):
+        ConvergenceSettings(tolerances={"force_max": 0.3})

@@ -9,7 +9,7 @@ from ase.stress import voigt_6_to_full_3x3_stress
 from aiida_alpot.kernel.deciding import Budget, conclude, decide_iteration, iteration_row, prediction_errors
 from aiida_alpot.kernel.settings import SettingsError
 
-SETTINGS = {"n_min": 10, "tolerances": {"energy": 0.1, "force": 0.1}}
+SETTINGS = {"n_min": 10, "n_control_min": 1, "tolerances": {"energy": 0.1, "force": 0.1}}
 EVALUATION = {
     "n_candidates": 20,
     "n_groups": 4,
@@ -147,11 +147,11 @@ def test_stress_across_a_surface_does_not_judge(make):
 
 
 def test_molecules_are_judged_without_stress(make):
-    decision = decide(predicted(make.molecules(4), 0.01, 0.01), settings={"n_min": 10})
+    decision = decide(predicted(make.molecules(4), 0.01, 0.01), settings={"n_min": 10, "n_control_min": 1})
     assert decision["numbers"]["control_error"] == pytest.approx({"energy": 0.01, "force": 0.01})
     assert decision["selected_error"]["stress"] is None
     assert decision["reason"] == "control_error_above_tolerance"  # 0.01 eV/atom is above the default
-    assert decide(predicted(make.molecules(4), 1e-4, 0.01), settings={"n_min": 10})["converged"]
+    assert decide(predicted(make.molecules(4), 1e-4, 0.01), settings={"n_min": 10, "n_control_min": 1})["converged"]
 
 
 def test_no_frames_have_no_errors():

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from aiida_alpot.kernel.dataset import Dataset, write
+from aiida_alpot.kernel.dataset import Dataset, merge, write
 from aiida_alpot.kernel.evaluating import (
     EvaluateSettings,
     _whiten,
     build_table,
+    canonical_order,
     frame_features,
     select_candidates,
     selected_frames,
@@ -55,7 +56,9 @@ def model():
 def select(opened_frames, committee, model, dataset=None, seed=1, **values):
     settings = EvaluateSettings(**values)
     table, _ = build_table(opened_frames, committee, model, settings)
-    return select_candidates(table, model, settings, seed, dataset=dataset, potential=committee[0])
+    return select_candidates(
+        table, model, settings, seed, candidates=opened_frames, dataset=dataset, potential=committee[0]
+    )
 
 
 def test_table_holds_disagreement_and_calibrated_error_of_every_frame(opened, frames, committee, model):
@@ -102,6 +105,70 @@ def test_unhealthy_candidates_are_not_selected(opened, frames, committee, model)
     selection = select(dataset, committee, model)
     assert len(selection) == 6
     assert all(healthy[k] for k in selection.indices)
+
+
+def test_candidates_from_a_pool_without_health_are_healthy(opened, frames, committee, model, tmp_path):
+    for atoms in frames[:4]:
+        atoms.info["healthy"] = atoms is not frames[0]
+    merge([opened(frames[:4]), opened(frames[4:])], tmp_path / "merged.h5")
+    with Dataset.open(tmp_path / "merged.h5") as dataset:
+        table, _ = build_table(dataset, committee, model, EvaluateSettings())
+    assert np.flatnonzero(~table.healthy).tolist() == [0]
+
+
+def test_control_frames_are_not_taken_from_frames_saved_for_being_uncertain(opened, frames, committee, model):
+    for k, atoms in enumerate(frames[:9]):
+        atoms.info["sampled"] = k < 3
+    dataset = opened(frames)
+    drawn = set()
+    for seed in range(20):
+        selection = select(dataset, committee, model, seed=seed, budget=12, control_share=0.3)
+        drawn.update(selection.indices[selection.control].tolist())
+    # frames 9 to 11 do not come from a trajectory
+    assert drawn == {0, 1, 2, 9, 10, 11}
+
+
+def test_a_candidate_without_a_group_is_its_own_group(opened, frames, committee, model):
+    for atoms in frames[4:]:
+        del atoms.info["group"]
+    dataset = opened(frames)
+    table, arrays = build_table(dataset, committee, model, EvaluateSettings())
+    ids = dataset.frame_ids(labels=False).tolist()
+    expected = [atoms.info["group"] for atoms in frames[:4]] + ids[4:]
+    assert table.group.tolist() == arrays["group"].tolist() == expected
+    selection = select(dataset, committee, model)
+    chosen = selected_frames(dataset, selection, committee)
+    assert [atoms.info["group"] for atoms in chosen] == [expected[k] for k in selection.indices]
+
+
+def selection_hashes(dataset, committee, model, opened, **values):
+    """Return content and usage of what is selected, and its order."""
+    candidates = canonical_order(dataset)
+    chosen = opened(selected_frames(candidates, select(candidates, committee, model, **values), committee))
+    return chosen.content_hash, chosen.usage_hash, chosen.frame_ids().tolist()
+
+
+@pytest.mark.parametrize("strategy", ["threshold", "greedy_diverse", "fps", "random"])
+def test_selection_does_not_depend_on_how_candidates_are_ordered_or_spread_over_files(
+    opened, frames, committee, model, strategy, tmp_path
+):
+    for k, atoms in enumerate(frames):
+        atoms.info.update(group=f"trajectory-{k // 3}", sampled=True)
+    del frames[0].info["sampled"]
+    values = {"strategy": strategy, "budget": 8}
+    straight = selection_hashes(opened(frames), committee, model, opened, **values)
+    shuffled = [frames[int(k)] for k in np.random.default_rng(3).permutation(12)]
+    merge([opened(shuffled[:5]), opened(shuffled[5:6]), opened(shuffled[6:])], tmp_path / "merged.h5")
+    with Dataset.open(tmp_path / "merged.h5") as dataset:
+        assert selection_hashes(dataset, committee, model, opened, **values) == straight
+
+
+def test_copies_of_a_structure_are_ordered_by_how_they_were_made(opened, frames):
+    copies = [frames[0].copy() for _ in range(3)]
+    for atoms, time in zip(copies, (0.0, 10.0, 20.0), strict=True):
+        atoms.info["time_fs"] = time
+    orders = [canonical_order(opened([copies[k] for k in order])) for order in ((0, 1, 2), (2, 0, 1), (1, 2, 0))]
+    assert len({tuple(view.column("time_fs").tolist()) for view in orders}) == 1
 
 
 def test_candidates_that_are_all_broken_give_an_empty_selection(opened, frames, make, model):
@@ -157,6 +224,28 @@ def test_sorted_distances_need_no_potential(make):
     assert found[0][0] == pytest.approx(frames[0].get_distance(1, 2))
 
 
+def test_sorted_distances_of_another_composition_are_refused_in_a_later_chunk(
+    opened, make, committee, model, monkeypatch
+):
+    monkeypatch.setattr("aiida_alpot.kernel.evaluating._CHUNK", 2)
+    # three distances as well
+    other = make.label(make.Atoms("HO2", [[0, 0, 0], [1, 0, 0], [0, 1, 0]]), group="other")
+    frames = [*make.molecules(2), other]
+    settings = EvaluateSettings(strategy="fps", features="sorted_distances")
+    members = [make.OffTarget(frames, force=d) for d in (SPREAD, -SPREAD)]
+    with pytest.raises(ValueError, match="one composition, frame 0 is H2O and frame 2 is HO2"):
+        build_table(opened(frames), members, model, settings)
+
+
+def test_sorted_distances_of_training_frames_of_another_composition_are_refused(opened, make, model):
+    other = make.label(make.Atoms("HO2", [[0, 0, 0], [1, 0, 0], [0, 1, 0]]), group="other")
+    frames = make.molecules(2)
+    members = [make.OffTarget([*frames, other], force=d) for d in (SPREAD, -SPREAD)]
+    labelled = opened([other], split=["train"])
+    with pytest.raises(ValueError, match="one composition, frame 0 is HO2 and frame 1 is H2O"):
+        select(opened(frames), members, model, dataset=labelled, strategy="fps", features="sorted_distances")
+
+
 def test_features_are_only_computed_when_distances_are_measured(opened, frames, committee, model):
     dataset = opened(frames)
     assert build_table(dataset, committee, model, EvaluateSettings())[0].features is None
@@ -176,6 +265,16 @@ def test_whitened_features_have_unit_variance_over_candidates_and_training():
     alone, nothing = _whiten(table, None)
     np.testing.assert_allclose(alone.features.std(axis=0), [1, 1, 0], rtol=1e-12)
     assert nothing is None
+
+
+@pytest.mark.parametrize("size", [1e-8, 1.0, 1e9])
+def test_features_that_are_constant_up_to_round_off_do_not_count(size):
+    rng = np.random.default_rng(0)
+    features = np.stack([rng.normal(size=8), size * (1 + 1e-8 * rng.normal(size=8))], axis=1)
+    blank = np.zeros(8)
+    text = np.array([str(k) for k in range(8)])
+    whitened, _ = _whiten(CandidateTable(blank, blank, blank, blank, blank, blank == 0, text, text, features), None)
+    np.testing.assert_allclose(whitened.features.std(axis=0), [1, 0], atol=1e-12)
 
 
 def test_units_of_a_feature_do_not_change_what_is_chosen(opened, frames, committee, model, make):
@@ -249,7 +348,7 @@ def test_control_groups_of_earlier_iterations_make_calibration_and_test_alternat
     splits = (["calibration", "test"] * 2)[:n_before] + ["train"] * (4 - n_before)
     known = opened(earlier, split=splits, iteration=[0] * 4)
     members = [make.OffTarget(frames + earlier, force=d) for d in (SPREAD, -SPREAD)]
-    selection = select(opened(frames), members, model, dataset=known, control_share=0.05, budget=20)
+    selection = select(opened(frames), members, model, dataset=known, control_share=0.05, budget=7)
     assert selection.control.sum() == 1
     assert selection.split[int(np.flatnonzero(selection.control)[0])] == expected
 
@@ -258,7 +357,7 @@ def test_held_out_groups_of_the_initial_dataset_do_not_count_as_control_groups(o
     initial = make.crystals(3, seed=9)
     known = opened(initial, split=["test", "test", "test"], iteration=[-1] * 3)
     members = [make.OffTarget(frames + initial, force=d) for d in (SPREAD, -SPREAD)]
-    selection = select(opened(frames), members, model, dataset=known, control_share=0.05, budget=20)
+    selection = select(opened(frames), members, model, dataset=known, control_share=0.05, budget=7)
     assert selection.split[int(np.flatnonzero(selection.control)[0])] == "calibration"
 
 

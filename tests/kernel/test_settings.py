@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiida_alpot.kernel.settings import SettingsError, parse_settings, settings_to_dict, unknown_key_message
+from aiida_alpot.kernel.settings import (
+    SettingsError,
+    check_device,
+    parse_settings,
+    settings_to_dict,
+    unknown_key_message,
+)
 
 
 @dataclass(frozen=True)
@@ -176,3 +182,14 @@ def test_mappings_of_dataclasses_are_parsed():
 
 def test_every_settings_error_is_a_value_error():
     assert issubclass(SettingsError, ValueError)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:1", "mps", "xpu:0"])
+def test_devices_of_torch_are_accepted(device):
+    check_device(device)
+
+
+@pytest.mark.parametrize("device", ["cudaa", "", "gpu", "cuda:", "CPU"])
+def test_other_devices_are_refused_by_name(device):
+    with pytest.raises(SettingsError, match=f"device: .*'{device}'"):
+        check_device(device)

@@ -98,3 +98,11 @@ def test_too_few_groups_are_an_error_that_says_what_to_do(make, split):
 def test_shares_out_of_range_are_named(values, message):
     with pytest.raises(SettingsError, match=message):
         parse_settings(SplitSettings, values, "split")
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_every_species_has_a_training_frame(make, split, seed):
+    frames = [*make.crystals(9), *make.crystals(1, symbol="Al", seed=5)]
+    splits = split(frames, {"train": 0.4, "validation": 0.3, "test": 0.3}, seed=seed)
+    assert splits[9] == "train"
+    assert set(splits) == {"train", "validation", "test"}

@@ -102,10 +102,19 @@ def test_trajectories_of_all_jobs_come_together_in_the_order_of_the_jobs():
     assert summary == {
         "n_jobs": 3,
         "n_trajectories": 3,
+        "n_unfit": 0,
         "n_healthy_trajectories": 2,
         "n_frames": 6,
         "outcomes": {"finished": 2, "health": 1},
     }
+
+
+def test_trajectories_with_an_unfit_start_are_counted_apart():
+    rows = [trajectory("completed", True, 3), trajectory("unfit", False, 0), trajectory("walltime", False, 1)]
+    summary = summarise_exploration({"j0": {"results": {"trajectories": rows}}})
+    assert (summary["n_trajectories"], summary["n_unfit"], summary["n_healthy_trajectories"]) == (2, 1, 1)
+    assert summary["outcomes"] == {"completed": 1, "unfit": 1, "walltime": 1}
+    assert len(summary["trajectories"]) == 3
 
 
 def test_an_infinite_grade_becomes_null():

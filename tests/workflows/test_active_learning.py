@@ -296,6 +296,12 @@ class TestLoop:
         assert rig.output("dataset").uuid == rig.sent("iteration_01_train")["dataset"].uuid
         assert rig.output("result")["reason"] == "max_iterations"
 
+    def test_each_calibration_is_given_the_one_before(self, one_round: Any) -> None:
+        rig = one_round
+        assert "previous" not in rig.sent("iteration_00_calibrate")
+        previous = rig.sent("iteration_01_calibrate")["previous"]
+        assert previous.uuid == rig.sent("iteration_00_explore")["uncertainty"].uuid
+
     def test_every_stage_gets_the_kernel_of_the_campaign(self, one_round: Any) -> None:
         rig = one_round
         assert {s.inputs["kernel"].uuid for s in rig.submissions} == {rig.process.inputs.kernel.uuid}

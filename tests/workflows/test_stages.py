@@ -423,6 +423,13 @@ class TestExploration:
         assert rig.labels == ["j000", "j001", "j002"]
         assert sorted(rig.output("candidates")) == ["j000", "j001", "j002"]
 
+    def test_frames_that_nothing_can_start_from_end_with_401(self, explore: Starter, pes: Any) -> None:
+        rig = explore(None, frames=pes(2, status=["failed", "quarantined"]))
+        exit_code = rig.run()
+        assert exit_code.status == 401
+        assert "1 of status failed, 1 of status quarantined" in exit_code.message
+        assert rig.submissions == []
+
     def test_all_failed_ends_with_401(self, explore: Starter, plant: Any) -> None:
         exit_code = explore(lambda _: plant(exit_status=430, message="no trajectory gave a frame")).run()
         assert exit_code.status == 401

@@ -18,7 +18,7 @@ from aiida.engine.processes.process_spec import CalcJobProcessSpec
 
 from aiida_alpot.calculations.kernel import get_kernel
 from aiida_alpot.data.pes import PESData
-from aiida_alpot.data.potential import PotentialData, validate_potentials
+from aiida_alpot.data.potential import PotentialData, validate_members
 from aiida_alpot.data.uncertainty import UncertaintyData
 from aiida_alpot.kernel.archive import FILENAME as KERNEL_FILE
 from aiida_alpot.kernel.settings import parse_settings
@@ -169,5 +169,5 @@ def non_empty_validator(name: str) -> Callable[[Any, Any], str | None]:
 
 
 def potentials_validator(value: Any, _: Any) -> str | None:
-    """Refuse an empty committee and models of unknown origin."""
-    return validate_potentials(value)
+    """Refuse a committee of one, clones and models of unknown origin."""
+    return validate_members(value)

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from aiida import orm
 from aiida.engine.processes.process_spec import CalcJobProcessSpec
 
 from aiida_alpot.calculations.base import (
     KernelCalculation,
     TaskInputs,
+    add_validator,
     non_empty_validator,
     potentials_validator,
     settings_validator,
 )
 from aiida_alpot.data.pes import PESData
-from aiida_alpot.data.potential import PotentialData
+from aiida_alpot.data.potential import PotentialData, validate_species
 from aiida_alpot.data.uncertainty import UncertaintyData
 from aiida_alpot.kernel.calibrating import CalibrateSettings
-from aiida_alpot.kernel.tasks.calibrate import OUTPUT
+from aiida_alpot.kernel.tasks.calibrate import OUTPUT, PREVIOUS
+
+
+def _validate_species(inputs: Any, _: Any) -> str | None:
+    for name in ("dataset", "test_frames"):
+        if name in inputs:
+            problem = validate_species(inputs.get("potentials"), inputs[name].symbols, name)
+            if problem is not None:
+                return problem
+    return None
 
 
 class CalibrateCalculation(KernelCalculation):
@@ -51,6 +63,13 @@ class CalibrateCalculation(KernelCalculation):
             validator=settings_validator(CalibrateSettings, "calibrate.settings"),
             help="Tolerances and methods, see aiida_alpot.kernel.calibrating.CalibrateSettings.",
         )
+        spec.input(
+            "previous",
+            valid_type=UncertaintyData,
+            required=False,
+            help="Error bars of the committee before: scales from few points are drawn towards its scales.",
+        )
+        add_validator(spec, _validate_species)
         spec.output("uncertainty", valid_type=UncertaintyData, required=False, help="Calibration and active sets.")
         spec.exit_code(420, "ERROR_NO_HELD_OUT_FRAMES", message="There is no labelled frame to calibrate on: {detail}")
 
@@ -61,5 +80,8 @@ class CalibrateCalculation(KernelCalculation):
         inputs.add_dataset("dataset", self.inputs.dataset)
         if "test_frames" in self.inputs:
             inputs.add_dataset("test_frames", self.inputs.test_frames)
+        if "previous" in self.inputs:
+            inputs.files.append((self.inputs.previous.uuid, UncertaintyData.FILENAME, PREVIOUS))
+            inputs.task["previous"] = PREVIOUS
         inputs.retrieve.append(OUTPUT)
         return inputs

@@ -71,7 +71,7 @@ class TrainMaceCalculation(KernelCalculation):
         inputs.add_dataset("dataset", self.inputs.dataset)
         if "parent" in self.inputs:
             inputs.files.append((self.inputs.parent.uuid, PotentialData.FILENAME, "parent.model"))
-            inputs.task["parent"] = "parent.model"
+            inputs.task["parent"] = {"file": "parent.model", "sha256": self.inputs.parent.sha256}
         if "checkpoint" in self.inputs:
             remote = self.inputs.checkpoint
             path = f"{remote.get_remote_path()}/checkpoints"

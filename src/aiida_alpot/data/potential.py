@@ -123,22 +123,49 @@ class PotentialData(orm.Data):
 
     @property
     def is_trusted(self) -> bool:
-        """Whether jobs may load the file."""
-        return is_trusted(self.sha256)
+        """Whether jobs may load the file: its content is looked at, not what the node says of it."""
+        return is_trusted(self._compute_sha256())
 
     def trust(self) -> None:
         """Allow jobs to load the file: only for one whose origin you know, since loading runs code in it."""
-        trust_model(self.sha256)
+        trust_model(self._compute_sha256())
 
     def export(self, path: str | Path) -> None:  # type: ignore[override]
         """Copy the model file to *path*."""
         Path(path).write_bytes(self.base.repository.get_object_content(self.FILENAME, mode="rb"))
+
+    def _compute_sha256(self) -> str:
+        return hashlib.sha256(self.base.repository.get_object_content(self.FILENAME, mode="rb")).hexdigest()
 
     def _validate(self) -> bool:
         super()._validate()
         if self.FILENAME not in self.base.repository.list_object_names():
             raise ValidationError(f"a PotentialData needs its file {self.FILENAME}; make it with from_file")
         return True
+
+
+def validate_members(potentials: Any) -> str | None:
+    """Return what is wrong with a committee, or None: fewer than two members, clones, or models of unknown origin."""
+    problem = validate_potentials(potentials)
+    if problem is not None:
+        return problem
+    if len(potentials) < 2:
+        return "potentials: a committee needs at least 2 members to disagree, got 1"
+    seen: dict[str, str] = {}
+    for name, potential in sorted(potentials.items()):
+        if potential.sha256 in seen:
+            return f"potentials: {seen[potential.sha256]} and {name} are the same model; clones never disagree"
+        seen[potential.sha256] = name
+    return None
+
+
+def validate_species(potentials: Any, symbols: Any, where: str) -> str | None:
+    """Return which species of *symbols* a potential does not know, naming the input *where* they come from."""
+    for name, potential in sorted((potentials or {}).items()):
+        unknown = sorted(set(symbols) - set(potential.symbols))
+        if unknown:
+            return f"{where}: {', '.join(unknown)} unknown to the potential {name}"
+    return None
 
 
 def validate_potentials(potentials: Any) -> str | None:

@@ -12,6 +12,7 @@ from ase import Atoms
 
 from aiida_alpot.kernel import defaults
 from aiida_alpot.kernel.potentials import Potential, Predictions, predict_committee, reference_predictions
+from aiida_alpot.kernel.settings import check_device
 from aiida_alpot.kernel.uncertainty import (
     PROPERTIES,
     ActiveSet,
@@ -81,6 +82,7 @@ class CalibrateSettings:
             raise ValueError("tolerances must name at least one property")
         for name in ("splits", "fallback_splits"):
             _check_splits(name, getattr(self, name))
+        check_device(self.device)
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be positive, got {self.batch_size}")
         if self.gamma_save is not None and self.gamma_break is not None and self.gamma_break < self.gamma_save:
@@ -152,23 +154,30 @@ def fit_uncertainty(
     held_out: SplitErrors,
     train_frames: Sequence[Atoms],
     settings: CalibrateSettings,
+    previous: UncertaintyModel | None = None,
 ) -> UncertaintyModel:
     """Return calibrations from held-out frames and active sets from the training frames.
 
     :param hashes: sha256 of the model files, in the order of *potentials*.
     :param train_frames: their features, by the first member, make the active sets.
+    :param previous: of the committee before; scales from few points are drawn towards its scales.
     """
     calibrations = {}
     for name in PROPERTIES:
         d, e = held_out.disagreement[name], held_out.error[name]
         if np.any(np.isfinite(d) & np.isfinite(e)):
             calibrations[name] = Calibration.fit(
-                d, e, settings.method, tolerance=settings.tolerances.get(name), target_tpr=_target_tpr(settings, name)
+                d,
+                e,
+                settings.method,
+                tolerance=settings.tolerances.get(name),
+                previous=None if previous is None else previous.calibrations.get(name),
+                target_tpr=_target_tpr(settings, name),
             )
     active_set = None
     if settings.feature_kind is not None and train_frames:
         features = potentials[0].features(train_frames, kind=settings.feature_kind, batch_size=settings.batch_size)
-        active_set = ActiveSet.build(features, start=settings.active_set_start)
+        active_set = ActiveSet.build(features, start=settings.active_set_start, kind=settings.feature_kind)
     return UncertaintyModel(
         calibrations=calibrations,
         tolerances=dict(settings.tolerances),

@@ -12,6 +12,7 @@ from aiida_alpot.kernel.settings import unknown_key_message
 
 Reason = Literal[
     "converged",
+    "no_threshold",
     "frames_above_threshold",
     "too_few_candidates",
     "too_few_healthy_trajectories",
@@ -20,7 +21,7 @@ Reason = Literal[
     "patience",
 ]
 
-_UNITS = {"energy": "eV/atom", "force": "eV/Å", "force_max": "eV/Å", "stress": "eV/Å³"}
+_UNITS = {"energy": "eV/atom", "force": "eV/Å", "stress": "eV/Å³"}
 
 
 def _default_tolerances() -> dict[str, float]:
@@ -36,14 +37,15 @@ class ConvergenceSettings:
     :param patience: consecutive iterations that must fulfil everything else.
     :param tolerances: largest error on the control frames per property, eV/atom, eV/Å, eV/Å³. Name only the properties
         that matter; an empty mapping switches the test of errors, and the need for control frames, off.
-    :param n_control_min: fewest control frames that the error is taken from.
+    :param n_control_min: fewest control frames that the error is taken from. With one frame, an error of 1.5 times the
+        tolerance would pass in more than a third of the cases, with five in a tenth.
     """
 
     n_min: int = 50
     healthy_share: float = 0.9
     patience: int = 1
     tolerances: Mapping[str, float] = field(default_factory=_default_tolerances)
-    n_control_min: int = 1
+    n_control_min: int = 5
 
     def __post_init__(self) -> None:
         for name in ("n_min", "patience", "n_control_min"):
@@ -147,6 +149,8 @@ def stop_reason(
 
 def _judge_exploration(state: IterationState, settings: ConvergenceSettings) -> list[tuple[Reason, str]]:
     failed: list[tuple[Reason, str]] = []
+    if not state.flagged:
+        failed.append(("no_threshold", "no property has both a tolerance and a calibration: nothing can be flagged"))
     if any(state.flagged.values()):
         counts = ", ".join(f"{name}: {count}" for name, count in sorted(state.flagged.items()) if count)
         failed.append(("frames_above_threshold", f"candidates above threshold ({counts})"))

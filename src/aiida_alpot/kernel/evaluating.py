@@ -11,17 +11,28 @@ import numpy.typing as npt
 from ase import Atoms
 
 from aiida_alpot.kernel import defaults
-from aiida_alpot.kernel.dataset import Dataset
+from aiida_alpot.kernel.dataset import Dataset, DatasetView
+from aiida_alpot.kernel.dataset.ids import usage_digests
 from aiida_alpot.kernel.exploration.monitor import Assessment, Monitor
 from aiida_alpot.kernel.potentials import Features, Potential, predict_committee
-from aiida_alpot.kernel.selection import CandidateTable, Selection, get_strategy, select, sorted_distance_features
+from aiida_alpot.kernel.selection import (
+    CandidateTable,
+    Selection,
+    get_strategy,
+    require_one_composition,
+    select,
+    sorted_distance_features,
+)
+from aiida_alpot.kernel.settings import check_device
 from aiida_alpot.kernel.uncertainty import PROPERTIES, UncertaintyModel, mean_prediction
-from aiida_alpot.kernel.units import FloatArray
+from aiida_alpot.kernel.units import BoolArray, FloatArray
 
 HELD_OUT: Final = ("calibration", "test")
 PREDICTION_COLUMNS: Final = ("committee_energy", "committee_forces", "committee_stress")
 """Columns of selected frames with the mean prediction of the committee, until the label tells its error."""
 _CHUNK: Final = 256
+_CONSTANT: Final = 1e-6
+"""Standard deviation relative to the largest value below which a feature is round-off of single precision."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +42,8 @@ class EvaluateSettings:
     :param strategy: ``"threshold"`` (at random among the flagged ones, Bidoggia et al. 2026), ``"greedy_diverse"``,
         ``"fps"`` or ``"random"`` (at random among all healthy ones).
     :param budget: most frames selected, control frames included.
-    :param control_share: share of the budget drawn at random from all healthy candidates and never trained on.
+    :param control_share: share of the selection drawn at random from all healthy candidates that were sampled
+        regularly, and never trained on: at least ten frames or a quarter of a small budget, at most half of it.
     :param validation_share: share of the other frames that goes to the validation split.
     :param gamma_select: grade above which a frame is flagged, None not to flag by grade.
     :param features: what distances are measured in: ``"last_layer"`` or ``"invariants"`` of the first member, averaged
@@ -55,6 +67,7 @@ class EvaluateSettings:
 
     def __post_init__(self) -> None:
         get_strategy(self.strategy)
+        check_device(self.device)
         if self.budget < 1:
             raise ValueError(f"budget must be positive, got {self.budget}")
         for name in ("control_share", "validation_share"):
@@ -72,13 +85,26 @@ class EvaluateSettings:
         return self.strategy in ("greedy_diverse", "fps") or self.min_distance is not None
 
 
+def canonical_order(candidates: Dataset | DatasetView) -> DatasetView:
+    """Return the frames in an order that depends on what they are and not on the files that they came from."""
+    usage = [digest.hex() for batch in candidates.iter_batches() for digest in usage_digests(batch)]
+    group = np.asarray(candidates.column("group"), dtype=np.str_)
+    return candidates[np.lexsort((np.array(usage, dtype=np.str_), group, candidates.frame_ids(labels=False)))]
+
+
 def build_table(
-    candidates: Dataset, potentials: Sequence[Potential], model: UncertaintyModel, settings: EvaluateSettings
+    candidates: Dataset | DatasetView,
+    potentials: Sequence[Potential],
+    model: UncertaintyModel,
+    settings: EvaluateSettings,
 ) -> tuple[CandidateTable, dict[str, npt.NDArray[Any]]]:
     """Evaluate the committee on all candidates, a chunk at a time.
 
     :return: the table that a selection needs, and the same with calibrated errors as arrays for people.
+    :raises ValueError: if distances need one composition and the candidates have several.
     """
+    if settings.needs_features and settings.features == "sorted_distances":
+        require_one_composition(_numbers(candidates))
     monitor = Monitor(potentials, model)
     parts: list[Assessment] = []
     features: list[FloatArray] = []
@@ -99,7 +125,7 @@ def build_table(
         **columns,
         grade=grade,
         healthy=healthy,
-        group=candidates.column("group"),
+        group=group_names(candidates),
         structure_id=candidates.frame_ids(labels=False),
         features=_spread(features, finite) if settings.needs_features else None,
     )
@@ -145,10 +171,30 @@ def _mean_over_atoms(features: Features, n_frames: int) -> FloatArray:
     return total / counts[:, None]
 
 
-def _healthy_column(candidates: Dataset) -> npt.NDArray[np.bool_]:
+def _numbers(frames: Dataset | DatasetView) -> list[npt.NDArray[Any]]:
+    return np.split(frames.column("numbers"), frames.offsets[1:-1]) if len(frames) else []
+
+
+def group_names(candidates: Dataset | DatasetView) -> npt.NDArray[np.str_]:
+    """Return the group of each frame, shape (n_frames,); a frame without one is its own, named by its structure id."""
+    group = np.asarray(candidates.column("group"), dtype=np.str_)
+    return np.where(group == "", candidates.frame_ids(labels=False), group)
+
+
+def _healthy_column(candidates: Dataset | DatasetView) -> BoolArray:
     if "healthy" not in candidates.columns:
         return np.ones(len(candidates), dtype=bool)
-    return np.asarray(candidates.column("healthy"), dtype=bool)
+    return np.asarray(~candidates.present("healthy") | candidates.column("healthy"), dtype=bool)
+
+
+def sampled_regularly(candidates: Dataset | DatasetView) -> BoolArray:
+    """Return which frames were not kept for being uncertain or broken, shape (n_frames,).
+
+    A frame without the column ``sampled`` did not come from a trajectory and counts as sampled.
+    """
+    if "sampled" not in candidates.columns:
+        return np.ones(len(candidates), dtype=bool)
+    return np.asarray(candidates.column("sampled") | ~candidates.present("sampled"), dtype=bool)
 
 
 def select_candidates(
@@ -157,11 +203,13 @@ def select_candidates(
     settings: EvaluateSettings,
     seed: int,
     *,
+    candidates: Dataset | DatasetView | None = None,
     dataset: Dataset | None = None,
     potential: Potential | None = None,
 ) -> Selection:
     """Return which candidates are labelled, given what is labelled already.
 
+    :param candidates: the frames of the table, for how they were sampled; without them all count as sampled regularly.
     :param dataset: frames with labels: not selected again; the splits of their groups are kept.
     :param potential: first member, for the features of the training frames.
     """
@@ -176,7 +224,10 @@ def select_candidates(
         explored = dataset.column("iteration") >= 0
         n_control_groups = len({str(g) for g in groups[explored & np.isin(splits, HELD_OUT)]})
         if potential is not None and table.features is not None and table.features.shape[1]:
-            frames = [dataset[int(i)] for i in np.flatnonzero(splits == "train")]
+            view = dataset[np.flatnonzero(splits == "train")]
+            if candidates is not None and settings.features == "sorted_distances":
+                require_one_composition([*_numbers(view), *_numbers(candidates)])
+            frames = list(view)
             training = frame_features(frames, potential, settings.features) if frames else None
     if table.features is not None and len(table) and settings.features != "sorted_distances":
         table, training = _whiten(table, training)
@@ -196,28 +247,34 @@ def select_candidates(
         training_features=training,
         fixed_splits=fixed,
         n_control_groups_before=n_control_groups,
+        control_candidates=None if candidates is None else sampled_regularly(candidates),
     )
 
 
 def _whiten(table: CandidateTable, training: FloatArray | None) -> tuple[CandidateTable, FloatArray | None]:
-    """Scale every feature to unit variance over the candidates and the training frames."""
+    """Scale every feature to unit variance over the candidates and the training frames; a constant one becomes zero."""
     assert table.features is not None
     rows = table.features if training is None else np.concatenate([table.features, training])
     scale = rows.std(axis=0)
-    scale[scale == 0] = 1.0
+    scale[scale <= _CONSTANT * np.abs(rows).max(axis=0)] = np.inf
     scaled = CandidateTable(**{**vars(table), "features": table.features / scale})
     return scaled, None if training is None else training / scale
 
 
-def selected_frames(candidates: Dataset, selection: Selection, potentials: Sequence[Potential]) -> list[Atoms]:
-    """Return the selected frames with split, reason and the mean prediction of the committee."""
-    frames = [candidates[int(i)] for i in selection.indices]
+def selected_frames(
+    candidates: Dataset | DatasetView, selection: Selection, potentials: Sequence[Potential]
+) -> list[Atoms]:
+    """Return the selected frames with group, split, reason and the mean prediction of the committee."""
+    view = candidates[selection.indices]
+    frames = list(view)
     if not frames:
         return []
+    groups: list[str] = group_names(view).tolist()
     mean = mean_prediction(predict_committee(potentials, frames))
     for k, atoms in enumerate(frames):
         atoms.calc = None
         atoms.info.update(
+            group=groups[k],
             split=selection.split[k],
             status="unlabelled",
             selection_reason=selection.reasons[k],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 import types
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -55,6 +56,15 @@ def parse_settings(cls: type[T], values: Mapping[str, Any], where: str) -> T:
         raise
     except ValueError as error:
         raise SettingsError(f"{where}: {error}") from error
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that torch does not have a name for.
+
+    :raises SettingsError: naming what was given.
+    """
+    if not re.fullmatch(r"cpu|mps|(cuda|xpu)(:\d+)?", device):
+        raise SettingsError(f"device: expected cpu, cuda, cuda:0, mps or xpu, got {device!r}")
 
 
 def settings_to_dict(settings: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from aiida_alpot.kernel import defaults
 from aiida_alpot.kernel.dataset import Dataset, assign_splits
+from aiida_alpot.kernel.seeds import derive_seed
 from aiida_alpot.kernel.settings import parse_settings
 
 
@@ -43,7 +44,8 @@ class SplitSettings:
 def split_columns(dataset: Dataset, settings: Mapping[str, Any], seed: int) -> dict[str, list[str]]:
     """Return the column ``split`` of a dataset, kept where a frame has one.
 
-    Only labelled frames take part in the shares; the others get the split of their group or none.
+    Only labelled frames take part in the shares; the others get the split of their group or none. Every species has a
+    training frame: where the draw leaves one out, a group that has it is moved into the training split.
 
     :raises ValueError: if there are fewer groups than splits; the message says what to do.
     """
@@ -51,11 +53,32 @@ def split_columns(dataset: Dataset, settings: Mapping[str, Any], seed: int) -> d
     groups = dataset.column("group")
     labelled = dataset.column("status") == "labelled"
     ids = dataset.frame_ids(labels=False)
-    splits = _extend_to_groups(dataset.column("split").astype(object), groups)
-    splits[labelled] = assign_splits(
-        groups[labelled], shares, seed, order_ids=ids[labelled], existing=splits[labelled].astype(np.str_)
-    )
-    return {"split": [str(split) for split in _extend_to_groups(splits, groups)]}
+    keys = np.where(groups == "", ids, groups)
+    fixed = _extend_to_groups(dataset.column("split").astype(object), groups)
+    while True:
+        splits = fixed.copy()
+        splits[labelled] = assign_splits(
+            groups[labelled], shares, seed, order_ids=ids[labelled], existing=fixed[labelled].astype(np.str_)
+        )
+        group = _group_to_train_on(splits, dataset, keys, fixed, seed)
+        if group is None:
+            return {"split": [str(split) for split in _extend_to_groups(splits, groups)]}
+        fixed[keys == group] = "train"
+
+
+def _group_to_train_on(
+    splits: npt.NDArray[Any], dataset: Dataset, keys: npt.NDArray[Any], fixed: npt.NDArray[Any], seed: int
+) -> str | None:
+    """Return a free group with a species that no training frame has, or None: a potential knows no other species."""
+    owner = np.repeat(np.arange(len(splits)), np.diff(dataset.offsets))
+    numbers = dataset.column("numbers")
+    for species in dataset.species:
+        rows = np.unique(owner[numbers == species])
+        rows = rows[splits[rows] != ""]
+        free = sorted(set(keys[rows[fixed[rows] == ""]]))
+        if free and not np.any(splits[rows] == "train"):
+            return str(min(free, key=lambda group: derive_seed(seed, f"species-{species}/{group}")))
+    return None
 
 
 def _extend_to_groups(splits: npt.NDArray[Any], groups: npt.NDArray[Any]) -> npt.NDArray[Any]:

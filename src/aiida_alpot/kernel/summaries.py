@@ -58,7 +58,9 @@ def summarise_committee(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, A
 def summarise_exploration(
     reports: Mapping[str, Mapping[str, Any]], plans: Mapping[str, Mapping[str, Any]] | None = None
 ) -> dict[str, Any]:
-    """Return the trajectories of all jobs and how many stayed healthy.
+    """Return the trajectories of all jobs, how many ran and how many of these stayed healthy until a rule ended them.
+
+    Those whose start was not healthy never ran: ``n_unfit`` counts them, ``n_trajectories`` does not.
 
     :param reports: report of each job; a job whose trajectories all failed has one too.
     :param plans: ``first`` and ``last`` (not included) of the trajectories that each job was to run. Those of a job
@@ -73,11 +75,13 @@ def summarise_exploration(
         if not found and key in plans:
             n_lost += plans[key].get("last", 0) - plans[key].get("first", 0)
     outcomes = Counter(str(trajectory["outcome"]) for trajectory in trajectories)
+    n_unfit = outcomes["unfit"]
     if n_lost:
         outcomes["lost"] = n_lost
     summary = {
         "n_jobs": len({*reports, *plans}),
-        "n_trajectories": len(trajectories) + n_lost,
+        "n_trajectories": len(trajectories) - n_unfit + n_lost,
+        "n_unfit": n_unfit,
         "n_healthy_trajectories": sum(bool(trajectory["healthy"]) for trajectory in trajectories),
         "n_frames": sum(int(trajectory["n_frames"]) for trajectory in trajectories),
         "outcomes": dict(sorted(outcomes.items())),

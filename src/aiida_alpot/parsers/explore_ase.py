@@ -17,6 +17,8 @@ class ExploreAseParser(KernelParser):
 
     FAILURES: ClassVar[Mapping[str, str]] = {"no_frames": "ERROR_NO_FRAMES"}
 
-    def parse_files(self, folder: Path, report: Mapping[str, Any]) -> ExitCode | None:  # noqa: ARG002
-        """Attach ``candidates``."""
+    def parse_files(self, folder: Path, report: Mapping[str, Any]) -> ExitCode | None:
+        """Attach ``candidates``, unless the walltime came before the first of them."""
+        if report.get("results", {}).get("n_frames") == 0:
+            return None
         return self.attach_dataset("candidates", folder / OUTPUT)

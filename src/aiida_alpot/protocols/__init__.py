@@ -75,13 +75,14 @@ class ProtocolMixin:
             stage set to None does not run.
         :param options: scheduler options of all stages.
         :param tolerances: largest errors wanted, ``energy`` in eV/atom, ``force`` in eV/Å, ``stress`` in eV/Å³: for the
-            thresholds of the search and for its end alike. Set them apart by *overrides*.
+            thresholds of the search and for its end alike; ``force_max``, on the worst atom, for the thresholds only.
         :param nodes: further inputs of the WorkChain, e.g. ``structures``.
         :raises ValueError: if the protocol or an input does not exist.
         """
         wanted: dict[str, Any] = {}
         if tolerances is not None:
-            wanted = {"calibrate": {"settings": {"tolerances": tolerances}}, "convergence": {"tolerances": tolerances}}
+            final = {name: value for name, value in tolerances.items() if name != "force_max"}
+            wanted = {"calibrate": {"settings": {"tolerances": tolerances}}, "convergence": {"tolerances": final}}
         inputs = merge_recursively(load_protocol(cls.PROTOCOL, protocol, wanted), overrides or {})
         builder: ProcessBuilder = cls.get_builder()  # type: ignore[attr-defined]
         ports = cls.spec().inputs  # type: ignore[attr-defined]

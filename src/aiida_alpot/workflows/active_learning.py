@@ -75,6 +75,7 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
         self.ctx.dataset = None
         self.ctx.potentials = dict(self.inputs.potentials) if "potentials" in self.inputs else {}
         self.ctx.uncertainty = self.inputs.get("uncertainty", None)
+        self.ctx.last_uncertainty = self.ctx.uncertainty
         self.ctx.history = None
         self.ctx.is_over = False
         self.ctx.is_final = self.inputs.max_iterations.value == 0 or not self._can_search()
@@ -168,7 +169,8 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
 
     def run_calibration(self) -> ExitCode | None:
         """Submit the calibration."""
-        optional = {"test_frames": self.inputs.test_frames} if "test_frames" in self.inputs else {}
+        given = {"test_frames": self.inputs.get("test_frames", None), "previous": self.ctx.last_uncertainty}
+        optional = {name: node for name, node in given.items() if node is not None}
         return self._submit_stage(
             "calibrate", self._link("calibrate"), potentials=self.ctx.potentials, dataset=self.ctx.dataset, **optional
         )
@@ -177,7 +179,7 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
         """Go on with the new error bars."""
 
         def take(outputs: Any) -> None:
-            self.ctx.uncertainty = outputs.uncertainty
+            self.ctx.uncertainty = self.ctx.last_uncertainty = outputs.uncertainty
             self.ctx.reports["calibration"] = outputs.report
             self.ctx.must_calibrate = False
             limits = {name: f"{value:.3g}" for name, value in outputs.uncertainty.thresholds.items() if value}

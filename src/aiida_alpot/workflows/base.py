@@ -33,6 +33,8 @@ def validate_options(value: orm.Dict | None, _: Any) -> str | None:
         problem = known[key].validate(option)
         if problem is not None:
             return f"options.{key}: {problem.message}"
+        if key == "max_wallclock_seconds" and option <= 0:
+            return f"options.{key}: expected a positive number, got {option}"
     return None
 
 
@@ -102,11 +104,16 @@ class StageWorkChain(WorkChain):
     def attach_results(self) -> ExitCode | None:
         """Attach the outputs of the stage from the jobs that ended, or return why they are not enough."""
 
-    def setup(self) -> None:
-        """Plan the jobs."""
+    def setup(self) -> ExitCode | None:
+        """Plan the jobs, or return why there is nothing to plan."""
         fresh = {"state": "pending", "attempts": 0, "pk": None, "partial": None, "reason": ""}
-        self.ctx.jobs = {key: dict(fresh) for key in self.plan_jobs()}
+        try:
+            keys = self.plan_jobs()
+        except ValueError as error:
+            return self.exit_codes.ERROR_ALL_JOBS_FAILED.format(detail=f"refused before it ran: {error}")
+        self.ctx.jobs = {key: dict(fresh) for key in keys}
         self.ctx.running = []
+        return None
 
     def has_pending_jobs(self) -> bool:
         """Return whether a job is still to be submitted."""

@@ -11,5 +11,5 @@ class CalibrationWorkChain(SingleJobWorkChain):
 
     STAGE = "calibrate"
     CALCULATION = CalibrateCalculation
-    INPUTS = ("potentials", "dataset", "test_frames", "settings")
+    INPUTS = ("potentials", "dataset", "test_frames", "previous", "settings")
     OUTPUTS = ("uncertainty", "report")

@@ -25,7 +25,7 @@ STAGES: dict[str, tuple[type[StageWorkChain], tuple[str, ...]]] = {
     "augment": (AugmentWorkChain, ("frames", "seed", "kernel")),
     "label": (LabellingWorkChain, ("frames", "kernel")),
     "train": (TrainingWorkChain, ("dataset", "seed", "parents", "kernel")),
-    "calibrate": (CalibrationWorkChain, ("potentials", "dataset", "test_frames", "kernel")),
+    "calibrate": (CalibrationWorkChain, ("potentials", "dataset", "test_frames", "previous", "kernel")),
     "explore": (ExplorationWorkChain, ("potentials", "uncertainty", "frames", "seed", "iteration", "kernel")),
     "evaluate": (EvaluationWorkChain, ("potentials", "uncertainty", "candidates", "dataset", "seed", "kernel")),
 }

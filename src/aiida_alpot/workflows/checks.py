@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aiida_alpot.data.potential import validate_potentials
+from aiida_alpot.data.potential import validate_members, validate_species
 from aiida_alpot.data.uncertainty import validate_committee
 from aiida_alpot.plugins import Kind, known_engines, load_engine
 from aiida_alpot.workflows.train import check_members
@@ -13,11 +13,7 @@ from aiida_alpot.workflows.train import check_members
 
 def committee_validator(value: Any, _: Any) -> str | None:
     """Refuse a committee of one and models of unknown origin; none at all is fine."""
-    if not value:
-        return None
-    if len(value) < 2:
-        return "potentials: a committee needs at least 2 members to disagree, got 1"
-    return validate_potentials(value)
+    return validate_members(value) if value else None
 
 
 def check_campaign(inputs: Mapping[str, Any], _: Any) -> str | None:
@@ -71,16 +67,19 @@ def _check_datasets(inputs: Mapping[str, Any]) -> str | None:
 
 def _check_species(inputs: Mapping[str, Any]) -> str | None:
     """Refuse frames of species that nothing in the campaign will ever be trained on."""
-    known: set[str] = set()
-    for name in ("structures", "dataset"):
-        if inputs.get(name) is not None:
-            known |= set(inputs[name].symbols)
-    for name in ("test_frames", "explore_from"):
-        node = inputs.get(name)
+    known = set(known_symbols(inputs))
+    searched = {f"candidates.{name}": node for name, node in (inputs.get("candidates") or {}).items()}
+    for name, node in {**{key: inputs.get(key) for key in ("test_frames", "explore_from")}, **searched}.items():
         unknown = sorted(set(node.symbols) - known) if node is not None else []
         if unknown:
             return f"{name}: {', '.join(unknown)} do not occur in the structures or the dataset to learn from"
-    return None
+    return validate_species(inputs.get("potentials"), known, "structures or dataset")
+
+
+def known_symbols(inputs: Mapping[str, Any]) -> list[str]:
+    """Return the chemical symbols of all frames that a campaign is to learn from."""
+    nodes = [inputs[name] for name in ("structures", "dataset") if inputs.get(name) is not None]
+    return sorted({symbol for node in nodes for symbol in node.symbols})
 
 
 def _check_committee(inputs: Mapping[str, Any]) -> str | None:
@@ -110,6 +109,8 @@ def _check_engines(inputs: Mapping[str, Any]) -> str | None:
             return f"{stage}.engine: {name!r} is unknown; known: {', '.join(known_engines(stage))}"
         if key in given:
             problem: str | None = load_engine(stage, name).validate(given[key].get_dict())
+            if problem is None and stage == "train":
+                problem = load_engine(stage, name).validate_symbols(given[key].get_dict(), known_symbols(inputs))
             if problem is not None:
                 return problem
     return None

@@ -66,8 +66,10 @@ def test_select_keeps_frames_that_match_every_entry(copper_dataset: PESData) -> 
     assert len(select_frames(chosen, orm.Dict({"split": "test", "status": "failed"}))) == 0
 
 
-def test_select_by_indices_keeps_the_order_of_the_frames(copper_dataset: PESData) -> None:
-    chosen = select_frames(copper_dataset, orm.Dict({"indices": [5, 2]}))
+def test_select_by_ids_keeps_the_order_of_the_frames(copper_dataset: PESData) -> None:
+    with copper_dataset.dataset() as reader:
+        ids = [str(reader.frame_ids()[i]) for i in (5, 2)]
+    chosen = select_frames(copper_dataset, orm.Dict({"ids": ids}))
     assert column(chosen, "group") == [column(copper_dataset, "group")[i] for i in (2, 5)]
 
 
@@ -76,9 +78,9 @@ def test_select_refuses_an_unknown_column_by_name(copper_dataset: PESData) -> No
         select_frames(copper_dataset, orm.Dict({"splits": "test"}))
 
 
-def test_select_refuses_an_index_beyond_the_end(copper_dataset: PESData) -> None:
-    with pytest.raises(IndexError, match="12"):
-        select_frames(copper_dataset, orm.Dict({"indices": [12]}))
+def test_select_knows_no_row_numbers_because_datasets_in_another_order_are_equal(copper_dataset: PESData) -> None:
+    with pytest.raises(KeyError, match="no column 'indices'"):
+        select_frames(copper_dataset, orm.Dict({"indices": [0]}))
 
 
 SHARES = {"train": 0.5, "validation": 0.25, "test": 0.25}

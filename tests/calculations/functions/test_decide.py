@@ -16,7 +16,7 @@ from aiida_alpot.data.pes import PESData
 
 pytestmark = pytest.mark.usefixtures("aiida_profile")
 
-SETTINGS = {"n_min": 5, "tolerances": {"force": 0.1}}
+SETTINGS = {"n_min": 5, "n_control_min": 1, "tolerances": {"force": 0.1}}
 EXPLORATION = {"n_trajectories": 4, "n_healthy_trajectories": 4, "n_frames": 10, "outcomes": {"completed": 4}}
 
 

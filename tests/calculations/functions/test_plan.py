@@ -77,6 +77,13 @@ def test_one_job_takes_a_plan_that_fits(copper: PESData) -> None:
     assert plan(copper, SETTINGS, 100) == [{"first": 0, "last": 6, "iteration": 4}]
 
 
+def test_frames_unfit_to_start_from_are_planned_for_no_job(aiida_profile: Any, make_copper: Any) -> None:
+    frames = make_copper(3)
+    frames[0].set_cell(0.4 * frames[0].cell, scale_atoms=True)
+    node = PESData.from_frames(frames, status=["unlabelled", "unlabelled", "failed"])
+    assert plan(node, SETTINGS, 100) == [{"first": 0, "last": 3, "iteration": 4}]
+
+
 def test_wrong_settings_of_an_exploration_are_refused_by_name(copper: PESData) -> None:
     with pytest.raises(ValueError, match="did you mean 'temperatures'"):
         plan(copper, {"temperature": [1.0]}, 1)

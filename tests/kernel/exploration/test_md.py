@@ -3,12 +3,12 @@ import time
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import fcc111
+from ase.build import bulk, fcc111
 from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from aiida_alpot.kernel.exploration import run_trajectory
+from aiida_alpot.kernel.exploration import LangevinIntegrator, md, run_trajectory
 from aiida_alpot.kernel.exploration.md import StopRules
 from aiida_alpot.kernel.exploration.monitor import Assessment
 
@@ -55,6 +55,14 @@ def test_frames_are_kept_at_regular_intervals_with_their_columns(cluster, tools)
     assert np.isnan(info["md_pressure"])
     assert np.isnan(info["grade"])
     assert set(result.stats) >= {"mean_temperature", "volume_start", "volume_mean", "n_checks"}
+
+
+def test_a_regular_frame_stays_one_when_a_rule_keeps_it_too(cluster, tools):
+    rules = StopRules(gamma_save=1e-9)
+    assessor = tools.ScriptedAssessor(grades=[1.0] * 4)
+    result = run(cluster, tools, n_steps=20, sample_every=10, check_every=5, rules=rules, assessor=assessor)
+    assert reasons(result) == ["gamma_save"] * 4
+    assert [frame.info["sampled"] for frame in result.frames] == [False, True, False, True]
 
 
 def test_candidates_carry_no_labels_velocities_or_columns_of_their_parent(cluster, tools):
@@ -125,7 +133,7 @@ def test_overlapping_atoms_end_the_trajectory_before_the_committee_is_asked(tool
     atoms = Atoms("Cu2", positions=[[0, 0, 0], [0, 0, 2.3]])
     assessor = tools.ScriptedAssessor()
     result = run(atoms, tools, assessor=assessor, check_every=1, health={"min_pair_ratio": 0.95})
-    assert result.reason.startswith("health: at the start, atoms 0 and 1")
+    assert result.reason.startswith("unfit: atoms 0 and 1")
     assert (result.frames, result.n_steps, assessor.n_calls) == ([], 0, 0)
 
 
@@ -167,13 +175,43 @@ def test_zero_kelvin_runs_and_relaxes(crystal, tools):
     assert result.stats["mean_temperature"] < 5.0
 
 
-def test_the_centre_of_mass_of_a_slab_stays_along_its_normal_only(tools):
+@pytest.mark.parametrize("pbc", [(True, True, False), (True, True, True), (False, False, False)])
+def test_the_centre_of_mass_stays_along_all_axes(pbc, tools):
     atoms = fcc111("Cu", (2, 2, 2), a=3.6, vacuum=5.0)
-    atoms.pbc = (True, True, False)
+    atoms.pbc = pbc
     frame = run(atoms, tools, plan=tools.plan(1000.0), n_steps=60).frames[-1]
-    drift = frame.get_center_of_mass() - atoms.get_center_of_mass()
-    assert abs(drift[2]) < 1e-10
-    assert np.abs(drift[:2]).max() > 1e-4
+    assert np.abs(frame.positions - atoms.positions).max() > 1e-2
+    assert np.abs(frame.get_center_of_mass() - atoms.get_center_of_mass()).max() < 1e-10
+
+
+def test_the_centre_of_mass_stays_in_fractional_coordinates_when_the_cell_moves(crystal, tools):
+    frame = run(crystal, tools, plan=tools.plan(1000.0, pressure=5.0), n_steps=60).frames[-1]
+    assert not np.allclose(frame.cell, crystal.cell, rtol=1e-4)
+    fractional = [np.linalg.solve(atoms.cell.T, atoms.get_center_of_mass()) for atoms in (frame, crystal)]
+    assert np.abs(fractional[0] - fractional[1]).max() < 1e-12
+
+
+def test_frames_of_a_one_atom_cell_are_the_start_bit_by_bit(tools):
+    """Nothing but the centre of mass moves, so that their structure ids must be one."""
+    atoms = bulk("Cu", a=3.6)
+    atoms.positions += [0.1, 0.2, 0.3]
+    frames = run(atoms, tools, plan=tools.plan(1000.0)).frames
+    assert len(frames) == 2
+    assert all(np.array_equal(frame.positions, atoms.positions) for frame in frames)
+
+
+def test_the_mean_temperature_is_that_of_the_second_half_of_the_steps(cluster, tools, monkeypatch):
+    """One value at the start and one a step: 0, 1, … 20, of which the second half begins at 10."""
+    values = iter(range(100))
+    monkeypatch.setattr(LangevinIntegrator, "temperature", property(lambda _: float(next(values))))
+    result = run(cluster, tools)
+    assert result.stats["mean_temperature"] == np.mean(range(10, 21))
+
+
+def test_temperatures_take_eight_bytes_a_step(cluster, tools):
+    state = md._Run(cluster, tools.plan(), EMT(), tools.ScriptedAssessor(), tools.settings(), StopRules())
+    state.execute(None)
+    assert (state._temperatures.itemsize, len(state._temperatures)) == (8, 21)
 
 
 def test_npt_changes_only_the_periodic_vectors_of_a_slab(tools):

@@ -6,7 +6,7 @@ import pytest
 from ase.build import bulk, molecule
 
 from aiida_alpot.kernel import dataset
-from aiida_alpot.kernel.exploration import Monitor, explore, plan_trajectories
+from aiida_alpot.kernel.exploration import Monitor, explore, md, plan_trajectories, runner
 from aiida_alpot.kernel.potentials import predict_committee
 from aiida_alpot.kernel.uncertainty.active_set import ActiveSet
 from aiida_alpot.kernel.uncertainty.calibration import Calibration
@@ -109,8 +109,38 @@ def test_what_did_not_start_before_the_deadline_is_reported(crystal, committee, 
     )
     assert seen == [(1, 2, "walltime"), (2, 2, "walltime")]
     assert result.report["outcomes"] == {"walltime": 2}
+    assert (result.report["n_trajectories"], result.report["n_healthy_trajectories"]) == (2, 0)
     assert result.report["all_failed"] is False
     assert result.frames == []
+
+
+@pytest.mark.parametrize(
+    ("reason", "healthy"),
+    [
+        ("completed", True),
+        ("max_saved", True),
+        ("gamma_break: grade 12 ≥ 10", True),
+        ("error_break: force 1 ≥ 0.5", True),
+        ("walltime", False),
+        ("unfit: a force is not finite", False),
+        ("health: a force is not finite", False),
+        ("failed: step 1: no graph", False),
+    ],
+)
+def test_only_a_trajectory_that_a_rule_ended_is_healthy(crystal, committee, tools, monkeypatch, reason, healthy):
+    monkeypatch.setattr(runner, "run_trajectory", lambda *_, **__: md.TrajectoryResult([], reason, 5, {}))
+    result = explore([crystal], committee, None, tools.settings(), 1)
+    assert result.trajectories[0]["healthy"] is healthy
+    assert result.report["n_healthy_trajectories"] == int(healthy)
+
+
+def test_a_trajectory_whose_start_is_unfit_counts_neither_as_run_nor_as_healthy(crystal, committee, tools):
+    crushed = crystal.copy()
+    crushed.set_cell(0.5 * crushed.cell, scale_atoms=True)
+    report = explore([crushed, crystal], committee, None, tools.settings(), 1).report
+    assert report["outcomes"] == {"completed": 1, "unfit": 1}
+    assert (report["n_trajectories"], report["n_unfit"], report["n_healthy_trajectories"]) == (1, 1, 1)
+    assert report["all_failed"] is False
 
 
 def test_nothing_to_start_from_is_an_empty_result(committee, tools):

@@ -48,6 +48,17 @@ def test_walkers_and_campaigns_have_their_own_seeds_and_labels_make_names_unique
     assert labelled[0].name == "iteration-1/md-00000"
 
 
+def test_at_zero_kelvin_one_walker_runs_since_all_would_be_the_same():
+    settings = settings_with(temperatures=(0.0, 300.0), pressures=(0.0, 0.5), walkers=3)
+    plans = plan_trajectories(1, settings, 1)
+    assert [(plan.temperature, plan.pressure) for plan in plans] == [
+        *[(0.0, 0.0), (0.0, 0.5)],
+        *[(300.0, 0.0)] * 3,
+        *[(300.0, 0.5)] * 3,
+    ]
+    assert count_trajectories(1, settings) == 8
+
+
 def test_nothing_to_start_from_is_an_empty_schedule():
     assert plan_trajectories(0, settings_with(), 1) == ()
 

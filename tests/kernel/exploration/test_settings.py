@@ -38,6 +38,7 @@ def test_settings_survive_a_round_trip_through_a_mapping():
         ({"barostat": "flexible"}, "barostat"),
         ({"driver": "last"}, "driver"),
         ({"driver": -1}, "driver"),
+        ({"device": "gpu"}, "device.*'gpu'"),
         ({"error_break": {"forces": 0.1}}, "forces"),
         ({"error_break": {"force": 0.0}}, "error_break"),
         ({"health": {"min_pair_ratio": 1.5}}, "min_pair_ratio"),

@@ -18,6 +18,7 @@ from ase.build import bulk, fcc111, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from aiida_alpot.kernel._extras import MissingPackageError
 from aiida_alpot.kernel.dataset import Dataset, write
 from aiida_alpot.kernel.labelling import (
     CalculatorError,
@@ -443,3 +444,25 @@ def test_tblite_labels_do_not_depend_on_the_frames_before(tmp_path):
     assert several[2].get_potential_energy() == alone.get_potential_energy()
     np.testing.assert_array_equal(several[2].get_forces(), alone.get_forces())
     np.testing.assert_allclose(alone.get_forces().sum(axis=0), 0.0, atol=1e-6)
+
+
+def test_a_failed_frame_is_not_labelled_again_by_a_run_that_goes_on(tmp_path: Path) -> None:
+    unknown = Atoms("Fe", positions=[(0.0, 0.0, 0.0)], cell=[8.0] * 3, pbc=True)
+    source, first, second, third = (tmp_path / name for name in ("source.h5", "first.h5", "second.h5", "third.h5"))
+    write(source, [bulk("Cu"), unknown])
+    settings = LabelSettings("ase.calculators.emt:EMT", isolated=False)
+    assert label_dataset(source, first, settings, tmp_path / "shards-1").n_failed == 1
+    report = label_dataset(first, second, settings, tmp_path / "shards-2")
+    assert (report.n_failed, report.n_copied) == (1, 2)
+    assert not list((tmp_path / "shards-2").glob("frame-*"))
+    again = replace(settings, retry_failed=True)
+    assert label_dataset(second, third, again, tmp_path / "shards-3").n_copied == 1
+
+
+@pytest.mark.parametrize("isolated", [True, False])
+def test_a_missing_package_of_a_calculator_is_named_as_one(tmp_path: Path, isolated: bool) -> None:
+    write(tmp_path / "source.h5", [bulk("Cu")])
+    settings = LabelSettings("no_such_package.module:Calculator", isolated=isolated)
+    with pytest.raises(MissingPackageError, match="no_such_package") as caught:
+        label_dataset(tmp_path / "source.h5", tmp_path / "out.h5", settings, tmp_path / "shards")
+    assert caught.value.package == "no_such_package"

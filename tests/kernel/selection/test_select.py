@@ -37,7 +37,7 @@ def training(selection) -> np.ndarray:
 
 def test_nothing_flagged_is_a_success_with_control_frames_only():
     result = select(table(flagged=0.0), "threshold", 20, 0, thresholds=LIMITS)
-    assert len(result) == 2
+    assert len(result) == 5
     assert result.control.all()
     assert set(result.reasons) == {"control"}
     assert result.report["n_flagged"] == 0
@@ -62,7 +62,7 @@ def test_zero_budget_gives_an_empty_selection():
 def test_budget_holds_for_control_and_training_together(strategy):
     result = select(table(), strategy, 30, 0, thresholds=LIMITS, validation_share=0.2)
     assert len(result) == 30
-    assert result.control.sum() == 3
+    assert result.control.sum() == 7
     assert (np.diff(result.indices) > 0).all()
 
 
@@ -96,6 +96,77 @@ def test_every_healthy_candidate_can_become_a_control_frame():
         result = select(table(4, 5), "threshold", 20, seed, thresholds=LIMITS)
         seen.update(result.indices[result.control].tolist())
     assert seen == set(range(20))
+
+
+def uneven_trajectories() -> CandidateTable:
+    """Return twenty trajectories of 40 frames and twenty of 4, unflagged; the short ones have an energy of 1."""
+    sizes = [40] * 20 + [4] * 20
+    group = np.repeat([f"t{k:02d}" for k in range(40)], sizes)
+    is_short = np.repeat([0.0, 1.0], [800, 80])
+    return table(1, 880, force=np.zeros(880), energy=is_short, group=group, features=None)
+
+
+def test_control_share_represents_the_frames_and_not_the_trajectories():
+    candidates = uneven_trajectories()
+    draws = [select(candidates, "threshold", 40, seed, thresholds=LIMITS) for seed in range(300)]
+    short = np.array([candidates.energy[draw.indices].mean() for draw in draws])
+    # 9 % of the frames and half of the trajectories are short
+    assert short.mean() == pytest.approx(80 / 880, abs=0.025)
+    assert {len(draw) for draw in draws} == {10}
+
+
+def test_control_size_is_reached_by_taking_further_trajectories():
+    result = select(table(20, 2, flagged=0.0), "threshold", 40, 0, thresholds=LIMITS, control_share=0.05)
+    assert len(result) == 10
+    assert len(result.report["control_groups"]) == 5
+
+
+def test_control_ends_short_when_only_the_last_trajectory_worth_training_on_is_left():
+    candidates = table(2, 3, force=[0.2] * 3 + [0.0] * 3)
+    result = select(candidates, "threshold", 40, 0, thresholds=LIMITS)
+    assert result.indices[result.control].tolist() == [3, 4, 5]
+    assert result.report["control_excluded_groups"] == ["traj-0"]
+
+
+def test_report_names_a_lone_trajectory_that_was_left_to_training():
+    assert select(table(1), "threshold", 20, 0, thresholds=LIMITS).report["control_excluded_groups"] == ["traj-0"]
+    assert select(table(5), "threshold", 20, 0, thresholds=LIMITS).report["control_excluded_groups"] == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_validation_trajectory_does_not_count_as_one_to_train_on(seed):
+    fixed = {"traj-0": "validation"}
+    result = select(table(2, flagged=1.0), "threshold", 10, seed, thresholds=LIMITS, fixed_splits=fixed)
+    assert "train" in result.split
+
+
+def test_only_control_candidates_become_control_frames():
+    sampled = np.arange(100) % 10 == 0
+    result = select(table(), "threshold", 20, 0, thresholds=LIMITS, control_candidates=sampled)
+    assert result.control.sum() == 5
+    assert sampled[result.indices[result.control]].all()
+    assert not sampled[training(result)].all()
+
+
+@pytest.mark.parametrize(
+    ("budget", "share", "n_flagged", "n_control"),
+    [
+        (15, 0.2, 100, 3),  # the quickstart
+        (1000, 0.1, 45, 10),  # the budget is not spent: 5 of 50, but at least ten
+        (1000, 0.1, 180, 20),
+        (400, 0.5, 100, 100),
+        (20, 0.9, 100, 10),  # never more than half
+        (2, 0.1, 100, 1),
+        (20, 0.1, 0, 5),
+        (1, 0.5, 100, 0),
+        (20, 0.0, 100, 0),
+    ],
+)
+def test_control_size_is_a_share_of_the_expected_selection(budget, share, n_flagged, n_control):
+    force = np.where(np.arange(400) < n_flagged, 0.2, 0.0)
+    candidates = table(1, 400, force=force, group=[f"t{k}" for k in range(400)], features=None)
+    result = select(candidates, "threshold", budget, 0, thresholds=LIMITS, control_share=share)
+    assert result.control.sum() == n_control
 
 
 @settings(max_examples=60, deadline=None)
@@ -151,7 +222,7 @@ def test_last_trajectory_worth_training_on_is_not_taken_for_control(seed):
 def test_control_groups_alternate_between_calibration_and_test():
     kwargs = {"thresholds": LIMITS, "control_share": 0.4}
     assert {"calibration", "test"} <= set(select(table(), "threshold", 60, 0, **kwargs).split)
-    one = {"thresholds": LIMITS, "control_share": 0.1}
+    one = {"thresholds": LIMITS, "control_share": 0.1}  # the ten frames of one trajectory
     assert "test" not in select(table(), "threshold", 60, 0, **one).split
     later = select(table(), "threshold", 60, 0, n_control_groups_before=1, **one)
     assert {split for split, held in zip(later.split, later.control, strict=True) if held} == {"test"}
@@ -273,6 +344,7 @@ def test_strategies_with_distances_need_features():
         ({"upper": {"energy": 2.0}}, "no threshold"),
         ({"upper": {"force": 0.5}}, "larger than 1"),
         ({"fixed_splits": {"traj-0": "training"}}, "'training'"),
+        ({"control_candidates": np.ones(3, dtype=bool)}, r"'control_candidates' has shape \(3,\), expected 100 rows"),
         ({"strategy": "best"}, "unknown key"),
     ],
 )

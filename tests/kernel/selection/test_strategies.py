@@ -115,7 +115,7 @@ def test_sorted_distances_are_invariant_to_motion_and_to_equal_atoms():
 
 
 def test_sorted_distances_need_one_composition():
-    with pytest.raises(ValueError, match="composition"):
+    with pytest.raises(ValueError, match="one composition, frame 0 is H2O and frame 1 is HO2"):
         sorted_distance_features([molecule("H2O"), Atoms("O2H", np.eye(3))])
 
 

@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from aiida_alpot.kernel.settings import SettingsError
+from aiida_alpot.kernel.dataset import Dataset
+from aiida_alpot.kernel.exploration import ExploreSettings
+from aiida_alpot.kernel.settings import SettingsError, parse_settings
 from aiida_alpot.kernel.tasks import (
     TaskError,
     TaskInterruptedError,
@@ -243,14 +245,109 @@ def test_labels_of_starting_frames_change_no_trajectory(job, explored):
 def test_candidates_belong_to_their_trajectory_and_iteration(job, explored, tmp_path):
     frames, results = explored(job.argon(1))
     names = {trajectory["name"] for trajectory in results["trajectories"]}
-    assert {atoms.info["group"] for atoms in frames} == names == {"i002/md-00000", "i002/md-00001"}
+    assert {atoms.info["group"] for atoms in frames} == names
+    tag = explore_ase.compute_tag(3, [structure_id(tmp_path / "frames.h5")])
+    assert names == {f"i002-{tag}/md-00000", f"i002-{tag}/md-00001"}
     assert {atoms.info["iteration"] for atoms in frames} == {2}
     assert all(atoms.calc is None for atoms in frames)
     assert json.loads((tmp_path / "progress.json").read_text()) == {"done": 2, "total": 2}
 
 
-def test_an_exploration_out_of_time_before_its_first_frame_tells_the_reason(job, explored):
-    with pytest.raises(TaskError, match="no trajectory gave a frame") as caught:
+def structure_id(path):
+    with Dataset.open(path) as dataset:
+        return str(dataset.frame_ids(labels=False)[0])
+
+
+def test_the_tag_is_of_seed_and_starting_frames_in_any_order():
+    tags = [explore_ase.compute_tag(seed, ids) for seed, ids in ((3, "ab"), (3, "ba"), (4, "ab"), (3, "ac"))]
+    assert tags[0] == tags[1]
+    assert len(set(tags)) == 3
+    assert all(len(tag) == 6 and int(tag, 16) >= 0 for tag in tags)
+
+
+def test_explorations_of_two_campaigns_share_no_trajectory_name(job, explored):
+    groups = [{atoms.info["group"] for atoms in explored(job.argon(1, seed=seed))[0]} for seed in (0, 1)]
+    assert not groups[0] & groups[1]
+
+
+def test_the_committee_is_loaded_on_the_device_of_the_settings(job, explored, monkeypatch):
+    asked = []
+    original = explore_ase.load_committee
+    monkeypatch.setattr(
+        explore_ase, "load_committee", lambda task, folder: asked.append(task["device"]) or original(task, folder)
+    )
+    explored(job.argon(1), device="cuda:1")
+    explored(job.argon(1))
+    assert asked == ["cuda:1", "cpu"]
+
+
+@pytest.fixture
+def starting(job, tmp_path):
+    """Write frames and give the groups of those that trajectories may start from."""
+
+    def run(frames, health=None, **columns):
+        job.write(tmp_path / "frames.h5", frames, **columns)
+        settings = parse_settings(ExploreSettings, {"health": health or {}}, "explore.settings")
+        with Dataset.open(tmp_path / "frames.h5") as dataset:
+            return sorted(atoms.info["group"][-1] for atoms in explore_ase.read_starting_frames(dataset, settings))
+
+    return run
+
+
+def test_failed_and_quarantined_frames_start_nothing(job, starting):
+    status = ["labelled", "failed", "unlabelled", "quarantined"]
+    assert starting(job.argon(4), status=status) == ["0", "2"]
+
+
+def test_frames_of_unhealthy_geometry_start_nothing(job, starting):
+    frames = without_labels(job.argon(3))
+    frames[1].set_cell(0.25 * frames[1].cell, scale_atoms=True)
+    assert starting(frames) == ["0", "2"]
+    assert starting(frames, health={"min_pair_ratio": 0.1}) == ["0", "1", "2"]
+
+
+def test_frames_with_forces_beyond_the_limit_start_nothing(job, starting):
+    frames = job.argon(3)
+    frames[1].calc.results["forces"][2] = [0.0, -60.0, 0.0]
+    assert starting(frames) == ["0", "2"]
+    assert starting(frames, health={"max_force": 61.0}) == ["0", "1", "2"]
+
+
+def test_descendants_of_held_out_frames_would_be_trained_on_so_these_start_nothing(job, starting):
+    split = ["test", "train", "validation", "", "calibration"]
+    assert starting(job.argon(5), split=split) == ["1", "3"]
+
+
+def test_a_dataset_of_held_out_frames_alone_may_start_trajectories(job, starting):
+    assert starting(job.argon(2), split=["test", "validation"]) == ["0", "1"]
+
+
+def test_a_dataset_without_fit_frames_names_counts_per_reason_and_the_remedy(job, starting):
+    frames = job.argon(5)
+    frames[0].calc = None
+    frames[0].set_cell(0.25 * frames[0].cell, scale_atoms=True)
+    frames[1].calc.results["forces"][2] = [0.0, -60.0, 0.0]
+    status = ["unlabelled", "labelled", "labelled", "labelled", "failed"]
+    with pytest.raises(ValueError, match="no frame to start an exploration from, of 5") as caught:
+        starting(frames, status=status, split=["train", "train", "test", "test", "train"])
+    message = str(caught.value)
+    assert "2 held out for test, 1 of status failed, 1 of unhealthy geometry (min_pair_ratio 0.6), 1 with a" in message
+    assert "1 with a force above max_force 50 eV/Å" in message
+    assert "explore_from" in message
+    assert "health" in message
+
+
+def test_an_exploration_without_a_fit_frame_says_so(job, explored):
+    frames = without_labels(job.argon(1))
+    frames[0].set_cell(0.25 * frames[0].cell, scale_atoms=True)
+    with pytest.raises(ValueError, match="1 of unhealthy geometry"):
+        explored(frames)
+
+
+def test_an_exploration_out_of_time_before_its_first_frame_is_interrupted(job, explored):
+    with pytest.raises(
+        TaskInterruptedError, match="walltime was near before any trajectory had given a frame"
+    ) as caught:
         explored(job.argon(1), walltime_s=0.0)
     assert [trajectory["reason"] for trajectory in caught.value.results["trajectories"]] == ["walltime"] * 2
 

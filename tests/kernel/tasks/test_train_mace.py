@@ -175,3 +175,12 @@ def test_a_real_training_gives_a_potential_that_loads(make, tmp_path):
     assert set(results["rmse"]["train"]) == {"energy", "force", "stress"}
     assert results["learning_curve"]["epoch"][-1] == 1
     assert load(tmp_path / train_mace.OUTPUT, "mace").species == (29,)
+
+
+def test_a_parent_of_another_content_is_refused_before_it_is_loaded(make, tmp_path, fake_mace, monkeypatch):
+    write(tmp_path / "dataset.h5", make.crystals(6), split=SPLITS)
+    (tmp_path / "parent.model").write_bytes(b"a pickle that runs code")
+    monkeypatch.setattr(train_mace, "MacePotential", lambda *_, **__: pytest.fail("the parent was loaded"))
+    with pytest.raises(ValueError, match=r"parent\.model has sha256 .*, expected 00"):
+        train_mace.run({**task(), "parent": {"file": "parent.model", "sha256": "00"}}, tmp_path)
+    assert not fake_mace.calls

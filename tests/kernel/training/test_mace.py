@@ -444,3 +444,17 @@ def test_a_diverged_loss_becomes_null():
         "rmse_force": [None],
         "rmse_stress": [None],
     }
+
+
+def test_a_split_without_stress_leaves_its_stress_out():
+    log = """
++---------------+---------------------+------------------+---------------------------------+
+|  config_type  | RMSE E / meV / atom | RMSE F / meV / A | RMSE Stress (Virials) / meV / A (A^3) |
++---------------+---------------------+------------------+---------------------------------+
+| train_Default |           28.8      |        465.0     |              3.5                |
+| valid_Default |           32.9      |        489.8     |              None               |
++---------------+---------------------+------------------+---------------------------------+
+"""
+    errors = parse_final_errors(log)
+    assert errors["train"]["stress"] == pytest.approx(0.0035)
+    assert set(errors["validation"]) == {"energy", "force"}

@@ -45,18 +45,16 @@ def select_frames(dataset: PESData, query: orm.Dict) -> PESData:
     """Return the frames that match all entries of a query, in their order.
 
     :param dataset: the frames to select from.
-    :param query: ``{"indices": [...]}`` or ``{column: value or list of values}``, e.g. ``{"split": "test"}``.
+    :param query: ``{column: value or list of values}``, e.g. ``{"split": "test"}``, or ``{"ids": [...]}`` of
+        :meth:`~aiida_alpot.kernel.dataset.Dataset.frame_ids`. There are no row numbers: datasets that differ in the
+        order of their rows only count as equal.
     """
     with dataset.dataset() as reader:
         mask = np.ones(len(reader), dtype=bool)
         for column, wanted in query.get_dict().items():
-            if column == "indices":
-                chosen = np.zeros(len(reader), dtype=bool)
-                chosen[np.asarray(wanted, dtype=int)] = True
-                mask &= chosen
-            else:
-                values: Sequence[Any] = wanted if isinstance(wanted, list) else [wanted]
-                mask &= np.isin(reader.column(column), values)
+            found = reader.frame_ids() if column == "ids" else reader.column(column)
+            values: Sequence[Any] = wanted if isinstance(wanted, list) else [wanted]
+            mask &= np.isin(found, values)
         return _store_view(reader[mask])
 
 

@@ -32,5 +32,8 @@ def extend_history(dataset: PESData, history: orm.Dict | None = None, **reports:
 
 @calcfunction
 def conclude(history: orm.Dict) -> orm.Dict:
-    """Return why a loop ended and what it reached."""
+    """Return why a loop ended and what it reached.
+
+    :param history: the rows of all iterations.
+    """
     return orm.Dict(deciding.conclude(history["iterations"]))

@@ -20,7 +20,10 @@ STAGES = ("train", "explore", "evaluate")
 
 @calcfunction
 def plan_start(seed: orm.Int) -> dict[str, orm.Int]:
-    """Return the seeds of what happens before the loop: ``augment`` and ``split``."""
+    """Return the seeds of what happens before the loop: ``augment`` and ``split``.
+
+    :param seed: seed of the campaign.
+    """
     return {name: orm.Int(derive_seed(seed.value, name)) for name in ("augment", "split")}
 
 
@@ -28,6 +31,7 @@ def plan_start(seed: orm.Int) -> dict[str, orm.Int]:
 def plan_iteration(seed: orm.Int, history: orm.Dict | None = None) -> dict[str, orm.Int]:
     """Return number and seeds of the next iteration: ``iteration``, ``train``, ``explore``, ``evaluate``.
 
+    :param seed: seed of the campaign.
     :param history: record of the iterations before.
     """
     iteration = 0 if history is None else len(history["iterations"])
@@ -37,7 +41,12 @@ def plan_iteration(seed: orm.Int, history: orm.Dict | None = None) -> dict[str, 
 
 @calcfunction
 def cap_budget(settings: orm.Dict, dataset: PESData, max_labels: orm.Int) -> orm.Dict:
-    """Return the settings of an evaluation with a budget that stays within the labels that are left."""
+    """Return the settings of an evaluation with a budget that stays within the labels that are left.
+
+    :param settings: of the evaluation, with the budget that is wanted.
+    :param dataset: all frames labelled so far.
+    :param max_labels: most labels of the dataset.
+    """
     parsed = parse_settings(EvaluateSettings, settings.get_dict(), "evaluate.settings")
     left = max(1, max_labels.value - dataset.n_labelled)
     return orm.Dict({**settings.get_dict(), "budget": min(parsed.budget, left)})
@@ -45,7 +54,11 @@ def cap_budget(settings: orm.Dict, dataset: PESData, max_labels: orm.Int) -> orm
 
 @calcfunction
 def plan_committee(seed: orm.Int, committee_size: orm.Int) -> dict[str, orm.Int]:
-    """Return a seed for every member of a committee: ``m000``, ``m001`` and so on."""
+    """Return a seed for every member of a committee: ``m000``, ``m001`` and so on.
+
+    :param seed: seed of the committee.
+    :param committee_size: number of members.
+    """
     names = member_names(committee_size.value)
     return {name: orm.Int(derive_seed(seed.value, f"member-{k}")) for k, name in enumerate(names)}
 
@@ -59,10 +72,18 @@ def member_names(committee_size: int) -> list[str]:
 def plan_exploration(
     frames: PESData, settings: orm.Dict, seed: orm.Int, trajectories_per_job: orm.Int, iteration: orm.Int
 ) -> dict[str, orm.Dict]:
-    """Return the part of the plan that each job of an exploration runs: ``j000``, ``j001`` and so on."""
+    """Return the part of the plan that each job of an exploration runs: ``j000``, ``j001`` and so on.
+
+    :param frames: frames to start from.
+    :param settings: conditions and stop rules.
+    :param seed: seed of the exploration.
+    :param trajectories_per_job: most trajectories of one job.
+    :param iteration: iteration of the loop.
+    :raises ValueError: if no frame is fit to start from, with the reasons.
+    """
     parsed = parse_settings(ExploreSettings, settings.get_dict(), "explore.settings")
     with frames.dataset() as reader:
-        periodic = [has_stress(atoms) for atoms in read_starting_frames(reader)]
+        periodic = [has_stress(atoms) for atoms in read_starting_frames(reader, parsed)]
     n_trajectories = count_trajectories(len(periodic), parsed, periodic, seed=seed.value)
     step = trajectories_per_job.value
     parts: dict[str, Any] = {}

@@ -13,7 +13,10 @@ PLAN = "plan_"
 
 @calcfunction
 def summarise_labels(labelled: PESData) -> orm.Dict:
-    """Return counts, cost and the reasons of failure of a labelled dataset."""
+    """Return counts, cost and the reasons of failure of a labelled dataset.
+
+    :param labelled: the dataset.
+    """
     with labelled.dataset() as reader:
         return orm.Dict(summaries.summarise_labels(reader))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,11 @@ class TrainEngine(ABC):
     @abstractmethod
     def validate(cls, parameters: Mapping[str, Any]) -> str | None:
         """Return what is wrong with the parameters of the stage, naming the key, or None."""
+
+    @classmethod
+    def validate_symbols(cls, parameters: Mapping[str, Any], symbols: Sequence[str]) -> str | None:  # noqa: ARG003
+        """Return which species of the dataset the parameters cannot serve, or None."""
+        return None
 
     @classmethod
     @abstractmethod

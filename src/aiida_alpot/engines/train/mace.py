@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiida import orm
@@ -25,6 +25,13 @@ class MaceTrainEngine(TrainEngine):
         except ValueError as error:
             return str(error)
         return None
+
+    @classmethod
+    def validate_symbols(cls, parameters: Mapping[str, Any], symbols: Sequence[str]) -> str | None:
+        """Check that given atomic energies are complete."""
+        e0s = parameters.get("e0s")
+        missing = [symbol for symbol in symbols if symbol not in e0s] if isinstance(e0s, Mapping) else []
+        return f"train.parameters.e0s: no energy of the isolated atom for {', '.join(missing)}" if missing else None
 
     @classmethod
     def prepare_job(cls, member: MemberInputs, resources: JobResources, previous: orm.ProcessNode | None) -> Job:

@@ -6,7 +6,7 @@ cell move, :mod:`.monitor` what the committee says of a frame, :mod:`.health` wh
 """
 
 from .barostat import MaskedBarostat
-from .health import check_health
+from .health import check_geometry, check_health
 from .integrator import LangevinIntegrator
 from .md import TrajectoryResult, run_trajectory
 from .monitor import Assessment, Monitor
@@ -24,6 +24,7 @@ __all__ = [
     "Monitor",
     "TrajectoryPlan",
     "TrajectoryResult",
+    "check_geometry",
     "check_health",
     "choose_driver",
     "count_trajectories",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from array import array
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 
 from aiida_alpot.kernel.potentials import has_stress
+from aiida_alpot.kernel.units import FloatArray
 
 from .barostat import MaskedBarostat
 from .health import check_geometry, check_motion
@@ -62,7 +64,7 @@ class TrajectoryResult:
 
     :param frames: kept frames, candidates without labels; see :func:`run_trajectory`.
     :param reason: why it ended: ``completed``, ``max_saved``, ``walltime``, or a word and a text: ``gamma_break: …``,
-        ``error_break: …``, ``health: …``, ``failed: …``.
+        ``error_break: …``, ``unfit: …`` (the start was not healthy), ``health: …``, ``failed: …``.
     :param n_steps: MD steps made.
     :param stats: JSON-able numbers: mean temperature (K, second half of the steps), volumes (Å³), largest disagreements
         and grade seen, number of checks.
@@ -93,9 +95,10 @@ def run_trajectory(
 
     Health is tested before the committee is asked. The frame that fails is kept with ``healthy=False`` (unless its
     numbers are not finite), and the trajectory ends. Kept frames have the user columns time_fs, md_temperature and
-    md_pressure (targets; NaN in NVT), disagreement_energy/force/force_max/stress, grade, healthy and save_reason
-    (``sample``, ``gamma_save``, ``gamma_break``, ``error_break``, ``health: …``). Along non-periodic axes they are
-    translated so that the centre of mass is where it was at the start.
+    md_pressure (targets; NaN in NVT), disagreement_energy/force/force_max/stress, grade, healthy, sampled
+    (whether the frame would have been kept whatever the committee says) and save_reason (``sample``, ``gamma_save``,
+    ``gamma_break``, ``error_break``, ``health: …``). They are translated so that the centre of mass is where it was at
+    the start, in fractional coordinates if the cell moved.
 
     :param atoms: the starting frame; not changed, its labels and constraints are ignored.
     :param calculator: of the driving member.
@@ -130,7 +133,7 @@ class _Run:
         self.frames: list[Atoms] = []
         self.n_steps = 0
         self.integrator: LangevinIntegrator | None = None
-        self._temperatures: list[float] = []
+        self._temperatures = array("d")
         self._volumes: list[float] = []
         self._worst: dict[str, float] = {}
         self._n_checks = 0
@@ -150,7 +153,7 @@ class _Run:
         self.integrator = self._prepare()
         fault = self._check_motion() or check_geometry(self.atoms, self.start, self.settings.health)
         if fault:
-            return f"health: at the start, {fault}"
+            return f"unfit: {fault}"
         while self.n_steps < self.settings.n_steps:
             if deadline is not None and time.monotonic() >= deadline:
                 return "walltime"
@@ -207,7 +210,7 @@ class _Run:
         self._record(assessment)
         save, stop = self.rules.decide(assessment)
         if save or is_sample:
-            self._keep(save or "sample", assessment, healthy=True)
+            self._keep(save or "sample", assessment, healthy=True, sampled=is_sample)
         if not stop and len(self.frames) >= self.settings.max_saved:
             return "max_saved"
         return stop
@@ -220,7 +223,7 @@ class _Run:
             self.atoms, self.integrator.forces, temperature, self.plan.temperature, self.settings.health
         )
 
-    def _keep(self, save_reason: str, assessment: Assessment, *, healthy: bool) -> None:
+    def _keep(self, save_reason: str, assessment: Assessment, *, healthy: bool, sampled: bool = False) -> None:
         frame = bare_copy(self.atoms)
         if not (np.all(np.isfinite(frame.positions)) and np.all(np.isfinite(np.asarray(frame.cell)))):
             return
@@ -233,6 +236,7 @@ class _Run:
             grade=float(assessment.grade[0]),
             healthy=healthy,
             save_reason=save_reason,
+            sampled=sampled,
             **{f"disagreement_{name}": float(assessment.disagreement[name][0]) for name in PROPERTIES},
         )
         self.frames.append(frame)
@@ -249,9 +253,9 @@ class _Run:
 
     def statistics(self) -> dict[str, Any]:
         """Return numbers about the trajectory for the report."""
-        half = self._temperatures[len(self._temperatures) // 2 :]
+        half = np.frombuffer(self._temperatures)[len(self._temperatures) // 2 :]
         return {
-            "mean_temperature": float(np.mean(half)) if half else None,
+            "mean_temperature": float(np.mean(half)) if len(half) else None,
             "volume_start": float(self.start.cell.volume) if has_stress(self.start) else None,
             "volume_mean": float(np.mean(self._volumes[len(self._volumes) // 2 :])) if self._volumes else None,
             "n_checks": self._n_checks,
@@ -270,15 +274,20 @@ def bare_copy(atoms: Atoms) -> Atoms:
 
 
 def _undo_drift(frame: Atoms, start: Atoms) -> None:
-    """Translate *frame* so that its centre of mass has not moved along non-periodic axes.
+    """Translate *frame* so that its centre of mass has not moved, in fractional coordinates if the cell has.
 
-    Langevin dynamics lets the whole system diffuse, which would carry a slab or molecule out of its cell.
+    Langevin dynamics lets the whole system diffuse, which would carry a slab or molecule out of its cell and give
+    periodic frames that differ by a translation alone.
     """
-    free = ~np.asarray(frame.pbc)
-    shift = start.get_center_of_mass() - frame.get_center_of_mass()
-    if free.all():
-        frame.positions += shift
-    elif free.any() and has_stress(frame):
-        fractional = np.linalg.solve(np.asarray(frame.cell).T, shift)
-        fractional[~free] = 0.0
-        frame.positions += fractional @ np.asarray(frame.cell)
+    old, new = np.asarray(start.cell), np.asarray(frame.cell)
+    target = _centre_of_mass(start)
+    if not np.array_equal(old, new):
+        target = np.linalg.solve(old.T, target) @ new
+    frame.positions = (frame.positions - _centre_of_mass(frame)) + target
+
+
+def _centre_of_mass(atoms: Atoms) -> FloatArray:
+    """Return the centre of mass, which for one atom is its position bit by bit."""
+    origin: FloatArray = atoms.positions[0]
+    masses = atoms.get_masses()
+    return np.asarray(origin + masses @ (atoms.positions - origin) / masses.sum())

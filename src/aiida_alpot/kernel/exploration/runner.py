@@ -22,8 +22,12 @@ from .settings import ExploreSettings
 if TYPE_CHECKING:
     from aiida_alpot.kernel.uncertainty.model import UncertaintyModel
 
-UNHEALTHY = frozenset({"health", "failed"})
-"""Outcomes of a trajectory that broke."""
+HEALTHY = frozenset({"completed", "max_saved", "gamma_break", "error_break"})
+"""Outcomes of a trajectory that a rule ended. One that the walltime ended has not shown that it stays healthy."""
+UNFIT = "unfit"
+"""Outcome of a trajectory whose start was not healthy: it never ran."""
+BROKEN = frozenset({UNFIT, "health", "failed"})
+"""Outcomes of a trajectory that broke, or never could run."""
 
 Progress = Callable[[int, int, dict[str, Any]], None]
 """Called after every trajectory with how many are done, how many there are, and its entry in the report."""
@@ -35,7 +39,8 @@ class ExploreResult:
 
     :param frames: candidates of all trajectories in the order of the schedule, without labels.
     :param trajectories: one JSON-able entry per trajectory.
-    :param report: JSON-able summary; ``all_failed`` tells that no trajectory was healthy.
+    :param report: JSON-able summary; ``n_trajectories`` counts those that ran, ``n_unfit`` those whose start was
+        not healthy, ``n_healthy_trajectories`` those that a rule ended; ``all_failed`` tells that every one broke.
     """
 
     frames: list[Atoms]
@@ -154,7 +159,7 @@ def _entry(plan: TrajectoryPlan, result: TrajectoryResult, seconds: float) -> di
         "seed": plan.seed,
         "outcome": result.outcome,
         "reason": result.reason,
-        "healthy": result.outcome not in UNHEALTHY,
+        "healthy": result.outcome in HEALTHY,
         "n_steps": result.n_steps,
         "n_frames": len(result.frames),
         "seconds": seconds,
@@ -167,12 +172,13 @@ def _entry(plan: TrajectoryPlan, result: TrajectoryResult, seconds: float) -> di
 def _report(
     entries: Sequence[dict[str, Any]], frames: Sequence[Atoms], settings: ExploreSettings, driver: int
 ) -> dict[str, Any]:
-    n_healthy = sum(entry["healthy"] for entry in entries)
+    n_unfit = sum(entry["outcome"] == UNFIT for entry in entries)
     became_nvt = [entry["name"] for entry in entries if settings.ensemble == "npt" and entry["ensemble"] == "nvt"]
     return {
-        "n_trajectories": len(entries),
-        "n_healthy_trajectories": n_healthy,
-        "all_failed": bool(entries) and n_healthy == 0,
+        "n_trajectories": len(entries) - n_unfit,
+        "n_unfit": n_unfit,
+        "n_healthy_trajectories": sum(entry["healthy"] for entry in entries),
+        "all_failed": bool(entries) and all(entry["outcome"] in BROKEN for entry in entries),
         "outcomes": dict(sorted(Counter(entry["outcome"] for entry in entries).items())),
         "n_frames": len(frames),
         "n_healthy_frames": sum(bool(frame.info["healthy"]) for frame in frames),

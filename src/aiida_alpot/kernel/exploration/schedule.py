@@ -59,7 +59,9 @@ def plan_trajectories(
     for frame in draw_frames(n_frames, settings, seed):
         ensemble: Literal["nvt", "npt"] = "npt" if settings.ensemble != "nvt" and flags[frame] else "nvt"
         pressures: tuple[float | None, ...] = settings.pressures if ensemble == "npt" else (None,)
-        conditions = [(t, p) for t in settings.temperatures for p in pressures for _ in range(settings.walkers)]
+        conditions = [
+            (t, p) for t in settings.temperatures for p in pressures for _ in range(_count_walkers(t, settings))
+        ]
         for temperature, pressure in conditions:
             name = f"{label}md-{len(plans):05d}"
             own = derive_seed(seed, f"explore/{name}")
@@ -75,6 +77,11 @@ def count_trajectories(
     The seed only matters when frames are drawn from a mixture of those whose cell can change and others.
     """
     return len(plan_trajectories(n_frames_available, settings, seed, periodic=periodic))
+
+
+def _count_walkers(temperature: float, settings: ExploreSettings) -> int:
+    """Return the walkers at one temperature: at 0 K there is no noise to tell them apart."""
+    return settings.walkers if temperature > 0.0 else 1
 
 
 def draw_frames(n_frames: int, settings: ExploreSettings, seed: int) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from aiida_alpot.kernel import defaults
+from aiida_alpot.kernel.settings import check_device
 
 PROPERTIES: Final = ("energy", "force", "force_max", "stress")
 """What a committee disagrees on, in the order of every table of this room."""
@@ -68,7 +69,7 @@ class ExploreSettings:
 
     :param ensemble: ``"auto"`` runs NPT on frames with a periodic axis and NVT on the others; ``"npt"`` for a frame
         whose cell cannot change becomes NVT and the report says so.
-    :param temperatures: K; 0 starts at rest and only cools.
+    :param temperatures: K; 0 starts at rest and only cools, without chance and so with one walker.
     :param pressures: GPa, positive in compression; NVT ignores them.
     :param n_starting_frames: frames drawn at random, without replacement, when more are given.
     :param walkers: trajectories with their own seed per frame, temperature and pressure.
@@ -86,6 +87,7 @@ class ExploreSettings:
     :param error_break: property to calibrated error (eV/atom, eV/Å, eV/Å, eV/Å³) at which a frame is kept and its
         trajectory stops.
     :param max_saved: most frames kept of a trajectory, which stops there.
+    :param device: where the potentials are evaluated.
     :param health: limits of a healthy frame.
     """
 
@@ -106,6 +108,7 @@ class ExploreSettings:
     driver: Literal["first", "random"] | int = "random"
     error_break: Mapping[str, float] | None = None
     max_saved: int = 100
+    device: str = "cpu"
     health: HealthSettings = field(default_factory=HealthSettings)
 
     def __post_init__(self) -> None:
@@ -114,6 +117,7 @@ class ExploreSettings:
         for name in ("timestep", "barostat_time", "bulk_modulus"):
             _check_range(self, name, 0.0, exclusive=True)
         _check_range(self, "friction", 0.0)
+        check_device(self.device)
         self._check_choices()
         self._check_conditions()
         self._check_error_break()

@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Final
 
+from aiida_alpot.kernel._extras import MissingPackageError
 from aiida_alpot.kernel.labelling.settings import LabelSettings
 from aiida_alpot.kernel.labelling.shards import Shard, read_matching_shard, write_shard
 from aiida_alpot.kernel.labelling.worker import BOOT, DONE, REFUSED, Task, WorkerSetup
@@ -25,8 +26,22 @@ _GRACE_S: Final = 5.0
 _THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
-class CalculatorError(RuntimeError):
+class CalculatorError(ValueError):
     """The calculator cannot be built where the frames are labelled: no frame can be."""
+
+
+class CalculatorPackageError(CalculatorError, MissingPackageError):
+    """The calculator cannot be built because a package is missing where the frames are labelled."""
+
+    def __init__(self, package: str, message: str) -> None:
+        ImportError.__init__(self, message)
+        self.package = package
+
+
+def refusal(reason: tuple[str, str]) -> CalculatorError:
+    """Return the error for what :func:`~.worker.describe_refusal` said."""
+    package, message = reason
+    return CalculatorPackageError(package, message) if package else CalculatorError(message)
 
 
 @dataclass
@@ -135,7 +150,7 @@ class WorkerPool:
         except (EOFError, ConnectionResetError):
             return self._lost(worker)
         if kind == REFUSED:
-            raise CalculatorError(text)
+            raise refusal(text)
         worker.is_ready = True
         if kind != DONE:
             return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,10 +14,10 @@ from ase import Atoms
 
 from aiida_alpot.kernel.dataset import Dataset, write
 from aiida_alpot.kernel.jsonio import read_json, write_json
-from aiida_alpot.kernel.labelling.pool import CalculatorError, WorkerPool
+from aiida_alpot.kernel.labelling.pool import WorkerPool, refusal
 from aiida_alpot.kernel.labelling.settings import LabelSettings, label_fingerprint
 from aiida_alpot.kernel.labelling.shards import Shard, read_matching_shard, without_labels, write_shard
-from aiida_alpot.kernel.labelling.worker import Labeller, Task, WorkerSetup
+from aiida_alpot.kernel.labelling.worker import Labeller, Task, WorkerSetup, describe_refusal
 
 RUN_FILE: Final = "labelling.json"
 """Beside the shards: the fingerprint of the run that wrote them."""
@@ -76,7 +76,8 @@ def label_dataset(
     start = time.monotonic()
     deadline = math.inf if settings.walltime_s is None else start + settings.walltime_s
     fingerprint = label_fingerprint(settings)
-    folder = _prepare_folder(Path(source_path), Path(out_path), Path(shard_dir), fingerprint)
+    run = {"fingerprint": fingerprint, "retry_failed": settings.retry_failed}
+    folder = _prepare_folder(Path(source_path), Path(out_path), Path(shard_dir), run)
     setup = WorkerSetup(settings.spec, fingerprint, settings.charge_parameter, str(folder), str(folder / "worker-0"))
     with Dataset.open(source_path) as dataset:
         ids = [str(value) for value in dataset.frame_ids(labels=False)]
@@ -85,7 +86,7 @@ def label_dataset(
         tasks = (Task(index, ids[index], without_labels(dataset[index])) for index in plan.todo)
         if plan.todo:
             _run(tasks, len(plan.todo), settings, setup, deadline, progress)
-        counts = _pack(dataset, ids, folder, fingerprint, Path(out_path), "walltime")
+        counts = _pack(dataset, ids, folder, run, Path(out_path), "walltime")
     progress.write()
     return _report(counts, fingerprint, plan.n_reused, time.monotonic() - start)
 
@@ -100,12 +101,12 @@ def partial_pack(source_path: str | Path, shard_dir: str | Path, out_path: str |
     """
     start = time.monotonic()
     folder = Path(shard_dir)
-    fingerprint = str(read_json(folder / RUN_FILE)["fingerprint"])
+    run = read_json(folder / RUN_FILE)
     with Dataset.open(source_path) as dataset:
         ids = [str(value) for value in dataset.frame_ids(labels=False)]
-        counts = _pack(dataset, ids, folder, fingerprint, Path(out_path), "not reached")
+        counts = _pack(dataset, ids, folder, run, Path(out_path), "not reached")
     n_shards = counts["total"] - counts["unlabelled"] - counts["copied"]
-    return _report(counts, fingerprint, n_shards, time.monotonic() - start)
+    return _report(counts, str(run["fingerprint"]), n_shards, time.monotonic() - start)
 
 
 @dataclass(frozen=True)
@@ -136,23 +137,26 @@ class _Progress:
             write_json(self._path, {"done": self._done, "total": self._total, "failed": self._failed})
 
 
-def _prepare_folder(source: Path, out: Path, folder: Path, fingerprint: str) -> Path:
+def _prepare_folder(source: Path, out: Path, folder: Path, run: Mapping[str, Any]) -> Path:
     if source.resolve() == out.resolve():
         raise ValueError(f"the labelled dataset cannot replace its source {source}")
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / RUN_FILE, {"fingerprint": fingerprint})
+    write_json(folder / RUN_FILE, run)
     return folder.resolve()
 
 
-def _is_computed(atoms: Atoms, fingerprint: str) -> bool:
-    return atoms.info.get("status") in _COMPUTED and atoms.info.get("fingerprint") == fingerprint
+def _is_computed(atoms: Atoms, fingerprint: str, *, retry_failed: bool) -> bool:
+    """Return whether a run with these settings has dealt with the frame before."""
+    status = atoms.info.get("status")
+    is_done = status in _COMPUTED or (status == "failed" and not retry_failed)
+    return is_done and atoms.info.get("fingerprint") == fingerprint
 
 
 def _plan(dataset: Any, ids: Sequence[str], folder: Path, setup: WorkerSetup, *, retry_failed: bool) -> _Plan:
     """Find out which frames are left to label."""
     todo, n_reused, n_failed = [], 0, 0
     for index, atoms in enumerate(dataset):
-        if _is_computed(atoms, setup.fingerprint):
+        if _is_computed(atoms, setup.fingerprint, retry_failed=retry_failed):
             continue
         shard = read_matching_shard(folder, index, ids[index], setup.fingerprint)
         if shard is None or (retry_failed and shard.status == "failed"):
@@ -178,7 +182,7 @@ def _run(
     try:
         labeller = Labeller(setup)
     except (ImportError, ValueError, TypeError) as error:
-        raise CalculatorError(f"{type(error).__name__}: {error}") from error
+        raise refusal(describe_refusal(error)) from error
     for task in tasks:
         if time.monotonic() >= deadline:
             return
@@ -187,13 +191,16 @@ def _run(
         progress.finished(shard.status)
 
 
-def _pack(dataset: Any, ids: Sequence[str], folder: Path, fingerprint: str, out: Path, missing: str) -> Counter[str]:
+def _pack(
+    dataset: Any, ids: Sequence[str], folder: Path, run: Mapping[str, Any], out: Path, missing: str
+) -> Counter[str]:
     """Write the labelled dataset frame by frame and count what is in it."""
     counts: Counter[str] = Counter(total=len(dataset))
+    fingerprint = str(run["fingerprint"])
 
     def frames() -> Iterator[Atoms]:
         for index, atoms in enumerate(dataset):
-            frame, is_copy = atoms, _is_computed(atoms, fingerprint)
+            frame, is_copy = atoms, _is_computed(atoms, fingerprint, retry_failed=bool(run.get("retry_failed", False)))
             if not is_copy:
                 shard = read_matching_shard(folder, index, ids[index], fingerprint)
                 frame = _unlabelled(atoms, missing) if shard is None else shard.apply(atoms)

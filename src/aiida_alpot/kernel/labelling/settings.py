@@ -28,7 +28,7 @@ class LabelSettings:
     :param frame_timeout_s: seconds after which one frame is given up. None for no limit.
     :param isolated: label in separate processes, so that a calculator that crashes or hangs costs one frame. False
         labels in this process, one frame after the other, without timeout.
-    :param retry_failed: label frames again that an earlier run with the same shards failed to label.
+    :param retry_failed: label frames again that an earlier run with these settings failed to label.
     :param charge_parameter: name of the calculator's parameter for the total charge, or ``"atoms.info"`` if it reads
         the charge of a frame itself. Without it a charged frame fails: it would be labelled as neutral.
     """

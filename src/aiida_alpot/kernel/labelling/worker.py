@@ -22,6 +22,7 @@ from ase.calculators.calculator import Calculator, FileIOCalculator
 from ase.calculators.genericfileio import GenericFileIOCalculator
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from aiida_alpot.kernel._extras import MissingPackageError
 from aiida_alpot.kernel.labelling.gate import check_labels
 from aiida_alpot.kernel.labelling.settings import FROM_INFO
 from aiida_alpot.kernel.labelling.shards import Shard, write_shard
@@ -141,7 +142,13 @@ def serve(descriptor: int) -> None:
         # the parent is gone, what is done is in the shards
         return
     except (ImportError, ValueError, TypeError) as error:
-        connection.send((REFUSED, f"{type(error).__name__}: {error}"))
+        connection.send((REFUSED, describe_refusal(error)))
+
+
+def describe_refusal(error: Exception) -> tuple[str, str]:
+    """Return why a calculator cannot be built: the package that is missing or "", and the message."""
+    package = error.package if isinstance(error, MissingPackageError) else ""
+    return package, f"{type(error).__name__}: {error}"
 
 
 def _judge(atoms: Atoms, labels: Mapping[str, Any]) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 """Which candidates are worth a label: strategies, control share, splits by group, budget and de-duplication."""
 
-from aiida_alpot.kernel.selection.distance import sorted_distance_features
+from aiida_alpot.kernel.selection.distance import require_one_composition, sorted_distance_features
 from aiida_alpot.kernel.selection.flags import Flags, flag
 from aiida_alpot.kernel.selection.registry import STRATEGIES, Strategy, get_strategy
 from aiida_alpot.kernel.selection.select import Selection, select
@@ -16,6 +16,7 @@ __all__ = [
     "concatenate",
     "flag",
     "get_strategy",
+    "require_one_composition",
     "select",
     "sorted_distance_features",
 ]

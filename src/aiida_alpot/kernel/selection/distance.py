@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from ase import Atoms
+from ase.symbols import Symbols
 from scipy.spatial.distance import cdist
 
 from aiida_alpot.kernel.selection.table import CandidateTable
@@ -24,11 +27,26 @@ def sorted_distance_features(frames: Sequence[Atoms]) -> FloatArray:
     :return: shape (n_frames, n_atoms·(n_atoms − 1)/2), Å.
     :raises ValueError: if the frames do not have the same composition.
     """
+    require_one_composition([atoms.numbers for atoms in frames])
     rows = [_sorted_distances(atoms) for atoms in frames]
-    compositions = {tuple(np.sort(atoms.numbers).tolist()) for atoms in frames}
-    if len(compositions) > 1:
-        raise ValueError(f"sorted distances need frames of one composition, got {len(compositions)}")
     return np.array(rows).reshape(len(rows), -1)
+
+
+def require_one_composition(numbers: Iterable[npt.NDArray[Any]]) -> None:
+    """Raise if two frames differ in their composition.
+
+    :param numbers: atomic numbers of each frame.
+    :raises ValueError: with both compositions and the position of the frame that differs.
+    """
+    first: npt.NDArray[Any] | None = None
+    for k, of_frame in enumerate(numbers):
+        sorted_numbers = np.sort(of_frame)
+        first = sorted_numbers if first is None else first
+        if not np.array_equal(sorted_numbers, first):
+            names = [Symbols(found).get_chemical_formula() for found in (first, sorted_numbers)]
+            raise ValueError(
+                f"sorted distances need frames of one composition, frame 0 is {names[0]} and frame {k} is {names[1]}"
+            )
 
 
 def _sorted_distances(atoms: Atoms) -> FloatArray:

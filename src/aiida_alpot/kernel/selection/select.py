@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,10 +17,11 @@ from aiida_alpot.kernel.selection.flags import Flags, above_upper, flag
 from aiida_alpot.kernel.selection.registry import Strategy, get_strategy
 from aiida_alpot.kernel.selection.splits import (
     CONTROL_SPLITS,
+    ControlDraw,
     GroupSplits,
-    assign_control,
     assign_training,
     check_fixed_splits,
+    draw_control,
 )
 from aiida_alpot.kernel.selection.table import CandidateTable
 from aiida_alpot.kernel.units import BoolArray, FloatArray, IntArray
@@ -64,19 +66,20 @@ def select(
     training_features: FloatArray | None = None,
     fixed_splits: Mapping[str, str] | None = None,
     n_control_groups_before: int = 0,
+    control_candidates: BoolArray | None = None,
 ) -> Selection:
     """Return which candidates are labelled.
 
     Nothing flagged is a success: the selection then holds control frames only. Frames of one group are never on both
-    sides of training and held-out data: control frames come from whole groups drawn at random, from which nothing is
-    trained on, and validation frames from whole groups of the rest.
+    sides of training and held-out data: nothing is trained on that comes from the group of a control frame, and
+    validation frames come from whole groups of the rest.
 
     :param strategy: a name in :data:`~aiida_alpot.kernel.selection.registry.STRATEGIES`.
     :param budget: most frames selected, control frames included.
     :param thresholds: limit of the disagreement per property, e.g. ``UncertaintyModel.thresholds``.
     :param gamma_select: limit of the extrapolation grade.
-    :param control_share: share of the budget (at least one frame if the budget is two or more) and of the groups that
-        is drawn from all healthy candidates, not only from the uncertain ones.
+    :param control_share: share of the selection, and of the groups, that is drawn from all healthy candidates, not only
+        from the uncertain ones. At least ten frames, or a quarter of a small budget, and at most half of the budget.
     :param validation_share: share of the other frames and groups.
     :param known_ids: ids of structures that the dataset holds already.
     :param min_distance: frames of one group closer than this in their features count as duplicates.
@@ -85,6 +88,8 @@ def select(
     :param training_features: features of the training set, shape (n, n_features), to keep a distance from.
     :param fixed_splits: splits of groups from earlier iterations, fixed for life.
     :param n_control_groups_before: control groups of earlier iterations; calibration and test alternate on from there.
+    :param control_candidates: which rows may become control frames if they are healthy, shape (n_frames,): those that
+        were sampled regularly and not for being uncertain. All if None.
     :raises ValueError: if an argument is out of range or features are missing; the message names it.
     """
     _check_arguments(budget, control_share, validation_share, min_distance)
@@ -99,16 +104,17 @@ def select(
     pool = wanted & (flags.any if chosen_strategy.pool == "flagged" else candidates.healthy)
     thinned = pool if min_distance is None else thin(candidates, pool, min_distance)
 
-    control, control_groups = _select_control(
-        candidates, fresh & candidates.healthy, pool, budget, control_share, fixed, n_control_groups_before, seed
-    )
+    population = fresh & candidates.healthy & _control_mask(candidates, control_candidates)
+    size = _control_size(control_share, budget, int(thinned.sum()), int(population.sum()))
+    drawn = _draw_control(candidates, population, pool, size, control_share, fixed, n_control_groups_before, seed)
+    control = np.array(sorted(drawn.rows), dtype=np.int64)
     # no group of held-out frames, of this iteration or an earlier one, may give training frames
-    held_out = set(control_groups.split) | {group for group, split in fixed.items() if split in CONTROL_SPLITS}
+    held_out = set(drawn.groups.split) | {group for group, split in fixed.items() if split in CONTROL_SPLITS}
     trainable = thinned & ~np.isin(candidates.group, sorted(held_out))
     training, groups = _select_training(
         candidates, chosen_strategy, trainable, budget - len(control), validation_share, fixed, training_features, seed
     )
-    result = _assemble(candidates, flags, control, training, {**control_groups.split, **groups.split}, strategy)
+    result = _assemble(candidates, flags, control, training, {**drawn.groups.split, **groups.split}, strategy)
     report = {
         "strategy": strategy,
         "budget": budget,
@@ -118,6 +124,7 @@ def select(
         "n_in_control_groups": int((thinned & ~trainable).sum()),
         "n_eligible": int(trainable.sum()),
         **_count_selected(candidates, result),
+        "control_excluded_groups": drawn.spared,
     }
     return Selection(result.indices, result.reasons, result.control, result.split, report)
 
@@ -151,25 +158,43 @@ def _share_of(share: float, n: int) -> int:
     return max(1, round(share * n)) if share > 0.0 and n >= 2 else 0
 
 
-def _select_control(
+def _control_mask(candidates: CandidateTable, mask: BoolArray | None) -> BoolArray:
+    if mask is None:
+        return np.ones(len(candidates), dtype=bool)
+    if np.shape(mask) != (len(candidates),):
+        raise ValueError(f"'control_candidates' has shape {np.shape(mask)}, expected {len(candidates)} rows")
+    return np.asarray(mask, dtype=bool)
+
+
+def _control_size(share: float, budget: int, n_pool: int, n_population: int) -> int:
+    """Return the number of control frames: a share of the selection that is to be expected, within bounds.
+
+    :param n_pool: candidates worth training on: with few of them the budget is not spent.
+    :param n_population: candidates that may be control frames.
+    """
+    if share == 0.0 or budget < 2 or n_population == 0:
+        return 0
+    n_expected = min(budget, math.ceil(n_pool / (1.0 - share)))
+    fewest = min(10, max(1, budget // 4))
+    return min(max(round(share * n_expected), fewest), max(1, budget // 2))
+
+
+def _draw_control(
     candidates: CandidateTable,
-    healthy: BoolArray,
+    population: BoolArray,
     pool: BoolArray,
-    budget: int,
+    size: int,
     share: float,
     fixed: Mapping[str, str],
     n_groups_before: int,
     seed: int,
-) -> tuple[IntArray, GroupSplits]:
-    """Return the control frames, drawn uniformly from the control groups, and the groups."""
-    size = _share_of(share, budget)
+) -> ControlDraw:
     if size == 0:
-        return np.zeros(0, dtype=np.int64), GroupSplits({})
-    names = np.unique(candidates.group[healthy]).tolist()
-    trainable = np.unique(candidates.group[pool]).tolist()
-    groups = assign_control(names, trainable, share, fixed, n_groups_before, _rng(seed, "control-groups"))
-    rows = np.flatnonzero(healthy & np.isin(candidates.group, groups.of(*CONTROL_SPLITS)))
-    return np.sort(_rng(seed, "control").permutation(rows)[:size]).astype(np.int64), groups
+        return ControlDraw([], GroupSplits({}), [])
+    rows = np.flatnonzero(population)
+    group_of: dict[int, str] = dict(zip(rows.tolist(), candidates.group[rows].tolist(), strict=True))
+    trainable: list[str] = np.unique(candidates.group[pool]).tolist()
+    return draw_control(group_of, trainable, size, share, fixed, n_groups_before, _rng(seed, "control"))
 
 
 def _select_training(

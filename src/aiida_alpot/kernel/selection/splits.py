@@ -6,7 +6,8 @@ test error a training error.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,41 +37,67 @@ def check_fixed_splits(fixed: Mapping[str, str]) -> None:
             raise ValueError(f"group {group!r} has the split {split!r}, expected one of {list(SPLITS)}")
 
 
-def assign_control(
-    healthy: Sequence[str],
-    trainable: Sequence[str],
+@dataclass(frozen=True)
+class ControlDraw:
+    """The control frames of one iteration.
+
+    :ivar rows: in the order of the draw.
+    :ivar groups: the split of every group that is held out.
+    :ivar spared: groups that were drawn but left to training, as the last that is worth training on.
+    """
+
+    rows: list[int]
+    groups: GroupSplits
+    spared: list[str]
+
+
+def draw_control(
+    group_of: Mapping[int, str],
+    trainable: Collection[str],
+    size: int,
     share: float,
     fixed: Mapping[str, str],
     n_earlier: int,
     rng: np.random.Generator,
-) -> GroupSplits:
-    """Return the groups of the control frames, drawn at random and split between calibration and test.
+) -> ControlDraw:
+    """Return *size* control frames, drawn at random, and their groups, split between calibration and test.
 
-    ``max(1, round(share·n))`` of the *healthy* groups without a fixed split, but never the last group that is worth
-    training on: a lone trajectory gives control frames only if nothing in it is flagged.
+    All frames are put in random order and the first to come claim their groups, ``max(1, round(share·n))`` of those
+    without a fixed split, and more if these hold too few frames. So a group is held out in proportion to its frames.
+    The groups then give one frame each in turn: frames drawn from their union in proportion would count the length of
+    a trajectory twice. The last group worth training on is never claimed: a lone trajectory gives control frames only
+    if nothing in it is flagged.
 
-    :param healthy: names of the groups with a healthy candidate.
+    :param group_of: group of each row that may be a control frame.
     :param trainable: names of the groups with a candidate worth training on.
-    :param share: of the groups, 0 to 1; 0 gives none.
+    :param size: number of frames; fewer are returned if there are not enough.
+    :param share: of the groups, 0 to 1.
     :param fixed: splits that groups have from earlier iterations; they are kept.
     :param n_earlier: number of control groups before these: the alternation goes on from there.
     """
-    split = {group: fixed[group] for group in healthy if fixed.get(group) in CONTROL_SPLITS}
-    free = sorted(group for group in set(healthy) if group not in fixed)
-    if share <= 0.0 or not free:
-        return GroupSplits(split)
-    n_groups = max(1, round(share * len(free)))
-    worth = {group for group in trainable if fixed.get(group) not in CONTROL_SPLITS}
-    n_drawn = 0
-    for group in rng.permutation(np.array(free)).tolist():
-        if n_drawn == n_groups:
+    rows_of: dict[str, list[int]] = {}
+    for row in rng.permutation(np.array(sorted(group_of), dtype=np.int64)).tolist():
+        rows_of.setdefault(group_of[row], []).append(row)
+    split = {group: fixed[group] for group in sorted(rows_of) if fixed.get(group) in CONTROL_SPLITS}
+    free = [group for group in rows_of if group not in fixed]
+    n_groups = min(size, max(1, round(share * len(free))))
+    worth = {group for group in trainable if fixed.get(group, "train") == "train"}
+    n_frames = sum(len(rows_of[group]) for group in split)
+    spared: list[str] = []
+    n_claimed = 0
+    for group in free:
+        if n_claimed >= n_groups and n_frames >= size:
             break
         if worth == {group}:
+            spared.append(group)
             continue
         worth.discard(group)
-        split[group] = CONTROL_SPLITS[(n_earlier + n_drawn) % 2]
-        n_drawn += 1
-    return GroupSplits(split)
+        split[group] = CONTROL_SPLITS[(n_earlier + n_claimed) % 2]
+        n_claimed += 1
+        n_frames += len(rows_of[group])
+    in_turn = itertools.zip_longest(*(rows for group, rows in rows_of.items() if group in split))
+    accepted = [row for turn in in_turn for row in turn if row is not None]
+    return ControlDraw(accepted[:size], GroupSplits(split), spared)
 
 
 def assign_training(

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from aiida_alpot.kernel.augmentation import AugmentSettings, augment
 from aiida_alpot.kernel.dataset import Dataset, write
 from aiida_alpot.kernel.settings import parse_settings
@@ -17,6 +19,8 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Write ``augmented.h5`` and return the report of the manipulations."""
     settings = parse_settings(AugmentSettings, task["settings"], "augment.settings")
     with Dataset.open(folder / task["frames"]) as dataset:
-        result = augment(list(dataset), settings, int(task["seed"]))
+        ids = dataset.frame_ids(labels=False)
+        frames = [dataset[int(i)] for i in np.argsort(ids, kind="stable")]  # row order changes nothing
+    result = augment(frames, settings, int(task["seed"]))
     write(folder / OUTPUT, result.frames)
     return {"n_frames": len(result.frames), **result.report}

@@ -17,6 +17,7 @@ from aiida_alpot.kernel.tasks.inputs import Committee, load_committee, read_labe
 from aiida_alpot.kernel.uncertainty import ActiveSet, UncertaintyModel
 
 OUTPUT = "uncertainty.h5"
+PREVIOUS = "previous.h5"
 EXTERNAL = "external_test"
 
 
@@ -34,7 +35,8 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             external = read_labelled(dataset, None)
         errors[EXTERNAL] = assess(committee.potentials, external, settings).summary
     held_out, splits = _assess_held_out(committee, frames, settings)
-    model = fit_uncertainty(committee.potentials, committee.hashes, held_out, frames["train"], settings)
+    previous = UncertaintyModel.load(folder / task["previous"]) if "previous" in task else None
+    model = fit_uncertainty(committee.potentials, committee.hashes, held_out, frames["train"], settings, previous)
     model.save(folder / OUTPUT)
     return {
         "errors": errors,
@@ -42,6 +44,7 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "calibrations": {name: calibration.to_dict() for name, calibration in model.calibrations.items()},
         "thresholds": model.thresholds,
         "tolerances": dict(settings.tolerances),
+        "uncalibrated": sorted(set(settings.tolerances) - set(model.calibrations)),
         "active_atoms": count_active_atoms(model),
     }
 

@@ -11,7 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from aiida_alpot.kernel.dataset import Dataset, merge, write
-from aiida_alpot.kernel.evaluating import EvaluateSettings, build_table, select_candidates, selected_frames
+from aiida_alpot.kernel.evaluating import (
+    EvaluateSettings,
+    build_table,
+    canonical_order,
+    select_candidates,
+    selected_frames,
+)
 from aiida_alpot.kernel.settings import parse_settings
 from aiida_alpot.kernel.tasks.inputs import load_committee
 from aiida_alpot.kernel.uncertainty import PROPERTIES, UncertaintyModel
@@ -30,11 +36,17 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     pool = folder / "candidates.h5"
     merge([folder / name for name in task["candidates"]], pool)
     with ExitStack() as stack:
-        candidates = stack.enter_context(Dataset.open(pool))
+        candidates = canonical_order(stack.enter_context(Dataset.open(pool)))
         dataset = stack.enter_context(Dataset.open(folder / task["dataset"])) if "dataset" in task else None
         table, arrays = build_table(candidates, committee.potentials, model, settings)
         selection = select_candidates(
-            table, model, settings, int(task["seed"]), dataset=dataset, potential=committee.potentials[0]
+            table,
+            model,
+            settings,
+            int(task["seed"]),
+            candidates=candidates,
+            dataset=dataset,
+            potential=committee.potentials[0],
         )
         frames = selected_frames(candidates, selection, committee.potentials)
     write(folder / OUTPUT, frames)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import numpy as np
 from ase import Atoms
 
 from aiida_alpot.kernel.dataset import Dataset, write
-from aiida_alpot.kernel.exploration import ExploreSettings, explore, plan_trajectories
+from aiida_alpot.kernel.exploration import ExploreSettings, check_geometry, explore, plan_trajectories
 from aiida_alpot.kernel.jsonio import write_json
 from aiida_alpot.kernel.potentials import has_stress
 from aiida_alpot.kernel.settings import parse_settings
@@ -19,19 +22,21 @@ from aiida_alpot.kernel.tasks.inputs import compute_deadline, load_committee
 from aiida_alpot.kernel.uncertainty import UncertaintyModel
 
 OUTPUT = "candidates.h5"
+TAG_LENGTH = 6
+"""Hexadecimal digits that tell the trajectories of one exploration from those of another campaign."""
 
 
 def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Run the trajectories ``first`` to ``last`` of the plan and write the frames they leave to ``candidates.h5``."""
     deadline = compute_deadline(task)
     settings = parse_settings(ExploreSettings, task["settings"], "explore.settings")
-    committee = load_committee(task, folder)
+    committee = load_committee({**task, "device": settings.device}, folder)
     uncertainty = UncertaintyModel.load(folder / task["uncertainty"])
     uncertainty.require_models(committee.hashes)
     seed = int(task["seed"])
     with Dataset.open(folder / task["frames"]) as dataset:
-        frames = read_starting_frames(dataset)
-    label, iteration = f"{task['label']}/", int(task["iteration"])
+        ids, frames = _read_fit_frames(dataset, settings)
+    label, iteration = f"{task['label']}-{compute_tag(seed, ids)}/", int(task["iteration"])
     flags = [has_stress(atoms) for atoms in frames]
     plans = plan_trajectories(len(frames), settings, seed, periodic=flags, label=label)
     result = explore(
@@ -48,14 +53,72 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     )
     write(folder / OUTPUT, result.frames)
     results = {"trajectories": result.trajectories, **result.report}
+    interrupted = any(trajectory["reason"] == "walltime" for trajectory in result.trajectories)
+    if interrupted and not result.frames:
+        raise TaskInterruptedError("the walltime was near before any trajectory had given a frame", results)
     if not result.frames:
         raise TaskError("no_frames", "no trajectory gave a frame: see the reasons in the report", results)
-    if any(trajectory["reason"] == "walltime" for trajectory in result.trajectories):
+    if interrupted:
         raise TaskInterruptedError("the walltime was near before all trajectories had ended", results)
     return results
 
 
-def read_starting_frames(dataset: Dataset) -> list[Atoms]:
-    """Return the frames of a dataset in the order of their structure ids: row order changes no trajectory."""
+def read_starting_frames(dataset: Dataset, settings: ExploreSettings) -> list[Atoms]:
+    """Return the frames that trajectories may start from, in the order of their structure ids.
+
+    Labelled and unlabelled frames with a healthy geometry and, if they have labels, no force above ``max_force``. What
+    descends from a held-out frame could be trained on, so frames of the other splits serve only where no frame of the
+    dataset is for training or without a split.
+
+    :raises ValueError: if no frame is left, with the number of frames that each reason took away.
+    """
+    return _read_fit_frames(dataset, settings)[1]
+
+
+def compute_tag(seed: int, structure_ids: Sequence[str]) -> str:
+    """Return the tag in the names of the trajectories of an exploration.
+
+    :param structure_ids: of the starting frames, in any order.
+    """
+    text = "\0".join([str(seed), *sorted(structure_ids)])
+    return hashlib.sha256(text.encode()).hexdigest()[:TAG_LENGTH]
+
+
+def _read_fit_frames(dataset: Dataset, settings: ExploreSettings) -> tuple[list[str], list[Atoms]]:
+    """Return structure ids and frames, see :func:`read_starting_frames`."""
     ids = dataset.frame_ids(labels=False)
-    return [dataset[int(i)] for i in np.argsort(ids, kind="stable")]
+    status, split = dataset.column("status"), dataset.column("split")
+    own = np.isin(split, ("train", ""))
+    held_out = ~own if own.any() else np.zeros(len(dataset), dtype=bool)
+    found: list[tuple[str, Atoms]] = []
+    refused: Counter[str] = Counter()
+    for i in np.argsort(ids, kind="stable").tolist():
+        if status[i] not in ("labelled", "unlabelled"):
+            refused[f"of status {status[i]}"] += 1
+        elif held_out[i]:
+            refused[f"held out for {split[i]}"] += 1
+        else:
+            atoms = dataset[i]
+            fault = _find_fault(atoms, settings)
+            if fault is None:
+                found.append((str(ids[i]), atoms))
+            else:
+                refused[fault] += 1
+    if not found:
+        counts = ", ".join(f"{n} {reason}" for reason, n in sorted(refused.items())) or "the dataset is empty"
+        raise ValueError(
+            f"no frame to start an exploration from, of {len(dataset)}: {counts}; "
+            "give other frames (explore_from) or wider limits (health in the settings of the exploration)"
+        )
+    return [name for name, _ in found], [atoms for _, atoms in found]
+
+
+def _find_fault(atoms: Atoms, settings: ExploreSettings) -> str | None:
+    """Return which limit a starting frame is beyond, or None."""
+    # nothing escapes from itself, and without that test the neighbour list is short
+    limits = replace(settings.health, max_isolation=None)
+    if check_geometry(atoms, atoms, limits) is not None:
+        return f"of unhealthy geometry (min_pair_ratio {limits.min_pair_ratio:g})"
+    forces = {} if atoms.calc is None else atoms.calc.results
+    largest = np.max(np.linalg.norm(forces.get("forces", np.zeros((1, 3))), axis=1), initial=0.0)
+    return f"with a force above max_force {limits.max_force:g} eV/Å" if largest > limits.max_force else None

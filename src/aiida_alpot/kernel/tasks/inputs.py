@@ -41,12 +41,22 @@ def load_committee(task: Mapping[str, Any], folder: Path) -> Committee:
     potentials = []
     for name in names:
         entry = entries[name]
-        path = folder / entry["file"]
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        if found != entry["sha256"]:
-            raise ValueError(f"the file of potential {name!r} has sha256 {found}, expected {entry['sha256']}")
+        path = require_file(folder, entry)
         potentials.append(load(path, entry["engine"], device=device, dtype=entry["dtype"]))
     return Committee(names, tuple(potentials), tuple(entries[name]["sha256"] for name in names))
+
+
+def require_file(folder: Path, entry: Mapping[str, Any]) -> Path:
+    """Return the path of a model file whose content has the hash it should have: loading it runs code in it.
+
+    :param entry: ``file`` and ``sha256``.
+    :raises ValueError: if the content is another.
+    """
+    path = folder / str(entry["file"])
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != entry["sha256"]:
+        raise ValueError(f"the model file {path.name} has sha256 {found}, expected {entry['sha256']}")
+    return path
 
 
 def compute_deadline(task: Mapping[str, Any]) -> float | None:

@@ -19,7 +19,7 @@ from aiida_alpot.kernel.potentials.mace import MacePotential
 from aiida_alpot.kernel.seeds import derive_seed
 from aiida_alpot.kernel.settings import parse_settings
 from aiida_alpot.kernel.tasks import TaskError, TaskInterruptedError
-from aiida_alpot.kernel.tasks.inputs import compute_deadline, read_labelled
+from aiida_alpot.kernel.tasks.inputs import compute_deadline, read_labelled, require_file
 from aiida_alpot.kernel.training.mace import (
     MODEL_NAME,
     SPLIT_FILES,
@@ -35,6 +35,8 @@ from aiida_alpot.kernel.training.mace import (
 
 OUTPUT = f"{MODEL_NAME}.model"
 LOG = "mace.out"
+KILL_AFTER = 30.0
+"""Seconds that MACE has to end after it was asked to."""
 
 
 def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -47,11 +49,12 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     with Dataset.open(folder / task["dataset"]) as dataset:
         frames = {split: read_labelled(dataset, split) for split in SPLIT_FILES}
     counts = write_mace_input(frames, folder)
-    e0s = _atomic_energies(frames, settings, folder / task["parent"] if "parent" in task else None)
+    parent = require_file(folder, task["parent"]) if "parent" in task else None
+    e0s = _atomic_energies(frames, settings, parent)
     _check_species(frames, e0s)
     has_stress = any("stress" in atoms.calc.results and all(atoms.pbc) for atoms in frames["train"])
     restart = any((folder / "checkpoints").glob("*.pt"))
-    mace_run = MaceRun(seed, counts, e0s, has_stress, task.get("parent"), restart)
+    mace_run = MaceRun(seed, counts, e0s, has_stress, None if parent is None else parent.name, restart)
     _run_mace(build_arguments(settings, mace_run), folder, deadline)
     results = collect_results(folder, counts, e0s)
     results.update(_check_forces(folder, settings, frames, seed))
@@ -85,7 +88,11 @@ def _run_mace(arguments: Sequence[str], folder: Path, deadline: float | None) ->
             process.wait(None if deadline is None else max(1.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             process.terminate()
-            process.wait()
+            try:
+                process.wait(KILL_AFTER)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
             raise TaskInterruptedError("the walltime was near; the training continues from its checkpoint") from None
     if process.returncode != 0:
         lines = [line for line in (folder / LOG).read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -119,13 +126,17 @@ def collect_results(folder: Path, counts: Mapping[str, int], e0s: Mapping[int, f
 def _check_forces(
     folder: Path, settings: MaceSettings, frames: Mapping[str, Sequence[Atoms]], seed: int
 ) -> dict[str, Any]:
-    """Load the trained potential and compare its forces with finite differences of its energy."""
-    potential = load(folder / OUTPUT, "mace", device=settings.device, dtype=settings.dtype)
-    chosen = [atoms for atoms in frames["train"] if not is_isolated_atom(atoms)][:2]
+    """Load the trained potential and compare forces and stress with finite differences of its energy.
+
+    Always in double precision: in single precision the differences are noise.
+    """
+    potential = load(folder / OUTPUT, "mace", device=settings.device, dtype="float64")
+    usable = [atoms for atoms in frames["train"] if not is_isolated_atom(atoms)]
+    chosen = sorted(usable, key=lambda atoms: not all(atoms.pbc))[:2]
     check = finite_difference_check(potential, chosen, derive_seed(seed, "finite-difference"))
-    deviation = float(check["force_relative"])
-    if settings.dtype == "float64" and not deviation <= settings.fd_tolerance:
-        raise TaskError(
-            "inconsistent_forces", f"forces deviate from finite differences by {deviation:.1e} of the largest force"
-        )
+    for name in ("force", "stress"):
+        deviation = check[f"{name}_relative"]
+        if deviation is not None and not float(deviation) <= settings.fd_tolerance:
+            message = f"{name} deviates from finite differences by {deviation:.1e} of its rms value"
+            raise TaskError("inconsistent_forces", message)
     return {"cutoff": potential.cutoff, "finite_difference": check}

@@ -16,7 +16,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import atomic_numbers, chemical_symbols
 
 from aiida_alpot.kernel.dataset import write_frames
-from aiida_alpot.kernel.settings import SettingsError, unknown_key_message
+from aiida_alpot.kernel.settings import SettingsError, check_device, unknown_key_message
 from aiida_alpot.kernel.training.mace_options import ALWAYS_ON, FLAGS, MANAGED, OPTIONS
 
 MODEL_NAME: Final = "potential"
@@ -39,7 +39,7 @@ class MaceSettings:
     :param dtype: ``"float64"`` or ``"float32"``.
     :param warm_start_lr_factor: factor on ``lr`` when the training starts from a given potential: with the full rate
         a trained potential is damaged in the first epoch.
-    :param fd_tolerance: largest deviation of the forces from finite differences, over the largest force.
+    :param fd_tolerance: largest deviation of forces and stress from finite differences, over their rms values.
     """
 
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
@@ -54,6 +54,7 @@ class MaceSettings:
     def __post_init__(self) -> None:
         _check_hyperparameters(self.hyperparameters)
         _check_e0s(self.e0s)
+        check_device(self.device)
         if self.n_updates is not None and self.n_updates < 1:
             raise SettingsError(f"n_updates must be positive, got {self.n_updates}")
         if self.n_updates is not None and "max_num_epochs" in self.hyperparameters:
@@ -270,7 +271,8 @@ def parse_learning_curve(lines: Iterable[str]) -> dict[str, list[float | None]]:
 def parse_final_errors(log: str) -> dict[str, dict[str, float]]:
     """Return the root-mean-square errors per split from the tables at the end of MACE's log.
 
-    :return: ``{"train": {"energy": …, "force": …, "stress": …}, …}`` in eV/atom, eV/Å and eV/Å³.
+    :return: ``{"train": {"energy": …, "force": …, "stress": …}, …}`` in eV/atom, eV/Å and eV/Å³; a property that no
+        frame of a split has a label of (MACE prints ``None``) is left out.
     """
     errors: dict[str, dict[str, float]] = {}
     header: list[str] = []
@@ -283,7 +285,7 @@ def parse_final_errors(log: str) -> dict[str, dict[str, float]]:
             errors[split] = {
                 name: float(value) / 1000.0
                 for title, value in zip(header, cells, strict=True)
-                if (name := _column_property(title)) is not None
+                if (name := _column_property(title)) is not None and value != "None"
             }
     return errors
 
