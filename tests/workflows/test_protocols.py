@@ -163,7 +163,7 @@ class TestDefaults:
 
     def test_the_balanced_protocol_changes_no_number_of_a_paper(self) -> None:
         inputs = load_protocol("active_learning", "balanced")
-        assert inputs["explore"]["settings"] == {}
+        assert inputs["explore"]["settings"] == {"error_break": {"force": 1.0}}  # no paper gives one
         assert inputs["evaluate"]["settings"] == {}
         assert inputs["calibrate"]["settings"] == {}
         assert "convergence" not in inputs

@@ -27,7 +27,7 @@ def test_a_file_that_is_not_the_one_of_its_hash_is_named(job, tmp_path):
 def test_a_changed_file_is_never_loaded(job, tmp_path):
     entries = job.committee(tmp_path)
     (tmp_path / entries["m000"]["file"]).write_text("not even JSON")
-    with pytest.raises(ValueError, match="m000.model has sha256"):
+    with pytest.raises(ValueError, match=r"m000\.model has sha256"):
         load_committee({"potentials": entries}, tmp_path)
 
 
