@@ -108,8 +108,17 @@ def main() -> None:
     builder.metadata.label = f"ethanol, seed {arguments.seed}"
     node = submit(builder)
     console.print(f"submitted ActiveLearningWorkChain <{node.pk}>; the daemon does the work, this only looks on")
-    watch(node)
+    try:
+        watch(node)
+    except KeyboardInterrupt:
+        sys.exit(f"\nthe campaign goes on in the daemon; look on with: {verdi_command('aiida-alpot')} watch {node.pk}")
+    verdi("-p", PROFILE, "daemon", "stop")
     conclude(node, time.monotonic() - start)
+
+
+def verdi_command(name: str) -> str:
+    """Return how a command of this environment is called on this profile."""
+    return f"AIIDA_PATH={os.environ['AIIDA_PATH']} {Path(sys.executable).parent}/{name} -p {PROFILE}"
 
 
 def conclude(node: orm.WorkChainNode, seconds: float) -> None:
@@ -117,7 +126,7 @@ def conclude(node: orm.WorkChainNode, seconds: float) -> None:
     if not node.is_finished_ok:
         sys.exit(
             f"the campaign ended with status {node.exit_status}: {node.exit_message}\n"
-            f"see: verdi -p {PROFILE} process report {node.pk}"
+            f"see: {verdi_command('verdi')} process report {node.pk}"
         )
     iterations = node.outputs.history["iterations"]
     folder = RESULTS / f"campaign-{node.pk}"
@@ -130,8 +139,7 @@ def conclude(node: orm.WorkChainNode, seconds: float) -> None:
     result = node.outputs.result
     console.print(f"ended after {seconds:.0f} s: {result['reason']} ({result['message']})", highlight=False)
     console.print(f"figure, dataset and models: {os.path.relpath(folder)}", soft_wrap=True, highlight=False)
-    command = f"AIIDA_PATH={os.environ['AIIDA_PATH']} {Path(sys.executable).parent}/verdi -p {PROFILE}"
-    console.print(f"every step: {command} process status {node.pk}", soft_wrap=True, highlight=False)
+    console.print(f"every step: {verdi_command('verdi')} process status {node.pk}", soft_wrap=True, highlight=False)
 
 
 if __name__ == "__main__":
