@@ -1,6 +1,6 @@
 """Every default that a paper gives, in one place, with its source.
 
-[TrainsPot] Bidoggia et al., "AiiDA-TrainsPot", January 2026. [AutoPot] the AutoPot paper. [UQ-ACE] the UQ-ACE paper.
+[TrainsPot] Bidoggia et al., "AiiDA-TrainsPot", January 2026. [UQ-ACE] the UQ-ACE paper.
 """
 
 from __future__ import annotations
@@ -54,6 +54,3 @@ VACANCIES_PER_FRAME: Final = 2
 
 COMMITTEE_SIZE: Final = 4
 """Members of a committee, lower end of the 4–6 in common use, [UQ-ACE]."""
-
-GAMMA_LADDER: Final = (1e5, 1e4, 1e3, 1e2, 10.0, 2.0)
-"""Descending thresholds of the extrapolation grade, [AutoPot] Alg. 2.1 and its defaults."""

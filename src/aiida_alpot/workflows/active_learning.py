@@ -184,6 +184,12 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
             self.ctx.must_calibrate = False
             limits = {name: f"{value:.3g}" for name, value in outputs.uncertainty.thresholds.items() if value}
             self.report(f"disagreement at the tolerance: {limits}")
+            results = outputs.report["results"]
+            for name in results.get("uncalibrated", []):
+                self.report(f"no held-out frame has a label of {name}: its tolerance flags nothing")
+            for name in limits:
+                for warning in results["calibrations"].get(name, {}).get("warnings", []):
+                    self.report(f"calibration of {name}: {warning}")
 
         return self._inspect("calibrate", take)
 
