@@ -184,3 +184,16 @@ def test_a_parent_of_another_content_is_refused_before_it_is_loaded(make, tmp_pa
     with pytest.raises(ValueError, match=r"parent\.model has sha256 .*, expected 00"):
         train_mace.run({**task(), "parent": {"file": "parent.model", "sha256": "00"}}, tmp_path)
     assert not fake_mace.calls
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [
+        ("run_train: error: --max_ell: no int\nacceleration is disabled\n", "run_train: error: --max_ell: no int"),
+        ("first\nlast\n\n", "last"),
+        ("torch.OutOfMemoryError: CUDA out of memory\nnote: see above", "torch.OutOfMemoryError: CUDA out of memory"),
+        ("", "it printed nothing"),
+    ],
+)  # fmt: skip
+def test_the_reason_of_an_end_is_the_line_about_the_error_wherever_it_stands(log, reason):
+    assert train_mace.find_reason(log) == reason

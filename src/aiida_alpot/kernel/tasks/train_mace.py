@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import subprocess
 import sys
 import time
@@ -81,9 +82,9 @@ def _check_species(frames: Mapping[str, Sequence[Atoms]], e0s: Mapping[int, floa
 def _run_mace(arguments: Sequence[str], folder: Path, deadline: float | None) -> None:
     """Run MACE until it ends or the deadline comes; its checkpoint then serves the next job."""
     with (folder / LOG).open("a", encoding="utf-8") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mace.cli.run_train", *arguments], cwd=folder, stdout=log, stderr=subprocess.STDOUT
-        )
+        # unbuffered: otherwise what was printed first may come after the error in the log
+        command = [sys.executable, "-u", "-m", "mace.cli.run_train", *arguments]
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
         try:
             process.wait(None if deadline is None else max(1.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
@@ -95,10 +96,16 @@ def _run_mace(arguments: Sequence[str], folder: Path, deadline: float | None) ->
                 process.wait()
             raise TaskInterruptedError("the walltime was near; the training continues from its checkpoint") from None
     if process.returncode != 0:
-        lines = [line for line in (folder / LOG).read_text(encoding="utf-8").splitlines() if line.strip()]
-        reason = lines[-1] if lines else "it printed nothing"
+        reason = find_reason((folder / LOG).read_text(encoding="utf-8"))
         code = "out_of_memory" if "out of memory" in reason.lower() or process.returncode == -9 else "training"
         raise TaskError(code, f"mace_run_train ended with status {process.returncode}: {reason}")
+
+
+def find_reason(log: str) -> str:
+    """Return the line of a log that says why a program ended: the last one about an error, else the last one."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    about = [line for line in lines if re.search(r"error|exception|out of memory|killed", line, re.IGNORECASE)]
+    return (about or lines or ["it printed nothing"])[-1]
 
 
 def collect_results(folder: Path, counts: Mapping[str, int], e0s: Mapping[int, float]) -> dict[str, Any]:
