@@ -6,6 +6,7 @@ Everything lives below AIIDA_PATH (``make quickstart`` sets it to .aiida in the 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -86,12 +87,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="seed of the campaign (default 0)")
     parser.add_argument("--strategy", default=None, help="selection strategy, e.g. random, to compare with")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for figure, dataset and models")
+    parser.add_argument("--cached", action="store_true", help="take from AiiDA's cache what an earlier run computed")
     arguments = parser.parse_args()
     if "AIIDA_PATH" not in os.environ:
         sys.exit("set AIIDA_PATH to a folder of this experiment, or use: make quickstart")
 
     start = time.monotonic()
     prepare_profile()
+    verdi("-p", PROFILE, "config", "set", "caching.default_enabled", str(arguments.cached))
     start_daemon()
     overrides = yaml.safe_load((HERE / "settings.yaml").read_text(encoding="utf-8"))
     overrides["seed"] = arguments.seed
@@ -113,7 +117,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(f"\nthe campaign goes on in the daemon; look on with: {verdi_command('aiida-alpot')} watch {node.pk}")
     verdi("-p", PROFILE, "daemon", "stop")
-    conclude(node, time.monotonic() - start)
+    conclude(node, time.monotonic() - start, arguments.results)
 
 
 def verdi_command(name: str) -> str:
@@ -121,7 +125,7 @@ def verdi_command(name: str) -> str:
     return f"AIIDA_PATH={os.environ['AIIDA_PATH']} {Path(sys.executable).parent}/{name} -p {PROFILE}"
 
 
-def conclude(node: orm.WorkChainNode, seconds: float) -> None:
+def conclude(node: orm.WorkChainNode, seconds: float, results: Path) -> None:
     """Print the table, draw the figure and put dataset and models into the results folder."""
     if not node.is_finished_ok:
         sys.exit(
@@ -129,9 +133,10 @@ def conclude(node: orm.WorkChainNode, seconds: float) -> None:
             f"see: {verdi_command('verdi')} process report {node.pk}"
         )
     iterations = node.outputs.history["iterations"]
-    folder = RESULTS / f"campaign-{node.pk}"
+    folder = results / f"campaign-{node.pk}"
     folder.mkdir(parents=True, exist_ok=True)
     node.outputs.dataset.export(folder / "dataset.xyz")
+    (folder / "history.json").write_text(json.dumps(iterations, indent=1), encoding="utf-8")
     for name, potential in node.outputs.potentials.items():
         potential.export(folder / f"{name}.model")
     plot_history(iterations, folder / "history.png", title="ethanol, GFN2-xTB labels, MACE committee of three")

@@ -122,15 +122,16 @@ def _remote(plant: Any) -> orm.RemoteData:
 def test_a_job_fails_for_good_after_max_iterations(stage: Any, plant: Any) -> None:
     rig = stage(lambda _: plant(exit_status=302, message="no report"), max_iterations=orm.Int(3))
     exit_code = rig.run()
-    assert exit_code.status == 401
+    assert exit_code.status == 403
     assert "no report" in exit_code.message
+    assert "resume the campaign" in exit_code.message
     assert rig.labels.count("m000") == 3
     assert {job["state"] for job in rig.process.ctx.jobs.values()} == {"failed"}
 
 
 def test_max_iterations_of_one_never_repeats(stage: Any, plant: Any) -> None:
     rig = stage(lambda _: plant(exit_status=302), max_iterations=orm.Int(1))
-    assert rig.run().status == 401
+    assert rig.run().status == 403
     assert rig.labels == ["m000", "m001", "m002"]
 
 

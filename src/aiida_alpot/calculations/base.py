@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from aiida import orm
 from aiida.common.datastructures import CalcInfo, CodeInfo
@@ -37,6 +37,15 @@ class TaskInputs:
     remote_files: list[tuple[str, str, str]] = field(default_factory=list)
     retrieve: list[str | tuple[str, str, int]] = field(default_factory=list)
     retrieve_temporary: list[str | tuple[str, str, int]] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
+
+    def keep_state(self, name: str, checkpoint: orm.RemoteData | None) -> None:
+        """Let the job keep its state in the folder *name*, and begin with the one in the folder of another job."""
+        if checkpoint is None:
+            self.folders.append(name)  # there from the start, so that the next attempt finds it however this one ends
+        else:
+            computer = cast(orm.Computer, checkpoint.computer)
+            self.remote_files.append((computer.uuid, f"{checkpoint.get_remote_path()}/{name}", name))
 
     def add_dataset(self, key: str, node: PESData, name: str | None = None) -> None:
         """Bring a dataset along and name its file under *key* of the task."""
@@ -52,6 +61,7 @@ class TaskInputs:
     def add_potentials(self, potentials: Mapping[str, PotentialData]) -> None:
         """Bring a committee along."""
         self.task["potentials"] = {}
+        self.folders.append("potentials")
         for name, node in sorted(potentials.items()):
             file = f"potentials/{name}.model"
             self.files.append((node.uuid, PotentialData.FILENAME, file))
@@ -105,8 +115,8 @@ class KernelCalculation(CalcJob):
         inputs.task["walltime_s"] = walltime
         with folder.open(TASK_FILE, "w", encoding="utf-8") as handle:
             json.dump(inputs.task, handle, indent=1, sort_keys=True)
-        if "potentials" in inputs.task:
-            folder.get_subfolder("potentials", create=True)
+        for name in inputs.folders:
+            folder.get_subfolder(name, create=True)
         code_info = CodeInfo()
         code_info.code_uuid = self.inputs.code.uuid
         code_info.cmdline_params = [KERNEL_FILE, self.TASK, TASK_FILE]
@@ -118,6 +128,16 @@ class KernelCalculation(CalcJob):
         calc_info.retrieve_list = [REPORT_FILE, self.inputs.metadata.options.output_filename, *inputs.retrieve]
         calc_info.retrieve_temporary_list = inputs.retrieve_temporary
         return calc_info
+
+
+def add_checkpoint(spec: CalcJobProcessSpec) -> None:
+    """Declare the input of a task that goes on with what an earlier job has finished."""
+    spec.input(
+        "checkpoint",
+        valid_type=orm.RemoteData,
+        required=False,
+        help="Folder of an earlier job with the same inputs, whose finished work is not done again.",
+    )
 
 
 def add_validator(spec: CalcJobProcessSpec, validate: Callable[[Any, Any], str | None]) -> None:
@@ -152,6 +172,17 @@ def non_negative_validator(name: str, *, minimum: float = 0) -> Callable[[Any, A
     def validate(value: Any, _: Any) -> str | None:
         if value is not None and value.value < minimum:
             return f"{name}: expected at least {minimum}, got {value.value}"
+        return None
+
+    return validate
+
+
+def fraction_validator(name: str) -> Callable[[Any, Any], str | None]:
+    """Return a port validator for a number from 0 to 1."""
+
+    def validate(value: Any, _: Any) -> str | None:
+        if value is not None and not 0 <= value.value <= 1:
+            return f"{name}: expected 0 to 1, got {value.value}"
         return None
 
     return validate

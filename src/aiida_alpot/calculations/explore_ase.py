@@ -10,6 +10,7 @@ from aiida.engine.processes.process_spec import CalcJobProcessSpec
 from aiida_alpot.calculations.base import (
     KernelCalculation,
     TaskInputs,
+    add_checkpoint,
     add_validator,
     non_empty_validator,
     non_negative_validator,
@@ -20,7 +21,7 @@ from aiida_alpot.data.pes import PESData
 from aiida_alpot.data.potential import PotentialData
 from aiida_alpot.data.uncertainty import UncertaintyData, validate_committee
 from aiida_alpot.kernel.exploration import ExploreSettings
-from aiida_alpot.kernel.tasks.explore_ase import OUTPUT
+from aiida_alpot.kernel.tasks.explore_ase import OUTPUT, STATE
 
 
 def validate_models(inputs: Any, _: Any) -> str | None:
@@ -65,6 +66,7 @@ class ExploreAseCalculation(KernelCalculation):
             validator=_validate_trajectories,
             help="Part of the plan that this job runs: first, last (not included) and the iteration of the loop.",
         )
+        add_checkpoint(spec)
         add_validator(spec, validate_models)
         spec.output("candidates", valid_type=PESData, required=False, help="Frames the trajectories left.")
         spec.exit_code(430, "ERROR_NO_FRAMES", message="No trajectory gave a frame: {detail}")
@@ -77,5 +79,6 @@ class ExploreAseCalculation(KernelCalculation):
         inputs.add_potentials(self.inputs.potentials)
         inputs.add_uncertainty(self.inputs.uncertainty)
         inputs.add_dataset("frames", self.inputs.frames)
+        inputs.keep_state(STATE, self.inputs.get("checkpoint", None))
         inputs.retrieve.append(OUTPUT)
         return inputs

@@ -5,7 +5,13 @@ from __future__ import annotations
 from aiida import orm
 from aiida.engine.processes.process_spec import CalcJobProcessSpec
 
-from aiida_alpot.calculations.base import KernelCalculation, TaskInputs, non_empty_validator, settings_validator
+from aiida_alpot.calculations.base import (
+    KernelCalculation,
+    TaskInputs,
+    add_checkpoint,
+    non_empty_validator,
+    settings_validator,
+)
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.kernel.labelling import LabelSettings
 from aiida_alpot.kernel.tasks.label_ase import OUTPUT, SHARDS
@@ -33,6 +39,7 @@ class LabelAseCalculation(KernelCalculation):
             validator=settings_validator(LabelSettings, "label.parameters"),
             help="Calculator and its parameters, see aiida_alpot.kernel.labelling.LabelSettings.",
         )
+        add_checkpoint(spec)
         spec.output("labelled", valid_type=PESData, required=False, help="All frames with labels or reasons.")
         spec.exit_code(
             501,
@@ -47,6 +54,7 @@ class LabelAseCalculation(KernelCalculation):
         settings = {"n_workers": n_workers, **self.inputs.parameters.get_dict()}
         inputs = TaskInputs({"settings": settings})
         inputs.add_dataset("frames", self.inputs.frames)
+        inputs.keep_state(SHARDS, self.inputs.get("checkpoint", None))
         inputs.retrieve.append(OUTPUT)
         inputs.retrieve_temporary.append((f"{SHARDS}/*", ".", 2))
         return inputs

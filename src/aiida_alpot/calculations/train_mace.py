@@ -10,6 +10,7 @@ from aiida.engine.processes.process_spec import CalcJobProcessSpec
 from aiida_alpot.calculations.base import (
     KernelCalculation,
     TaskInputs,
+    add_checkpoint,
     non_negative_validator,
     settings_validator,
 )
@@ -55,9 +56,7 @@ class TrainMaceCalculation(KernelCalculation):
             validator=_validate_parent,
             help="Potential to start from (warm start); from scratch without it.",
         )
-        spec.input(
-            "checkpoint", valid_type=orm.RemoteData, required=False, help="Folder of an interrupted job to continue."
-        )
+        add_checkpoint(spec)
         spec.output("potential", valid_type=PotentialData, required=False, help="The trained potential.")
         spec.exit_code(410, "ERROR_TRAINING_FAILED", message="MACE ended with an error: {detail}")
         spec.exit_code(411, "ERROR_DIVERGED", message="The training diverged: {detail}")
@@ -72,9 +71,6 @@ class TrainMaceCalculation(KernelCalculation):
         if "parent" in self.inputs:
             inputs.files.append((self.inputs.parent.uuid, PotentialData.FILENAME, "parent.model"))
             inputs.task["parent"] = {"file": "parent.model", "sha256": self.inputs.parent.sha256}
-        if "checkpoint" in self.inputs:
-            remote = self.inputs.checkpoint
-            path = f"{remote.get_remote_path()}/checkpoints"
-            inputs.remote_files.append((remote.computer.uuid, path, "checkpoints"))
+        inputs.keep_state("checkpoints", self.inputs.get("checkpoint", None))
         inputs.retrieve += [OUTPUT, LOG, ("results/*", ".", 2)]
         return inputs

@@ -1,22 +1,27 @@
-"""``aiida-alpot``: look at campaigns."""
+"""``aiida-alpot``: look at campaigns, and go on with them."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
+import yaml
 from aiida import load_profile
 from aiida.cmdline.params import arguments, options
-from aiida.common.exceptions import ConfigurationError
+from aiida.common.exceptions import ConfigurationError, InvalidOperation
+from aiida.engine import submit
 from aiida.orm import WorkChainNode
 from rich.console import Console
 
 from aiida_alpot import __version__
+from aiida_alpot.data.pes import PESData
 from aiida_alpot.kernel._extras import MissingPackageError
 from aiida_alpot.protocols import list_protocols
 from aiida_alpot.report.figure import plot_history
 from aiida_alpot.report.progress import find_history, watch
 from aiida_alpot.report.table import build_table
+from aiida_alpot.workflows.active_learning import ActiveLearningWorkChain
 
 
 @click.group("aiida-alpot", context_settings={"help_option_names": ["-h", "--help"]})
@@ -56,6 +61,72 @@ def show_history(campaign: WorkChainNode, figure: Path | None) -> None:
         except (MissingPackageError, ValueError) as error:
             raise click.ClickException(str(error)) from error
         click.echo(f"wrote {figure}")
+
+
+@main.command("resume")
+@arguments.WORKFLOW("campaign")
+@click.option("--stage", help="Begin with this stage of the iteration: train, calibrate, explore, evaluate or label.")
+@click.option("--max-iterations", type=click.IntRange(min=0), help="Most rounds, those that are done included.")
+@click.option("--tolerance", "tolerances", multiple=True, metavar="NAME=VALUE", help="Largest error, e.g. force=0.05.")
+@click.option("--structures", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="File of more frames.")
+@click.option(
+    "--overrides",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="YAML file with inputs to change, nested like them.",
+)
+def resume_campaign(
+    campaign: WorkChainNode,
+    stage: str | None,
+    max_iterations: int | None,
+    tolerances: tuple[str, ...],
+    structures: Path | None,
+    overrides: Path | None,
+) -> None:
+    """Go on with a campaign that has finished, failed or was killed; no label is computed again."""
+    try:
+        changes = read_overrides(overrides)
+        if max_iterations is not None:
+            changes["max_iterations"] = max_iterations
+        nodes = {} if structures is None else {"structures": PESData.from_file(structures)}
+        builder = ActiveLearningWorkChain.get_builder_to_resume(
+            campaign, stage=stage, overrides=changes, tolerances=parse_tolerances(tolerances), **nodes
+        )
+        node = submit(builder)
+    except (ValueError, InvalidOperation) as error:
+        raise click.ClickException(str(error)) from error
+    first = builder["resume"]["stage"].value if "resume" in builder else "structures"
+    click.echo(f"campaign <{campaign.pk}> goes on as <{node.pk}> from the stage {first!r}: aiida-alpot watch {node.pk}")
+
+
+def read_overrides(path: Path | None) -> dict[str, Any]:
+    """Return the mapping in a YAML file, an empty one without a file.
+
+    :raises ValueError: if the file holds something else.
+    """
+    if path is None:
+        return {}
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML file: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected inputs by name, got {type(content).__name__}")
+    return content
+
+
+def parse_tolerances(pairs: tuple[str, ...]) -> dict[str, float] | None:
+    """Return the tolerances of ``NAME=VALUE`` pairs, None without any.
+
+    :raises ValueError: naming a pair that is not one.
+    """
+    found = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        try:
+            found[name] = float(value)
+        except ValueError as error:
+            raise ValueError(f"--tolerance: expected NAME=VALUE, e.g. force=0.05, got {pair!r}") from error
+    return found or None
 
 
 @main.command("protocols")

@@ -18,15 +18,18 @@ class JobResources:
     :param kernel: the kernel node of this campaign.
     :param options: scheduler options, ``metadata.options`` of a CalcJob.
     :param label: name of the job in the provenance graph.
+    :param checkpoint: folder of an earlier attempt at this job, of this campaign or the one it resumes, None if there
+        was none. What it finished need not be done again.
     """
 
     code: orm.AbstractCode
     kernel: orm.SinglefileData
     options: Mapping[str, Any]
     label: str
+    checkpoint: orm.RemoteData | None = None
 
     def common_inputs(self) -> dict[str, Any]:
-        """Return the inputs that every CalcJob of the kernel takes."""
+        """Return the inputs that every CalcJob of the kernel takes, without the checkpoint."""
         metadata = {"options": dict(self.options), "label": self.label, "call_link_label": self.label}
         return {"code": self.code, "kernel": self.kernel, "metadata": metadata}
 

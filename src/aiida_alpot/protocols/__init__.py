@@ -9,6 +9,7 @@ from typing import Any, ClassVar, cast
 import yaml
 from aiida import orm
 from aiida.engine import ProcessBuilder
+from aiida.engine.processes.ports import PortNamespace
 
 from aiida_alpot.kernel.settings import unknown_key_message
 
@@ -51,6 +52,34 @@ def merge_recursively(base: Mapping[str, Any], changes: Mapping[str, Any]) -> di
     return merged
 
 
+def tolerance_overrides(tolerances: Mapping[str, float] | None) -> dict[str, Any]:
+    """Return the inputs that the largest errors wanted change: thresholds of the search, and its end."""
+    if tolerances is None:
+        return {}
+    final = {name: value for name, value in tolerances.items() if name != "force_max"}
+    return {"calibrate": {"settings": {"tolerances": dict(tolerances)}}, "convergence": {"tolerances": final}}
+
+
+def change_inputs(builder: ProcessBuilder, ports: Any, changes: Mapping[str, Any], where: str = "inputs") -> None:
+    """Change inputs of a builder to plain values nested like them; a ``Dict`` is merged key by key.
+
+    :param ports: the namespace of ports of the builder.
+    :raises ValueError: if there is no such input, or it belongs to a stage that the builder leaves out.
+    """
+    for key, value in changes.items():
+        if key not in ports:
+            raise ValueError(unknown_key_message(key, ports, where))
+        old = builder.get(key, None)
+        if isinstance(ports[key], PortNamespace):
+            if not isinstance(value, Mapping) or not old:
+                raise ValueError(f"{key}: it has no inputs to change in this campaign, got {value!r}")
+            change_inputs(old, ports[key], value, key)
+        elif isinstance(old, orm.Dict) and isinstance(value, Mapping):
+            builder[key] = orm.Dict(merge_recursively(old.get_dict(), value))
+        else:
+            builder[key] = value if ports[key].non_db else orm.to_aiida_type(value)
+
+
 class ProtocolMixin:
     """Gives a WorkChain ``get_builder_from_protocol``."""
 
@@ -79,11 +108,8 @@ class ProtocolMixin:
         :param nodes: further inputs of the WorkChain, e.g. ``structures``.
         :raises ValueError: if the protocol or an input does not exist.
         """
-        wanted: dict[str, Any] = {}
-        if tolerances is not None:
-            final = {name: value for name, value in tolerances.items() if name != "force_max"}
-            wanted = {"calibrate": {"settings": {"tolerances": tolerances}}, "convergence": {"tolerances": final}}
-        inputs = merge_recursively(load_protocol(cls.PROTOCOL, protocol, wanted), overrides or {})
+        wanted = load_protocol(cls.PROTOCOL, protocol, tolerance_overrides(tolerances))
+        inputs = merge_recursively(wanted, overrides or {})
         builder: ProcessBuilder = cls.get_builder()  # type: ignore[attr-defined]
         ports = cls.spec().inputs  # type: ignore[attr-defined]
         for key, value in inputs.items():

@@ -54,7 +54,7 @@ def collect_progress(node: orm.WorkChainNode) -> Progress:
 
 
 def find_history(node: orm.WorkChainNode) -> list[dict[str, Any]]:
-    """Return the rows of the history so far, also while the campaign runs."""
+    """Return the rows of the history so far, also while the campaign runs, with those of one that it resumes."""
     query = orm.QueryBuilder()
     query.append(orm.WorkChainNode, filters={"id": node.pk}, tag="campaign")
     query.append(
@@ -63,6 +63,8 @@ def find_history(node: orm.WorkChainNode) -> list[dict[str, Any]]:
     query.append(orm.Dict, with_incoming="f", tag="history")
     query.order_by({"history": {"id": "desc"}})
     latest = query.first(flat=True)
+    if latest is None and "resume" in node.inputs:
+        latest = node.inputs.resume.get("history", None)
     return list(latest["iterations"]) if latest is not None else []
 
 

@@ -10,7 +10,12 @@ from aiida.common import AttributeDict
 from aiida.engine import ExitCode, WorkChain, if_, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
-from aiida_alpot.calculations.functions.dataset import extend_dataset, merge_datasets, split_dataset
+from aiida_alpot.calculations.functions.dataset import (
+    extend_dataset,
+    merge_datasets,
+    select_unknown,
+    split_dataset,
+)
 from aiida_alpot.calculations.functions.decide import decide
 from aiida_alpot.calculations.functions.history import conclude, extend_history
 from aiida_alpot.calculations.functions.plan import cap_budget, plan_iteration, plan_start
@@ -19,10 +24,11 @@ from aiida_alpot.data.potential import PotentialData
 from aiida_alpot.data.uncertainty import UncertaintyData
 from aiida_alpot.protocols import ProtocolMixin
 from aiida_alpot.workflows.base import describe_end, namespace
-from aiida_alpot.workflows.campaign import STAGES, define_inputs
+from aiida_alpot.workflows.campaign import RESUMABLE, STAGES, define_inputs
+from aiida_alpot.workflows.resume import ResumeMixin
 
 
-class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
+class ActiveLearningWorkChain(ProtocolMixin, ResumeMixin, WorkChain):
     """Augment, label, train, calibrate, explore, evaluate and decide, until the error is small enough.
 
     Every stage is optional: it runs if its namespace is given. The loop starts from structures, from a labelled
@@ -40,6 +46,7 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
         spec.outline(
             cls.setup,
             if_(cls.should_augment)(cls.run_augmentation, cls.inspect_augmentation),
+            cls.leave_out_known,
             if_(cls.should_label_structures)(cls.run_first_labelling, cls.inspect_first_labelling),
             cls.start_dataset,
             while_(cls.should_iterate)(
@@ -48,8 +55,7 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
                 if_(cls.should_calibrate)(cls.run_calibration, cls.inspect_calibration),
                 if_(cls.should_search)(
                     if_(cls.should_explore)(cls.run_exploration, cls.inspect_exploration),
-                    cls.run_evaluation,
-                    cls.inspect_evaluation,
+                    if_(cls.should_evaluate)(cls.run_evaluation, cls.inspect_evaluation),
                     if_(cls.should_label)(cls.run_labelling, cls.inspect_labelling),
                     cls.decide,
                 ),
@@ -69,18 +75,25 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
         spec.exit_code(410, "ERROR_NO_DATASET", message="There is no usable dataset to train on: {detail}")
 
     def setup(self) -> None:
-        """Begin with what was given."""
+        """Begin with what was given, or where an earlier campaign was."""
+        resume = self.inputs.get("resume", {})
         self.ctx.initial = self.inputs.get("structures", None)
         self.ctx.labelled = None
         self.ctx.dataset = None
         self.ctx.potentials = dict(self.inputs.potentials) if "potentials" in self.inputs else {}
         self.ctx.uncertainty = self.inputs.get("uncertainty", None)
-        self.ctx.last_uncertainty = self.ctx.uncertainty
-        self.ctx.history = None
+        self.ctx.last_uncertainty = resume.get("previous", self.ctx.uncertainty)
+        self.ctx.history = resume.get("history", None)
+        self.ctx.first_stage = resume["stage"].value if "stage" in resume else None
+        self.ctx.reports = dict(resume.get("reports", {}))
+        self.ctx.candidates = dict(resume.get("candidates", {}))
+        self.ctx.selected = resume.get("selected", None)
+        self.ctx.newly_labelled = None
         self.ctx.is_over = False
-        self.ctx.is_final = self.inputs.max_iterations.value == 0 or not self._can_search()
-        self.ctx.must_train = not self.ctx.potentials
-        self.ctx.must_calibrate = self.ctx.uncertainty is None
+        n_done = 0 if self.ctx.history is None else len(self.ctx.history["iterations"])
+        self.ctx.is_final = n_done >= self.inputs.max_iterations.value or not self._can_search()
+        self.ctx.must_train = not self.ctx.potentials or self.ctx.first_stage == "train"
+        self.ctx.must_calibrate = self.ctx.uncertainty is None or self.ctx.first_stage in ("train", "calibrate")
         self.ctx.seeds = plan_start(self.inputs.seed)
 
     def should_augment(self) -> bool:
@@ -95,9 +108,16 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
         """Go on with the augmented frames."""
         return self._inspect("augment", lambda outputs: self.ctx.update(initial=outputs.frames))
 
+    def leave_out_known(self) -> None:
+        """Do not label again what the given dataset has labels of."""
+        if self.ctx.initial is not None and "dataset" in self.inputs:
+            n_frames = len(self.ctx.initial)
+            self.ctx.initial = select_unknown(self.ctx.initial, self.inputs.dataset)
+            self.report(f"{n_frames - len(self.ctx.initial)} of {n_frames} structures have a label in the dataset")
+
     def should_label_structures(self) -> bool:
         """Return whether there are structures to be labelled before the loop."""
-        return "structures" in self.inputs
+        return self.ctx.initial is not None and len(self.ctx.initial) > 0
 
     def run_first_labelling(self) -> ExitCode | None:
         """Submit the labelling of the structures."""
@@ -132,10 +152,7 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
         """Number the iteration and give its stages their seeds."""
         optional = {} if self.ctx.history is None else {"history": self.ctx.history}
         self.ctx.plan = plan_iteration(self.inputs.seed, **optional)
-        self.ctx.reports = {}
         self.ctx.trained_on = self.ctx.dataset
-        self.ctx.selected = None
-        self.ctx.newly_labelled = None
         self.report(f"iteration {self.ctx.plan['iteration'].value}: {self.ctx.dataset.n_labelled} labels")
 
     def should_train(self) -> bool:
@@ -198,8 +215,8 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
         return not self.ctx.is_final
 
     def should_explore(self) -> bool:
-        """Return whether candidates come from an exploration rather than from a pool."""
-        return "explore" in self.inputs
+        """Return whether candidates come from an exploration, not from a pool or a campaign that is resumed."""
+        return "explore" in self.inputs and self._is_due("explore")
 
     def run_exploration(self) -> ExitCode | None:
         """Submit the exploration."""
@@ -225,9 +242,13 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
 
         return self._inspect("explore", take)
 
+    def should_evaluate(self) -> bool:
+        """Return whether candidates are still to be selected; a campaign that is resumed may have done so."""
+        return self._is_due("evaluate")
+
     def run_evaluation(self) -> ExitCode | None:
         """Submit the evaluation of the candidates."""
-        candidates = self.ctx.candidates if self.should_explore() else dict(self.inputs.candidates)
+        candidates = self.ctx.candidates if "explore" in self.inputs else dict(self.inputs.candidates)
         changed = {}
         if "max_labels" in self.inputs:
             changed["settings"] = cap_budget(self.inputs.evaluate.settings, self.ctx.dataset, self.inputs.max_labels)
@@ -303,6 +324,8 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
         optional = {} if before is None else {"history": before}
         self.ctx.history = extend_history(self.ctx.trained_on, **optional, **self.ctx.reports)
         decision = self.ctx.reports.get("decision")
+        self.ctx.reports, self.ctx.candidates = {}, {}
+        self.ctx.selected = self.ctx.newly_labelled = self.ctx.first_stage = None
         self.ctx.is_over = self.ctx.is_final
         if decision is not None and decision["stop"] is not None:
             self.ctx.is_final = True
@@ -318,6 +341,10 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
         has_candidates = "explore" in self.inputs or bool(self.inputs.get("candidates", None))
         return has_candidates and "evaluate" in self.inputs and "label" in self.inputs
 
+    def _is_due(self, stage: str) -> bool:
+        """Return whether a stage of this iteration is to run; before the one to resume with, all have."""
+        return self.ctx.first_stage is None or RESUMABLE.index(stage) >= RESUMABLE.index(self.ctx.first_stage)
+
     def _link(self, stage: str) -> str:
         return f"iteration_{self.ctx.plan['iteration'].value:02d}_{stage}"
 
@@ -328,6 +355,8 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
         inputs.update(provided)
         inputs.kernel = self.inputs.kernel
         inputs.metadata = {"call_link_label": label, "label": label}
+        if self.ctx.first_stage == ("structures" if label == "label" else stage):
+            inputs.checkpoints = dict(self.inputs.resume.get("checkpoints", {}))
         try:
             node = self.submit(work_chain, **inputs)
         except (TypeError, ValueError) as error:

@@ -82,6 +82,13 @@ class StageWorkChain(WorkChain):
             validator=lambda value, _: None if value >= 1 else f"max_concurrent: expected at least 1, got {value}",
             help="Most jobs of this stage that run at once.",
         )
+        spec.input_namespace(
+            "checkpoints",
+            valid_type=orm.RemoteData,
+            dynamic=True,
+            required=False,
+            help="Folders of the jobs of an earlier run of this stage, by key: what they finished is not done again.",
+        )
         spec.outline(
             cls.setup,
             while_(cls.has_pending_jobs)(cls.run_jobs, cls.inspect_jobs),
@@ -91,6 +98,12 @@ class StageWorkChain(WorkChain):
             401, "ERROR_ALL_JOBS_FAILED", message="None of the jobs of this stage ended usably; the last said: {detail}"
         )
         spec.exit_code(402, "ERROR_TOO_MANY_FAILURES", message="Too much of this stage failed: {detail}")
+        spec.exit_code(
+            403,
+            "ERROR_JOBS_LOST",
+            message="Jobs were stopped from outside too often: {detail}; mend the cause (walltime, memory, disk, node) "
+            "and resume the campaign: what is finished is kept",
+        )
 
     @abstractmethod
     def plan_jobs(self) -> list[str]:
@@ -106,7 +119,15 @@ class StageWorkChain(WorkChain):
 
     def setup(self) -> ExitCode | None:
         """Plan the jobs, or return why there is nothing to plan."""
-        fresh = {"state": "pending", "attempts": 0, "pk": None, "partial": None, "reason": ""}
+        fresh = {
+            "state": "pending",
+            "attempts": 0,
+            "pk": None,
+            "partial": None,
+            "folder": None,
+            "reason": "",
+            "is_lost": False,
+        }
         try:
             keys = self.plan_jobs()
         except ValueError as error:
@@ -157,15 +178,28 @@ class StageWorkChain(WorkChain):
         """Return the reason of every job that failed for good."""
         return {key: job["reason"] for key, job in self.ctx.jobs.items() if job["state"] == "failed"}
 
+    def lost_jobs(self) -> dict[str, str]:
+        """Return the reason of every job that was stopped from outside in each of its attempts."""
+        return {key: job["reason"] for key, job in self.ctx.jobs.items() if job["state"] == "failed" and job["is_lost"]}
+
     def all_failed(self) -> ExitCode:
         """Return the exit code for a stage of which nothing ended usably."""
-        reasons = list(self.failures().values())
+        lost, reasons = self.lost_jobs(), list(self.failures().values())
+        if lost and len(lost) == len(reasons):
+            return self.jobs_lost(lost)
         return self.exit_codes.ERROR_ALL_JOBS_FAILED.format(detail=reasons[-1] if reasons else "nothing")
+
+    def jobs_lost(self, lost: Mapping[str, str]) -> ExitCode:
+        """Return the exit code for a stage that lacks the results of the jobs *lost*."""
+        key, reason = next(iter(lost.items()))
+        detail = f"{len(lost)} of {len(self.ctx.jobs)} jobs, the last attempt at {key} with {reason}"
+        return self.exit_codes.ERROR_JOBS_LOST.format(detail=detail)
 
     def _submit_job(self, key: str) -> None:
         job = self.ctx.jobs[key]
         previous = load_process(job["partial"]) if job["partial"] is not None else None
-        resources = JobResources(self.inputs.code, self.inputs.kernel, self.inputs.options.get_dict(), key)
+        options = self.inputs.options.get_dict()
+        resources = JobResources(self.inputs.code, self.inputs.kernel, options, key, self._checkpoint(key))
         job["attempts"] += 1
         try:
             prepared = self.prepare_job(key, resources, previous)
@@ -177,11 +211,21 @@ class StageWorkChain(WorkChain):
         job.update(state="running", pk=node.pk)
         self.to_context(**{f"job_{key}": node})
 
+    def _checkpoint(self, key: str) -> orm.RemoteData | None:
+        """Return the folder of the last attempt at a job, in this run or the one it resumes."""
+        if self.ctx.jobs[key]["folder"] is not None:
+            return cast(orm.RemoteData, orm.load_node(self.ctx.jobs[key]["folder"]))
+        given = self.inputs.checkpoints if "checkpoints" in self.inputs else {}
+        return given.get(key, None)
+
     def _inspect_job(self, key: str, job: dict[str, Any], node: orm.ProcessNode) -> None:
         if node.is_finished_ok:
             job["state"] = "done"
             return
         job["reason"] = describe_end(node)
+        job["is_lost"] = not node.is_finished or node.exit_status in self.RETRIED
+        if "remote_folder" in node.outputs:
+            job["folder"] = node.outputs.remote_folder.pk
         if node.is_finished and node.exit_status in CONTINUABLE:
             job["partial"] = node.pk
         can_repeat = node.is_finished and node.exit_status in self.RETRIED

@@ -11,6 +11,7 @@ from aiida_alpot.data.pes import PESData
 from aiida_alpot.data.potential import PotentialData
 from aiida_alpot.data.uncertainty import UncertaintyData
 from aiida_alpot.kernel.convergence import ConvergenceSettings
+from aiida_alpot.kernel.settings import unknown_key_message
 from aiida_alpot.kernel.splitting import SplitSettings
 from aiida_alpot.workflows.augment import AugmentWorkChain
 from aiida_alpot.workflows.base import StageWorkChain
@@ -30,6 +31,8 @@ STAGES: dict[str, tuple[type[StageWorkChain], tuple[str, ...]]] = {
     "evaluate": (EvaluationWorkChain, ("potentials", "uncertainty", "candidates", "dataset", "seed", "kernel")),
 }
 """WorkChain of each stage and those of its inputs that the loop provides."""
+RESUMABLE = ("structures", "train", "calibrate", "explore", "evaluate", "label")
+"""Where a campaign can be resumed: labelling the structures, or a stage of an iteration."""
 
 
 def define_inputs(spec: WorkChainSpec) -> None:
@@ -103,11 +106,12 @@ def define_inputs(spec: WorkChainSpec) -> None:
         help="Train once more from scratch at the end (AutoPot's --fresh_potential).",
     )
     spec.input("explore_from", valid_type=PESData, required=False, help="Starting frames of all explorations.")
+    define_resume(spec)
     for stage, (work_chain, provided) in STAGES.items():
         spec.expose_inputs(
             work_chain,
             namespace=stage,
-            exclude=provided,
+            exclude=(*provided, "checkpoints"),
             namespace_options={
                 "required": False,
                 "populate_defaults": False,
@@ -116,3 +120,33 @@ def define_inputs(spec: WorkChainSpec) -> None:
         )
         spec.inputs[stage].validator = None
     spec.inputs.validator = check_campaign
+
+
+def define_resume(spec: WorkChainSpec) -> None:
+    """Declare what a campaign takes over of an earlier one in the middle of an iteration."""
+    spec.input_namespace(
+        "resume",
+        required=False,
+        populate_defaults=False,
+        help="What an earlier campaign had reached, beside dataset, potentials and uncertainty; filled by "
+        "get_builder_to_resume.",
+    )
+    spec.input(
+        "resume.stage",
+        valid_type=orm.Str,
+        required=False,
+        validator=lambda value, _: (
+            None if value is None or value.value in RESUMABLE else unknown_key_message(value.value, RESUMABLE, "stage")
+        ),
+        help=f"Stage to go on with: {', '.join(RESUMABLE)}.",
+    )
+    spec.input("resume.history", valid_type=orm.Dict, required=False, help="Rows of the iterations that are complete.")
+    spec.input("resume.previous", valid_type=UncertaintyData, required=False, help="The error bars before these.")
+    spec.input("resume.selected", valid_type=PESData, required=False, help="Selected frames, some may have labels.")
+    namespaces = {
+        "candidates": (PESData, "Frames of the exploration that is complete."),
+        "reports": (orm.Dict, "Reports of the stages of the iteration that are complete."),
+        "checkpoints": (orm.RemoteData, "Folders of the jobs of the stage to go on with, by key."),
+    }
+    for name, (valid_type, text) in namespaces.items():
+        spec.input_namespace(f"resume.{name}", valid_type=valid_type, dynamic=True, required=False, help=text)

@@ -18,7 +18,15 @@ def committee_validator(value: Any, _: Any) -> str | None:
 
 def check_campaign(inputs: Mapping[str, Any], _: Any) -> str | None:
     """Return the first contradiction between the inputs of a campaign, or None."""
-    for check in (_check_start, _check_stages, _check_datasets, _check_committee, _check_members, _check_engines):
+    for check in (
+        _check_start,
+        _check_resume,
+        _check_stages,
+        _check_datasets,
+        _check_committee,
+        _check_members,
+        _check_engines,
+    ):
         problem = check(inputs)
         if problem is not None:
             return problem
@@ -33,6 +41,23 @@ def _check_start(inputs: Mapping[str, Any]) -> str | None:
         return "label: its inputs are needed to label the structures (give labelled frames as dataset)"
     if inputs.get("augment") and not has_structures:
         return "structures: they are needed to augment them"
+    return None
+
+
+def _check_resume(inputs: Mapping[str, Any]) -> str | None:
+    """Refuse to go on with a stage that lacks what the stages before it give."""
+    resume = inputs.get("resume") or {}
+    stage = resume["stage"].value if "stage" in resume else None
+    if stage in (None, "structures", "train"):
+        return None
+    needed = {"calibrate": ["potentials"], "explore": ["potentials", "uncertainty"]}
+    for name in needed.get(stage, ["potentials", "uncertainty"]):
+        if not inputs.get(name):
+            return f"{name}: it is needed to go on with the stage {stage!r}; resume with an earlier one"
+    if stage == "evaluate" and inputs.get("explore") and not resume.get("candidates"):
+        return "resume.candidates: they are needed to go on with the stage 'evaluate'; resume with 'explore'"
+    if stage == "label" and (resume.get("selected") is None or "evaluation" not in resume.get("reports", {})):
+        return "resume.selected: it is needed, with the report of its evaluation, to go on with the stage 'label'"
     return None
 
 

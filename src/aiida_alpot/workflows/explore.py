@@ -8,14 +8,14 @@ from aiida import orm
 from aiida.engine import ExitCode
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
-from aiida_alpot.calculations.base import non_negative_validator
+from aiida_alpot.calculations.base import fraction_validator, non_negative_validator
 from aiida_alpot.calculations.explore_ase import ExploreAseCalculation, validate_models
 from aiida_alpot.calculations.functions.summary import PLAN, summarise_exploration
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.engines.explore.base import ExplorationInputs
 from aiida_alpot.engines.job import Job, JobResources
 from aiida_alpot.plugins import known_engines, load_engine
-from aiida_alpot.workflows.base import StageWorkChain, namespace
+from aiida_alpot.workflows.base import CONTINUABLE, REPEATABLE, StageWorkChain, namespace
 
 
 def _validate(inputs: Any, context: Any) -> str | None:
@@ -30,9 +30,14 @@ def _validate(inputs: Any, context: Any) -> str | None:
 
 
 class ExplorationWorkChain(StageWorkChain):
-    """Runs trajectories over starting frames × temperatures × pressures, several in a job."""
+    """Runs trajectories over starting frames × temperatures × pressures, several in a job.
+
+    A job that was stopped goes on where it was. One that is stopped in all its attempts ends the stage, since without
+    its candidates others would be selected: resume the campaign, or allow for it by ``max_lost_fraction``.
+    """
 
     STAGE = "explore"
+    RETRIED = REPEATABLE | CONTINUABLE
 
     @classmethod
     def define(cls, spec: WorkChainSpec) -> None:
@@ -65,6 +70,13 @@ class ExplorationWorkChain(StageWorkChain):
             validator=non_negative_validator("iteration"),
             help="Iteration of the loop, part of the names of the trajectories.",
         )
+        spec.input(
+            "max_lost_fraction",
+            valid_type=orm.Float,
+            default=lambda: orm.Float(0.0),
+            validator=fraction_validator("max_lost_fraction"),
+            help="Largest share of jobs that may be lost (killed or out of time in all attempts).",
+        )
         spec.inputs.validator = _validate
         spec.output_namespace("candidates", valid_type=PESData, dynamic=True, help="Frames, one dataset per job.")
         spec.output("report", valid_type=orm.Dict, required=False, help="What became of every trajectory.")
@@ -86,7 +98,7 @@ class ExplorationWorkChain(StageWorkChain):
         resources: JobResources,
         previous: orm.ProcessNode | None,  # noqa: ARG002
     ) -> Job:
-        """Ask the engine."""
+        """Ask the engine; the checkpoint among the resources is all it needs of an earlier attempt."""
         job: Job = self.engine.prepare_job(self._shared(), orm.load_node(self.ctx.parts[key]), resources)
         return job
 
@@ -101,6 +113,9 @@ class ExplorationWorkChain(StageWorkChain):
         if not found:
             return self.all_failed()
         self.out_many(namespace("candidates", found))
+        lost = self.lost_jobs()
+        if len(lost) > self.inputs.max_lost_fraction.value * len(self.ctx.jobs):
+            return self.jobs_lost(lost)
         return None
 
     def _shared(self) -> ExplorationInputs:

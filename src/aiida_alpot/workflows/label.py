@@ -8,7 +8,7 @@ from aiida import orm
 from aiida.engine import ExitCode
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
-from aiida_alpot.calculations.base import non_empty_validator
+from aiida_alpot.calculations.base import fraction_validator, non_empty_validator
 from aiida_alpot.calculations.functions.summary import summarise_labels
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.engines.job import Job, JobResources
@@ -49,9 +49,7 @@ class LabellingWorkChain(StageWorkChain):
             "max_failed_fraction",
             valid_type=orm.Float,
             default=lambda: orm.Float(0.5),
-            validator=lambda value, _: (
-                None if 0 <= value.value <= 1 else f"max_failed_fraction: expected 0 to 1, got {value.value}"
-            ),
+            validator=fraction_validator("max_failed_fraction"),
             help="Largest share of frames without a label at the end.",
         )
         spec.inputs.validator = _validate
@@ -73,7 +71,7 @@ class LabellingWorkChain(StageWorkChain):
         return job
 
     def attach_results(self) -> ExitCode | None:
-        """Attach all frames, and end with an exit code if too many have no label."""
+        """Attach all frames, and end with an exit code if a job was lost or too many have no label."""
         attempts = list(self.last_attempts().values())
         labelled = self.engine.collect(self.inputs.frames, attempts) if attempts else None
         if labelled is None:
@@ -81,6 +79,8 @@ class LabellingWorkChain(StageWorkChain):
         summary = summarise_labels(labelled)
         self.out("labelled", labelled)
         self.out("report", summary)
+        if summary["n_unlabelled"] and self.lost_jobs():
+            return self.jobs_lost(self.lost_jobs())
         if summary["n_labelled"] == 0 or summary["failed_fraction"] > self.inputs.max_failed_fraction.value:
             detail = f"{summary['n_failed']} of {summary['n_frames']} frames have no label, e.g. {summary['example']}"
             return self.exit_codes.ERROR_TOO_MANY_FAILURES.format(detail=detail)

@@ -59,6 +59,18 @@ def select_frames(dataset: PESData, query: orm.Dict) -> PESData:
 
 
 @calcfunction
+def select_unknown(frames: PESData, dataset: PESData) -> PESData:
+    """Return those of *frames* whose structure has no label in *dataset*.
+
+    :param frames: the frames to choose from.
+    :param dataset: frames, some of them labelled.
+    """
+    with dataset.dataset() as known, frames.dataset() as reader:
+        labelled = known[known.column("status") == "labelled"].frame_ids(labels=False)
+        return _store_view(reader[~np.isin(reader.frame_ids(labels=False), labelled)])
+
+
+@calcfunction
 def split_dataset(dataset: PESData, settings: orm.Dict, seed: orm.Int) -> PESData:
     """Return the dataset with a split for every frame that has none; whole groups, fixed for life.
 

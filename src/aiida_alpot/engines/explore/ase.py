@@ -37,16 +37,16 @@ class AseExploreEngine(ExploreEngine):
 
     @classmethod
     def prepare_job(cls, inputs: ExplorationInputs, part: orm.Dict, resources: JobResources) -> Job:
-        """Run one part of the plan."""
-        return Job(
-            ExploreAseCalculation,
-            {
-                "potentials": dict(inputs.potentials),
-                "uncertainty": inputs.uncertainty,
-                "frames": inputs.frames,
-                "settings": inputs.settings,
-                "seed": inputs.seed,
-                "trajectories": part,
-                **resources.common_inputs(),
-            },
-        )
+        """Run one part of the plan, from where an earlier attempt was stopped."""
+        job_inputs = {
+            "potentials": dict(inputs.potentials),
+            "uncertainty": inputs.uncertainty,
+            "frames": inputs.frames,
+            "settings": inputs.settings,
+            "seed": inputs.seed,
+            "trajectories": part,
+            **resources.common_inputs(),
+        }
+        if resources.checkpoint is not None:
+            job_inputs["checkpoint"] = resources.checkpoint
+        return Job(ExploreAseCalculation, job_inputs)

@@ -42,10 +42,12 @@ class AseLabelEngine(LabelEngine):
         previous: orm.ProcessNode | None,
     ) -> Job:
         """Label *frames*, or what an interrupted job left of them."""
-        source = frames
+        inputs = {"frames": frames, "parameters": parameters, **resources.common_inputs()}
         if previous is not None and "labelled" in previous.outputs:
-            source = previous.outputs.labelled
-        return Job(LabelAseCalculation, {"frames": source, "parameters": parameters, **resources.common_inputs()})
+            inputs["frames"] = previous.outputs.labelled
+        elif resources.checkpoint is not None:
+            inputs["checkpoint"] = resources.checkpoint
+        return Job(LabelAseCalculation, inputs)
 
     @classmethod
     def collect(cls, frames: PESData, jobs: Sequence[orm.ProcessNode]) -> PESData | None:  # noqa: ARG003

@@ -13,6 +13,8 @@ from aiida_alpot.engines.train.base import MemberInputs, TrainEngine
 from aiida_alpot.kernel.settings import parse_settings
 from aiida_alpot.kernel.training.mace import MaceSettings
 
+INTERRUPTED = TrainMaceCalculation.exit_codes.ERROR_INTERRUPTED.status
+
 
 class MaceTrainEngine(TrainEngine):
     """Trains from scratch or from a parent, and goes on from a checkpoint."""
@@ -35,7 +37,10 @@ class MaceTrainEngine(TrainEngine):
 
     @classmethod
     def prepare_job(cls, member: MemberInputs, resources: JobResources, previous: orm.ProcessNode | None) -> Job:
-        """Train one member, from the checkpoint of *previous* if it was stopped in good order."""
+        """Train one member, from the checkpoint of an attempt that was stopped in good order.
+
+        MACE does not write its checkpoints in one step: those of a job that was killed are not trusted.
+        """
         inputs: dict[str, Any] = {
             "dataset": member.dataset,
             "parameters": member.parameters,
@@ -44,7 +49,7 @@ class MaceTrainEngine(TrainEngine):
         }
         if member.parent is not None:
             inputs["parent"] = member.parent
-        interrupted = TrainMaceCalculation.exit_codes.ERROR_INTERRUPTED.status
-        if previous is not None and previous.exit_status == interrupted:
-            inputs["checkpoint"] = previous.outputs.remote_folder
+        checkpoint = resources.checkpoint if previous is None else previous.outputs.remote_folder
+        if checkpoint is not None and checkpoint.creator.exit_status == INTERRUPTED:
+            inputs["checkpoint"] = checkpoint
         return Job(TrainMaceCalculation, inputs)

@@ -20,6 +20,7 @@ from .integrator import LangevinIntegrator
 from .monitor import Assessment, Assessor
 from .schedule import TrajectoryPlan
 from .settings import PROPERTIES, ExploreSettings
+from .state import ExplorationState, Snapshot
 
 KEPT_INFO: Final = ("charge", "spin")
 """Science of the starting frame that its descendants share; everything else in ``info`` belongs to that one frame."""
@@ -90,6 +91,7 @@ def run_trajectory(
     *,
     rules: StopRules | None = None,
     deadline: float | None = None,
+    state: ExplorationState | None = None,
 ) -> TrajectoryResult:
     """Run one trajectory and keep frames on the way. It never raises for what happens during the dynamics.
 
@@ -103,12 +105,14 @@ def run_trajectory(
     :param atoms: the starting frame; not changed, its labels and constraints are ignored.
     :param calculator: of the driving member.
     :param deadline: value of ``time.monotonic()`` after which to stop in good order.
+    :param state: keeps snapshots on the way, from the last of which the trajectory goes on. It then ends as if it had
+        never stopped, bit by bit if the calculator remembers nothing from one step to the next.
     :raises ValueError: if an NPT plan meets a frame without a periodic axis or with dependent cell vectors.
     :raises ImportError: if the potential lacks a package, which no other trajectory would survive either.
     """
     if plan.ensemble == "npt" and not has_stress(atoms):
         raise ValueError(f"{plan.name}: an NPT trajectory needs a periodic axis and three independent cell vectors")
-    run = _Run(atoms, plan, calculator, assessor, settings, rules or StopRules())
+    run = _Run(atoms, plan, calculator, assessor, settings, rules or StopRules(), state)
     reason = run.execute(deadline)
     return TrajectoryResult(run.frames, reason, run.n_steps, run.statistics())
 
@@ -124,9 +128,12 @@ class _Run:
         assessor: Assessor,
         settings: ExploreSettings,
         rules: StopRules,
+        state: ExplorationState | None = None,
     ) -> None:
         self.plan, self.settings, self.rules = plan, settings, rules
         self.assessor = assessor
+        self.state = state
+        self._rng = np.random.default_rng(plan.seed)
         self.start = bare_copy(atoms)
         self.atoms = bare_copy(atoms)
         self.atoms.calc = calculator
@@ -151,11 +158,18 @@ class _Run:
 
     def _loop(self, deadline: float | None) -> str:
         self.integrator = self._prepare()
-        fault = self._check_motion() or check_geometry(self.atoms, self.start, self.settings.health)
-        if fault:
-            return f"unfit: {fault}"
+        snapshot = None if self.state is None else self.state.load_snapshot(self.plan)
+        if snapshot is not None:
+            self._restore(self.integrator, snapshot)
+        else:
+            fault = self._check_motion() or check_geometry(self.atoms, self.start, self.settings.health)
+            if fault:
+                return f"unfit: {fault}"
         while self.n_steps < self.settings.n_steps:
-            if deadline is not None and time.monotonic() >= deadline:
+            is_late = deadline is not None and time.monotonic() >= deadline
+            if self.state is not None and self.n_steps > 0 and (is_late or self.state.is_due()):
+                self.state.save_snapshot(self.plan, self._take_snapshot(self.integrator))
+            if is_late:
                 return "walltime"
             self.integrator.step()
             self.n_steps += 1
@@ -164,9 +178,36 @@ class _Run:
                 return reason
         return "completed"
 
+    def _take_snapshot(self, integrator: LangevinIntegrator) -> Snapshot:
+        arrays = {
+            "positions": self.atoms.positions,
+            "cell": np.array(self.atoms.cell),
+            "velocities": integrator.velocities,
+            "forces": integrator.forces,
+            "temperatures": np.array(self._temperatures),
+            "volumes": np.array(self._volumes),
+        }
+        numbers = {
+            "n_steps": self.n_steps,
+            "n_checks": self._n_checks,
+            "worst": self._worst,
+            "random": self._rng.bit_generator.state,
+        }
+        return Snapshot(arrays, numbers, self.frames)
+
+    def _restore(self, integrator: LangevinIntegrator, snapshot: Snapshot) -> None:
+        arrays, numbers = snapshot.arrays, snapshot.numbers
+        self.atoms.set_cell(arrays["cell"], scale_atoms=False)
+        self.atoms.set_positions(arrays["positions"], apply_constraint=False)
+        integrator.velocities, integrator.forces = arrays["velocities"], arrays["forces"]
+        self.n_steps = integrator.n_steps = numbers["n_steps"]
+        self._rng.bit_generator.state = numbers["random"]
+        self._temperatures, self._volumes = array("d", arrays["temperatures"]), arrays["volumes"].tolist()
+        self._worst, self._n_checks = dict(numbers["worst"]), numbers["n_checks"]
+        self.frames = list(snapshot.frames)
+
     def _prepare(self) -> LangevinIntegrator:
         settings, plan = self.settings, self.plan
-        rng = np.random.default_rng(plan.seed)
         barostat = None
         if plan.ensemble == "npt":
             barostat = MaskedBarostat(
@@ -175,7 +216,7 @@ class _Run:
                 temperature=plan.temperature,
                 time=settings.barostat_time,
                 interval=settings.barostat_every * settings.timestep,
-                rng=rng,
+                rng=self._rng,
                 bulk_modulus=settings.bulk_modulus,
                 isotropic=settings.barostat == "isotropic",
             )
@@ -184,7 +225,7 @@ class _Run:
             timestep=settings.timestep,
             temperature=plan.temperature,
             friction=settings.friction,
-            rng=rng,
+            rng=self._rng,
             barostat=barostat,
             barostat_every=settings.barostat_every,
         )

@@ -18,6 +18,7 @@ from .md import StopRules, TrajectoryResult, run_trajectory
 from .monitor import Monitor
 from .schedule import TrajectoryPlan, choose_driver, plan_trajectories
 from .settings import ExploreSettings
+from .state import ExplorationState
 
 if TYPE_CHECKING:
     from aiida_alpot.kernel.uncertainty.model import UncertaintyModel
@@ -57,6 +58,7 @@ def explore(
     *,
     plans: Sequence[TrajectoryPlan] | None = None,
     deadline: float | None = None,
+    state: ExplorationState | None = None,
     on_progress: Progress | None = None,
     label: str = "",
     iteration: int = -1,
@@ -73,6 +75,7 @@ def explore(
     :param plans: trajectories to run, by default the whole schedule.
     :param deadline: value of ``time.monotonic()`` after which to stop in good order; what did not finish is reported as
         ``walltime``.
+    :param state: what an earlier attempt has done, and where this one keeps what it does.
     :param label: prefix of the names in the default schedule, e.g. ``"iteration-2/"``.
     :param iteration: of the loop, for the book-keeping of the frames.
     :raises ValueError: if ``error_break`` names a property without calibration, the driver does not exist, or a plan
@@ -85,16 +88,17 @@ def explore(
         plans = plan_trajectories(len(starting_frames), settings, seed, periodic=flags, label=label)
     _check_plans(plans, starting_frames)
     monitor = Monitor(potentials, uncertainty)
-    calculator = potentials[driver].calculator()
     frames: list[Atoms] = []
     entries: list[dict[str, Any]] = []
     for plan in plans:
-        began = time.monotonic()
-        result = _run_one(starting_frames[plan.frame], plan, calculator, monitor, settings, rules, deadline)
-        for frame in result.frames:
-            _keep_books(frame, starting_frames[plan.frame], plan, iteration)
-        frames.extend(result.frames)
-        entries.append(_entry(plan, result, time.monotonic() - began))
+        finished = None if state is None else state.load_finished(plan)
+        if finished is None:
+            start = starting_frames[plan.frame]
+            # a new calculator: what the trajectory before left in its cache and neighbour list is not this one's
+            calculator = potentials[driver].calculator()
+            finished = _run_one(start, plan, calculator, monitor, settings, rules, deadline, state, iteration)
+        frames.extend(finished[0])
+        entries.append(finished[1])
         if on_progress is not None:
             on_progress(len(entries), len(plans), entries[-1])
     return ExploreResult(frames, entries, _report(entries, frames, settings, driver))
@@ -124,12 +128,20 @@ def _run_one(
     settings: ExploreSettings,
     rules: StopRules,
     deadline: float | None,
-) -> TrajectoryResult:
-    if deadline is not None and time.monotonic() >= deadline:
-        return TrajectoryResult([], "walltime", 0, {})
-    # what the trajectory before left in the cache, perhaps half written, is not this one's
-    calculator.reset()
-    return run_trajectory(atoms, plan, calculator, monitor, settings, rules=rules, deadline=deadline)
+    state: ExplorationState | None,
+    iteration: int,
+) -> tuple[list[Atoms], dict[str, Any]]:
+    """Return the frames of one trajectory and its entry in the report."""
+    began = time.monotonic()
+    if deadline is not None and began >= deadline:
+        return [], _entry(plan, TrajectoryResult([], "walltime", 0, {}), 0.0)
+    result = run_trajectory(atoms, plan, calculator, monitor, settings, rules=rules, deadline=deadline, state=state)
+    for frame in result.frames:
+        _keep_books(frame, atoms, plan, iteration)
+    entry = _entry(plan, result, time.monotonic() - began)
+    if state is not None and result.reason != "walltime":
+        state.save_finished(plan, result.frames, entry)
+    return result.frames, entry
 
 
 def _check_plans(plans: Sequence[TrajectoryPlan], starting_frames: Sequence[Atoms]) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from aiida_alpot import __version__
 from aiida_alpot.kernel.dataset import Dataset, write
-from aiida_alpot.kernel.exploration import ExploreSettings, check_geometry, explore, plan_trajectories
+from aiida_alpot.kernel.exploration import ExplorationState, ExploreSettings, check_geometry, explore, plan_trajectories
 from aiida_alpot.kernel.jsonio import write_json
 from aiida_alpot.kernel.potentials import has_stress
 from aiida_alpot.kernel.settings import parse_settings
@@ -22,6 +23,8 @@ from aiida_alpot.kernel.tasks.inputs import compute_deadline, load_committee
 from aiida_alpot.kernel.uncertainty import UncertaintyModel
 
 OUTPUT = "candidates.h5"
+STATE = "state"
+"""Folder of what is finished, from which another attempt goes on."""
 TAG_LENGTH = 6
 """Hexadecimal digits that tell the trajectories of one exploration from those of another campaign."""
 
@@ -34,6 +37,7 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     uncertainty = UncertaintyModel.load(folder / task["uncertainty"])
     uncertainty.require_models(committee.hashes)
     seed = int(task["seed"])
+    (folder / STATE).mkdir(exist_ok=True)
     with Dataset.open(folder / task["frames"]) as dataset:
         ids, frames = _read_fit_frames(dataset, settings)
     label, iteration = f"{task['label']}-{compute_tag(seed, ids)}/", int(task["iteration"])
@@ -47,6 +51,7 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         seed,
         plans=plans[int(task["first"]) : int(task["last"])],
         deadline=deadline,
+        state=ExplorationState(folder / STATE, _context(task, folder, committee.hashes)),
         label=label,
         iteration=iteration,
         on_progress=lambda done, total, _: write_json(folder / "progress.json", {"done": done, "total": total}),
@@ -61,6 +66,12 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if interrupted:
         raise TaskInterruptedError("the walltime was near before all trajectories had ended", results)
     return results
+
+
+def _context(task: Mapping[str, Any], folder: Path, models: Sequence[str]) -> dict[str, Any]:
+    """Return what trajectories depend on beside their plans, whose names tell the starting frames and the seed."""
+    uncertainty = hashlib.sha256((folder / task["uncertainty"]).read_bytes()).hexdigest()
+    return {"settings": task["settings"], "models": list(models), "uncertainty": uncertainty, "version": __version__}
 
 
 def read_starting_frames(dataset: Dataset, settings: ExploreSettings) -> list[Atoms]:

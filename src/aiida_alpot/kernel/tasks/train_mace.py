@@ -46,7 +46,7 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     settings = parse_settings(MaceSettings, task["settings"], "train.parameters")
     seed = int(task["seed"])
     require("mace", extra="mace")
-    (folder / "checkpoints").mkdir(exist_ok=True)  # there for the next attempt to copy, however early this one ends
+    (folder / "checkpoints").mkdir(exist_ok=True)
     with Dataset.open(folder / task["dataset"]) as dataset:
         frames = {split: read_labelled(dataset, split) for split in SPLIT_FILES}
     counts = write_mace_input(frames, folder)
