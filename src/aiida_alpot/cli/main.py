@@ -16,7 +16,9 @@ from aiida_alpot.kernel._extras import MissingPackageError
 from aiida_alpot.protocols import list_protocols
 from aiida_alpot.report.figure import plot_history
 from aiida_alpot.report.progress import find_history, watch
+from aiida_alpot.report.slots import build_slots_table, describe_offer
 from aiida_alpot.report.table import build_table
+from aiida_alpot.workflows.slots import Demand, Load, daemon_offer, describe_shortage, live_demands
 
 
 @click.group("aiida-alpot", context_settings={"help_option_names": ["-h", "--help"]})
@@ -56,6 +58,26 @@ def show_history(campaign: WorkChainNode, figure: Path | None) -> None:
         except (MissingPackageError, ValueError) as error:
             raise click.ClickException(str(error)) from error
         click.echo(f"wrote {figure}")
+
+
+@main.command("slots")
+@click.option(
+    "--max-concurrent", type=click.IntRange(min=1), help="Count one campaign more, with this many jobs at once."
+)
+@click.option(
+    "--levels", type=click.IntRange(min=1), default=1, show_default=True, help="Processes of one of its jobs."
+)
+def show_slots(max_concurrent: int | None, levels: int) -> None:
+    """Show the process slots that the live processes need and the daemon has; fail if it may lock itself up."""
+    demands = live_demands()
+    if max_concurrent is not None:
+        demands.append(Demand.of("one campaign more", [Load(parents=2, window=max_concurrent, levels=levels)]))
+    offer = daemon_offer()
+    Console().print(build_slots_table(demands))
+    click.echo(describe_offer(demands, offer))
+    warning = describe_shortage(demands, offer)
+    if warning is not None:
+        raise click.ClickException(warning)
 
 
 @main.command("protocols")
