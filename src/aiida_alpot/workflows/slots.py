@@ -127,7 +127,7 @@ def describe_shortage(demands: Iterable[Demand], offer: Offer) -> str | None:
     return (
         f"process slots: the daemon has {total} ({workers}) and WorkChains that wait for their jobs can come to hold "
         f"{must - 1}. It needs at least {must} or may lock itself up, and {should} for no job to wait for a slot. "
-        f"Remedy: verdi daemon incr {missing}, or a smaller max_concurrent"
+        f"Remedy: verdi daemon incr {missing}, or fewer campaigns and jobs at once"
     )
 
 
