@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from click.testing import CliRunner, Result
 from aiida_alpot import __version__
 from aiida_alpot.cli import main
 from aiida_alpot.protocols import list_protocols
+from aiida_alpot.workflows.slots import Offer
+
+main_module = importlib.import_module("aiida_alpot.cli.main")  # the package hides it behind the command of its name
 
 
 def call(*arguments: object) -> Result:
@@ -96,3 +100,22 @@ def test_an_unknown_campaign_is_named() -> None:
     result = call("history", 10**9)
     assert result.exit_code != 0
     assert str(10**9) in result.output
+
+
+@pytest.mark.usefixtures("aiida_profile")
+def test_slots_without_a_daemon_say_so() -> None:
+    result = call("slots")
+    assert result.exit_code == 0, result.output
+    assert "the daemon has none, this profile has no broker" in result.output
+
+
+@pytest.mark.usefixtures("aiida_profile")
+def test_slots_fail_if_one_campaign_more_may_lock_the_daemon_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(main_module, "live_demands", list)
+    monkeypatch.setattr(main_module, "daemon_offer", lambda: Offer(1, 5))
+    assert call("slots").exit_code == 0
+    assert call("slots", "--max-concurrent", 3).exit_code == 0
+    result = call("slots", "--max-concurrent", 3, "--levels", 2)
+    assert result.exit_code == 1
+    for text in ("one campaign more", "at least 6", "verdi daemon incr 1"):
+        assert text in result.output

@@ -20,8 +20,10 @@ from aiida_alpot.kernel._extras import MissingPackageError
 from aiida_alpot.protocols import list_protocols
 from aiida_alpot.report.figure import plot_history
 from aiida_alpot.report.progress import find_history, watch
+from aiida_alpot.report.slots import build_slots_table, describe_offer
 from aiida_alpot.report.table import build_table
 from aiida_alpot.workflows.active_learning import ActiveLearningWorkChain
+from aiida_alpot.workflows.slots import Demand, Load, daemon_offer, describe_shortage, live_demands
 
 
 @click.group("aiida-alpot", context_settings={"help_option_names": ["-h", "--help"]})
@@ -127,6 +129,26 @@ def parse_tolerances(pairs: tuple[str, ...]) -> dict[str, float] | None:
         except ValueError as error:
             raise ValueError(f"--tolerance: expected NAME=VALUE, e.g. force=0.05, got {pair!r}") from error
     return found or None
+
+
+@main.command("slots")
+@click.option(
+    "--max-concurrent", type=click.IntRange(min=1), help="Count one campaign more, with this many jobs at once."
+)
+@click.option(
+    "--levels", type=click.IntRange(min=1), default=1, show_default=True, help="Processes of one of its jobs."
+)
+def show_slots(max_concurrent: int | None, levels: int) -> None:
+    """Show the process slots that the live processes need and the daemon has; fail if it may lock itself up."""
+    demands = live_demands()
+    if max_concurrent is not None:
+        demands.append(Demand.of("one campaign more", [Load(parents=2, window=max_concurrent, levels=levels)]))
+    offer = daemon_offer()
+    Console().print(build_slots_table(demands))
+    click.echo(describe_offer(demands, offer))
+    warning = describe_shortage(demands, offer)
+    if warning is not None:
+        raise click.ClickException(warning)
 
 
 @main.command("protocols")

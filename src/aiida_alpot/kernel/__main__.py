@@ -7,6 +7,7 @@ partial results written), ``missing_package``, ``invalid_input`` or ``failed``.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import sys
@@ -65,4 +66,7 @@ def _run(name: str, task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    exit_status = main()
+    # the search for cycles at the end of Python takes longer than a second once torch is loaded; nothing needs it
+    gc.freeze()
+    raise SystemExit(exit_status)

@@ -15,6 +15,10 @@ from rich.live import Live
 from rich.text import Text
 
 from aiida_alpot.report.table import build_table
+from aiida_alpot.workflows.slots import slots_warning
+
+SLOTS_INTERVAL = 30.0
+"""Seconds after which it is looked again whether the process slots suffice."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +72,13 @@ def find_history(node: orm.WorkChainNode) -> list[dict[str, Any]]:
     return list(latest["iterations"]) if latest is not None else []
 
 
-def render_progress(progress: Progress, seconds: float) -> RenderableType:
-    """Return the progress as text and table."""
+def render_progress(progress: Progress, seconds: float, warning: str | None = None) -> RenderableType:
+    """Return the progress as text and table, with a warning below if there is one."""
     bar = f"{progress.jobs_done}/{progress.jobs_total} jobs"
     items = f", {progress.items}" if progress.items else ""
     line = f"{seconds:6.0f} s  {progress.stage or 'starting'}  {bar}{items}  [{progress.state}]"
-    if not progress.iterations:
-        return Text(line)
-    return Group(build_table(progress.iterations), Text(line))
+    table = [build_table(progress.iterations)] if progress.iterations else []
+    return Group(*table, Text(line), *([Text(warning, style="bold red")] if warning else []))
 
 
 def watch(node: orm.WorkChainNode, *, interval: float = 2.0, console: Console | None = None) -> None:
@@ -85,15 +88,17 @@ def watch(node: orm.WorkChainNode, *, interval: float = 2.0, console: Console | 
     """
     console = console or Console()
     start = time.monotonic()
+    slots = _SlotsWatch()
     if console.is_terminal:
         with Live(console=console, auto_refresh=False) as live:
             while True:
                 progress = collect_progress(node)
-                live.update(render_progress(progress, time.monotonic() - start), refresh=True)
+                live.update(render_progress(progress, time.monotonic() - start, slots.look()), refresh=True)
                 if progress.is_over:
                     return
                 time.sleep(interval)
     seen: Mapping[str, Any] | None = None
+    warned: str | None = None
     while True:
         progress = collect_progress(node)
         now = {"stage": progress.stage, "done": progress.jobs_done, "total": progress.jobs_total}
@@ -103,7 +108,25 @@ def watch(node: orm.WorkChainNode, *, interval: float = 2.0, console: Console | 
             seen = now
         if progress.is_over:
             return
+        warning = slots.look()
+        if warning is not None and warning != warned:
+            console.print(warning, highlight=False)
+        warned = warning
         time.sleep(interval)
+
+
+class _SlotsWatch:
+    """Remembers the warning about process slots between looks at the daemon."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+        self._warning: str | None = None
+
+    def look(self) -> str | None:
+        if time.monotonic() >= self._next:
+            self._warning = slots_warning()
+            self._next = time.monotonic() + SLOTS_INTERVAL
+        return self._warning
 
 
 def _items(jobs: list[orm.CalcJobNode]) -> str:

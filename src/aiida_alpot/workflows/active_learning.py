@@ -26,6 +26,7 @@ from aiida_alpot.protocols import ProtocolMixin
 from aiida_alpot.workflows.base import describe_end, namespace
 from aiida_alpot.workflows.campaign import RESUMABLE, STAGES, define_inputs
 from aiida_alpot.workflows.resume import ResumeMixin
+from aiida_alpot.workflows.slots import slots_warning
 
 
 class ActiveLearningWorkChain(ProtocolMixin, ResumeMixin, WorkChain):
@@ -95,6 +96,10 @@ class ActiveLearningWorkChain(ProtocolMixin, ResumeMixin, WorkChain):
         self.ctx.must_train = not self.ctx.potentials or self.ctx.first_stage == "train"
         self.ctx.must_calibrate = self.ctx.uncertainty is None or self.ctx.first_stage in ("train", "calibrate")
         self.ctx.seeds = plan_start(self.inputs.seed)
+        # a process that runs in a shell holds no slot of the daemon
+        warning = slots_warning(self.inputs, pk=self.node.pk) if self.runner.is_daemon_runner else None
+        if warning is not None:
+            self.report(warning)
 
     def should_augment(self) -> bool:
         """Return whether the structures are to be augmented."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from aiida import orm
 
@@ -28,6 +28,9 @@ class ExplorationInputs:
 
 class ExploreEngine(ABC):
     """Runs trajectories; the outputs of a job are ``candidates`` and ``report``."""
+
+    LEVELS: ClassVar[int] = 1
+    """Processes of one job, one below the other: 1 for a CalcJob, 2 for a WorkChain around one (process slots)."""
 
     @classmethod
     @abstractmethod

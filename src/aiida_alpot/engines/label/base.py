@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from aiida import orm
 
@@ -18,6 +18,9 @@ class LabelEngine(ABC):
     A labelled dataset comes back with the frames it was given, in their order, each labelled or with the reason why
     not; one frame may give several labelled ones.
     """
+
+    LEVELS: ClassVar[int] = 1
+    """Processes of one job, one below the other: 1 for a CalcJob, 2 for a WorkChain around one (process slots)."""
 
     @classmethod
     @abstractmethod

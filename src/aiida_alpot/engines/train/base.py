@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from aiida import orm
 
@@ -29,6 +29,9 @@ class MemberInputs:
 
 class TrainEngine(ABC):
     """Trains one potential per job; the job's outputs are ``potential`` and ``report``."""
+
+    LEVELS: ClassVar[int] = 1
+    """Processes of one job, one below the other: 1 for a CalcJob, 2 for a WorkChain around one (process slots)."""
 
     @classmethod
     @abstractmethod
