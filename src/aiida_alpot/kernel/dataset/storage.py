@@ -228,6 +228,14 @@ def _runs(chunks: IntArray) -> Iterator[tuple[int, int]]:
     yield first, last
 
 
+def read_digests(file: h5py.File) -> Iterator[AnyArray]:
+    """Yield frame ids and usage digests side by side, in blocks of shape (n, 64)."""
+    content, usage = file["digests/content"], file["digests/usage"]
+    for start in range(0, content.shape[0], FRAME_CHUNK):
+        rows = slice(start, start + FRAME_CHUNK)
+        yield np.concatenate([content[rows], usage[rows]], axis=1)
+
+
 class TextTable:
     """Reads the texts behind codes; a small table is decoded once and kept."""
 
