@@ -154,8 +154,8 @@ def large(folder: Path, n_frames: int) -> None:
 def main() -> None:
     """Run everything, or one job of it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--frames", type=int, default=10_000, help="frames of 20–200 atoms")
-    parser.add_argument("--fixed", type=int, default=2_000, help="frames of 108 atoms")
+    parser.add_argument("--frames", type=int, default=10_000, help="frames of 20–200 atoms, 0: none")
+    parser.add_argument("--fixed", type=int, default=2_000, help="frames of 108 atoms, 0: none")
     parser.add_argument("--frames-large", type=int, default=1_000_000, help="small frames for the memory, 0: none")
     parser.add_argument("--folder", type=Path, help="where files are made, by default a temporary folder")
     parser.add_argument("--job", type=json.loads, help=argparse.SUPPRESS)
@@ -168,7 +168,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         for n_frames, n_atoms in ((options.frames, (20, 200)), (options.fixed, (108, 108))):
-            goals(compare(folder, n_frames, n_atoms))
+            if n_frames:
+                goals(compare(folder, n_frames, n_atoms))
         if options.frames_large:
             large(folder, options.frames_large)
 
