@@ -148,6 +148,18 @@ def test_a_damaged_shard_is_not_taken_for_a_label(parse: Callable[..., Any], mix
     assert outputs["labelled"].n_labelled == 0
 
 
+def test_a_killed_job_on_a_dataset_in_parts_hands_over_every_frame(
+    parse: Callable[..., Any], mixed: PESData, make_copper: Callable[..., list[Atoms]], tmp_path: Path
+) -> None:
+    parts = PESData.join([mixed, PESData.from_frames(make_copper(2, seed=12)).store()]).store()
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "labelling.json").write_text('{"fingerprint": "0"}')
+    (tmp_path / "shards" / "frame-000000.npz").write_bytes(b"half a sha")
+    outputs, status, _ = parse("alpot.label_ase", None, inputs={"frames": parts}, temporary=tmp_path)
+    assert status == 501
+    assert [atoms.info["group"] for atoms in outputs["labelled"]] == [atoms.info["group"] for atoms in parts]
+
+
 def test_shards_of_an_unknown_run_are_named(parse: Callable[..., Any], mixed: PESData, tmp_path: Path) -> None:
     (tmp_path / "shards").mkdir()
     (tmp_path / "shards" / "frame-000000.npz").write_bytes(b"half a sha")

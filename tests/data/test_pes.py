@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,14 @@ def labelled(make_copper: Callable[..., Frames], label_emt: Callable[[Frames], F
     return frames
 
 
+@pytest.fixture(params=["one file", "parts"])
+def unstored(request: pytest.FixtureRequest, labelled: Frames) -> PESData:
+    """The five frames as an unstored node with one file, or with three."""
+    if request.param == "one file":
+        return PESData.from_frames(labelled)
+    return PESData.join([PESData.from_frames(labelled[a:b]).store() for a, b in ((0, 2), (2, 4), (4, 5))])
+
+
 def assert_same_frames(found: Any, expected: Any) -> None:
     found, expected = list(found), list(expected)
     assert len(found) == len(expected)
@@ -50,9 +58,12 @@ def assert_same_frames(found: Any, expected: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["frames.xyz", "frames.extxyz", "frames.db", "frames.h5", "frames.hdf5"])
-def test_export_and_import_keep_frames_labels_and_columns(tmp_path: Path, labelled: Frames, name: str) -> None:
-    node = PESData.from_frames(labelled)
+def test_export_and_import_keep_frames_labels_and_columns(
+    tmp_path: Path, labelled: Frames, unstored: PESData, name: str
+) -> None:
+    node = unstored
     node.export(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
     again = PESData.from_file(tmp_path / name)
     assert_same_frames(again, labelled)
     assert (again.content_hash, again.usage_hash) == (node.content_hash, node.usage_hash)
@@ -96,21 +107,21 @@ def test_the_reader_takes_slices_masks_and_indices(labelled: Frames) -> None:
         assert_same_frames(dataset[dataset.column("split") == "test"], [labelled[4]])
 
 
-def test_nested_iteration_visits_every_pair(labelled: Frames) -> None:
-    node = PESData.from_frames(labelled).store()
+def test_nested_iteration_visits_every_pair(unstored: PESData) -> None:
+    node = unstored.store()
     pairs = {(a.info["group"], b.info["group"]) for a in node for b in node}
     assert len(pairs) == 25
 
 
-def test_an_unstored_node_reads_like_a_stored_one(labelled: Frames) -> None:
-    node = PESData.from_frames(labelled)
+def test_an_unstored_node_reads_like_a_stored_one(labelled: Frames, unstored: PESData) -> None:
+    node = unstored
     assert not node.is_stored
     assert_same_frames(node, labelled)
     assert_same_frames(node.store(), labelled)
 
 
-def test_a_reader_lives_as_long_as_it_is_held(labelled: Frames) -> None:
-    dataset = PESData.from_frames(labelled).store().dataset()
+def test_a_reader_lives_as_long_as_it_is_held(labelled: Frames, unstored: PESData) -> None:
+    dataset = unstored.store().dataset()
     assert_same_frames(dataset, labelled)
 
 
@@ -128,8 +139,8 @@ def test_the_name_of_the_file_does_not_change_the_hash(tmp_path: Path, labelled:
     assert hash_of(PESData.from_file(tmp_path / "other.h5")) == hash_of(node)
 
 
-def test_a_clone_has_the_same_hash_and_frames(labelled: Frames) -> None:
-    node = PESData.from_frames(labelled).store()
+def test_a_clone_has_the_same_hash_and_frames(labelled: Frames, unstored: PESData) -> None:
+    node = unstored.store()
     clone = node.clone()
     assert clone.uuid != node.uuid
     assert hash_of(clone) == hash_of(node)
@@ -159,8 +170,8 @@ def test_a_calculation_on_an_equal_dataset_comes_from_the_cache(labelled: Frames
     assert third.base.caching.get_cache_source() is None
 
 
-def test_a_packed_repository_reads_the_same(labelled: Frames) -> None:
-    node = PESData.from_frames(labelled).store()
+def test_a_packed_repository_reads_the_same(labelled: Frames, unstored: PESData) -> None:
+    node = unstored.store()
     storage = get_manager().get_profile_storage()
     storage.maintain(full=True)
     assert storage.get_repository().get_info()["Objects"]["loose"] == 0
@@ -171,9 +182,9 @@ def test_a_packed_repository_reads_the_same(labelled: Frames) -> None:
 
 
 @pytest.fixture
-def archive(tmp_path: Path, labelled: Frames) -> Iterator[tuple[Path, str, str]]:
+def archive(tmp_path: Path, unstored: PESData) -> tuple[Path, str, str]:
     """An archive with one dataset that is no longer in the profile, its uuid and hash."""
-    node = PESData.from_frames(labelled).store()
+    node = unstored.store()
     uuid, digest = node.uuid, hash_of(node)
     path = create_archive([node], filename=tmp_path / "archive.aiida")
     delete_nodes([node.pk], dry_run=False)
@@ -289,8 +300,8 @@ def test_sizes_and_symbols_are_queryable(labelled: Frames) -> None:
     assert more.count() == 0
 
 
-def test_a_node_serialises_with_its_attributes(labelled: Frames) -> None:
-    node = PESData.from_frames(labelled).store()
+def test_a_node_serialises_with_its_attributes(unstored: PESData) -> None:
+    node = unstored.store()
     serialized = node.serialize()
     assert serialized["attributes"]["n_frames"] == 5
     assert serialized["attributes"]["content_hash"] == node.content_hash

@@ -48,10 +48,18 @@ class TaskInputs:
             self.remote_files.append((computer.uuid, f"{checkpoint.get_remote_path()}/{name}", name))
 
     def add_dataset(self, key: str, node: PESData, name: str | None = None) -> None:
-        """Bring a dataset along and name its file under *key* of the task."""
-        name = name or f"{key}.h5"
-        self.files.append((node.uuid, PESData.FILENAME, name))
-        self.task[key] = name
+        """Bring a dataset along and name it under *key* of the task."""
+        self.task[key] = self.add_frames(node, name or f"{key}.h5")
+
+    def add_frames(self, node: PESData, name: str) -> str:
+        """Bring a dataset along and return what the task opens: the file *name*, or a folder of its parts."""
+        parts = node.filenames
+        if len(parts) == 1:
+            self.files.append((node.uuid, parts[0], name))
+            return name
+        folder = name.removesuffix(".h5")
+        self.files += [(node.uuid, part, f"{folder}/{part}") for part in parts]
+        return folder
 
     def add_uncertainty(self, node: UncertaintyData) -> None:
         """Bring the calibration and active sets along."""

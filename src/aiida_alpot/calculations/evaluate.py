@@ -70,9 +70,7 @@ class EvaluateCalculation(KernelCalculation):
         inputs.add_uncertainty(self.inputs.uncertainty)
         inputs.task["candidates"] = []
         for name, node in sorted(self.inputs.candidates.items()):
-            file = f"candidates-{name}.h5"
-            inputs.files.append((node.uuid, PESData.FILENAME, file))
-            inputs.task["candidates"].append(file)
+            inputs.task["candidates"].append(inputs.add_frames(node, f"candidates-{name}.h5"))
         if "dataset" in self.inputs:
             inputs.add_dataset("dataset", self.inputs.dataset)
         inputs.retrieve += [OUTPUT, TABLE]

@@ -9,7 +9,6 @@ from typing import Any
 
 from aiida.engine import ExitCode
 
-from aiida_alpot.data.pes import PESData
 from aiida_alpot.kernel.labelling import partial_pack
 from aiida_alpot.kernel.tasks.label_ase import OUTPUT, SHARDS
 from aiida_alpot.parsers.base import KernelParser
@@ -31,7 +30,7 @@ class LabelAseParser(KernelParser):
         source = self.node.inputs.frames
         with TemporaryDirectory() as scratch, source.base.repository.as_path() as path:
             try:
-                partial_pack(path / PESData.FILENAME, shards, Path(scratch) / OUTPUT)
+                partial_pack(path, shards, Path(scratch) / OUTPUT)
             except (OSError, ValueError) as error:
                 return self.missing_output(SHARDS, error)
             problem = self.attach_dataset("labelled", Path(scratch) / OUTPUT)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from aiida import orm
 from aiida.engine import calcfunction
+from ase import Atoms
 
 from aiida_alpot.data.pes import PESData
-from aiida_alpot.kernel.dataset import DatasetView, merge, write
+from aiida_alpot.kernel.dataset import DatasetView, write
 from aiida_alpot.kernel.evaluating import PREDICTION_COLUMNS
 from aiida_alpot.kernel.splitting import split_columns
 
@@ -33,11 +34,7 @@ def import_frames(file: orm.SinglefileData, file_format: orm.Str | None = None) 
 @calcfunction
 def merge_datasets(**datasets: PESData) -> PESData:
     """Return the frames of several datasets, in the order of the names under which they are given."""
-    readers = [datasets[name].dataset() for name in sorted(datasets)]
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / PESData.FILENAME
-        merge(readers, path)
-        return PESData.from_hdf5(path)
+    return PESData.join([datasets[name] for name in sorted(datasets)])
 
 
 @calcfunction
@@ -94,20 +91,21 @@ def _store_view(view: DatasetView, **columns: Sequence[Any]) -> PESData:
 def extend_dataset(dataset: PESData, labelled: PESData) -> PESData:
     """Return *dataset* with newly labelled frames behind it.
 
-    The predictions that selected frames carry served to judge the committee and are left out.
+    The predictions that selected frames carry served to judge the committee and are left out. The files of *dataset*
+    become parts of the new one: only the new frames are written.
 
     :param dataset: the frames there are.
     :param labelled: the frames to put behind them.
     """
-    frames = []
+    with TemporaryDirectory() as folder:
+        addition = Path(folder) / PESData.FILENAME
+        write(addition, _without_predictions(labelled))
+        return PESData.join([dataset, addition])
+
+
+def _without_predictions(labelled: PESData) -> Iterator[Atoms]:
     for atoms in labelled:
         for column in PREDICTION_COLUMNS:
             atoms.info.pop(column, None)
             atoms.arrays.pop(column, None)
-        frames.append(atoms)
-    with TemporaryDirectory() as folder:
-        addition, path = Path(folder) / "addition.h5", Path(folder) / PESData.FILENAME
-        write(addition, frames)
-        with dataset.dataset() as reader:
-            merge([reader, addition], path)
-        return PESData.from_hdf5(path)
+        yield atoms

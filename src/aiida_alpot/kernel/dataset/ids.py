@@ -11,7 +11,8 @@ several texts (per atom) are each preceded by their length.
 - ``usage_hash``: SHA-256 of ``alpot-usage-1``, NUL, and frame id + digest over split, group, weight, config_type,
   status, iteration and every user column by name, in ascending order of the pair.
 
-Neither depends on row order, chunks, compression or the version of HDF5, nor on cost, parent, reason and origin.
+Neither depends on row order, chunks, compression or the version of HDF5, nor on cost, parent, reason and origin. A file
+keeps the digests of its frames, so that the hashes of several files together follow without reading the frames again.
 """
 
 from __future__ import annotations
@@ -19,13 +20,21 @@ from __future__ import annotations
 import hashlib
 import itertools
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from aiida_alpot.kernel.dataset.batch import Batch, Column
 from aiida_alpot.kernel.dataset.schema import SCIENCE, STRUCTURE, USAGE
-from aiida_alpot.kernel.units import IntArray
+from aiida_alpot.kernel.units import BoolArray, IntArray
+
+Digests = npt.NDArray[np.uint8]
+DIGEST_BYTES: Final = 32
+PAIR_BYTES: Final = 64
+SORTED_AT_ONCE: Final = 131072
+"""Digests sorted in memory in one go (8 MB)."""
 
 
 def frame_digests(batch: Batch, names: Iterable[str]) -> list[bytes]:
@@ -62,28 +71,36 @@ def usage_digests(batch: Batch) -> list[bytes]:
     return frame_digests(batch, (*USAGE, *users))
 
 
-class Hasher:
-    """Collects digests block by block; 64 bytes per frame are kept until the end."""
+def digest_pairs(batch: Batch) -> Digests:
+    """Return frame id and usage digest of each frame, side by side, shape (n_frames, 64)."""
+    pairs = zip(content_digests(batch), usage_digests(batch), strict=True)
+    return np.frombuffer(b"".join(a + b for a, b in pairs), dtype=np.uint8).reshape(-1, PAIR_BYTES)
 
-    def __init__(self) -> None:
-        self._content: list[bytes] = []
-        self._usage: list[bytes] = []
 
-    def update(self, batch: Batch) -> None:
-        """Add a block of frames."""
-        content = content_digests(batch)
-        self._content.extend(content)
-        self._usage.extend(a + b for a, b in zip(content, usage_digests(batch), strict=True))
+def combine_digests(blocks: Callable[[], Iterable[Digests]], n_frames: int) -> tuple[str, str]:
+    """Return ``content_hash`` and ``usage_hash`` of frames by their digests.
 
-    @property
-    def content_hash(self) -> str:
-        """SHA-256 over the frame ids, hexadecimal."""
-        return hashlib.sha256(b"alpot-content-1\0" + b"".join(sorted(self._content))).hexdigest()
+    The digests are sorted range by range, with one pass over the blocks per range, so that memory does not grow with
+    the number of frames.
 
-    @property
-    def usage_hash(self) -> str:
-        """SHA-256 over the pairs of frame id and usage digest, hexadecimal."""
-        return hashlib.sha256(b"alpot-usage-1\0" + b"".join(sorted(self._usage))).hexdigest()
+    :param blocks: returns an iterator over blocks of :func:`digest_pairs`; called once per pass.
+    :param n_frames: number of frames in all blocks together.
+    """
+    content, usage = hashlib.sha256(b"alpot-content-1\0"), hashlib.sha256(b"alpot-usage-1\0")
+    bounds = np.linspace(0, 2**16, max(1, -(-n_frames // SORTED_AT_ONCE)) + 1).astype(np.int64)
+    for low, high in itertools.pairwise(bounds.tolist()):
+        chosen = [pairs[_in_range(pairs, low, high)] for pairs in blocks()]
+        joined = np.concatenate([np.empty((0, PAIR_BYTES), dtype=np.uint8), *chosen])
+        ordered = np.sort(joined.view(f"S{PAIR_BYTES}"), axis=0).view(np.uint8).reshape(-1, PAIR_BYTES)
+        content.update(ordered[:, :DIGEST_BYTES].tobytes())
+        usage.update(ordered.tobytes())
+    return content.hexdigest(), usage.hexdigest()
+
+
+def _in_range(pairs: Digests, low: int, high: int) -> BoolArray:
+    """Return which digests have their first two bytes in a range."""
+    first = pairs[:, 0].astype(np.int64) * 256 + pairs[:, 1]
+    return np.asarray((first >= low) & (first < high))
 
 
 def _bounds(column: Column, offsets: IntArray) -> list[int]:

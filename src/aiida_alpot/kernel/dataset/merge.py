@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from aiida_alpot.kernel.dataset.batch import Batch
+from aiida_alpot.kernel.dataset.parts import check_types
 from aiida_alpot.kernel.dataset.reader import Dataset, DatasetView
 from aiida_alpot.kernel.dataset.schema import AnyArray, ColumnSpec
 from aiida_alpot.kernel.dataset.storage import PathLike
@@ -23,12 +24,12 @@ def merge(sources: Sequence[Source], out: PathLike | BinaryIO, **columns: Any) -
 
     Columns that a source lacks are filled (NaN, "", the default); frames that occur twice are kept twice.
 
-    :param sources: paths, seekable binary handles, open datasets or views.
+    :param sources: paths (of files, or of folders with parts), seekable binary handles, open datasets or views.
     :param out: where to; may be one of the sources.
     :param columns: per-frame columns that replace those of the sources, as in :func:`~.writer.write`.
     :raises ValueError: if a user column has different types in two sources.
     """
-    _check_types(sources)
+    check_types(_layouts(sources))
     write_batches(out, _batches(sources), columns)
 
 
@@ -59,18 +60,10 @@ def _opened(source: Source) -> Iterator[Dataset | DatasetView]:
         yield dataset
 
 
-def _check_types(sources: Sequence[Source]) -> None:
-    seen: dict[str, tuple[str, ColumnSpec]] = {}
+def _layouts(sources: Sequence[Source]) -> Iterator[tuple[str, Iterable[ColumnSpec]]]:
     for number, source in enumerate(sources):
         with _opened(source) as reader:
-            here = f"dataset {number} ({reader.source})"
-            for name, spec in reader.specs.items():
-                there, known = seen.setdefault(name, (here, spec))
-                if not known.is_same_type(spec):
-                    raise ValueError(
-                        f"column {name!r} is {known.describe()} in {there} and {spec.describe()} in {here}; "
-                        "rename or convert it in one of them"
-                    )
+            yield f"dataset {number} ({reader.source})", reader.specs.values()
 
 
 def _batches(sources: Sequence[Source]) -> Iterator[Batch]:

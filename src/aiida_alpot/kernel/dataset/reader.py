@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, BinaryIO, overload
 
@@ -13,14 +13,15 @@ from ase import Atoms
 
 from aiida_alpot.kernel.dataset.atoms import frames_from_batch
 from aiida_alpot.kernel.dataset.batch import MAX_ATOMS, MAX_FRAMES, Batch, Column
-from aiida_alpot.kernel.dataset.ids import Hasher, content_digests, structure_digests
+from aiida_alpot.kernel.dataset.ids import DIGEST_BYTES, Digests, combine_digests, digest_pairs, structure_digests
+from aiida_alpot.kernel.dataset.parts import OneSource, PartedStore, open_store
 from aiida_alpot.kernel.dataset.schema import AnyArray, ColumnSpec, DatasetError
 from aiida_alpot.kernel.dataset.storage import PathLike
-from aiida_alpot.kernel.dataset.store import Store
+from aiida_alpot.kernel.dataset.store import BaseStore
 from aiida_alpot.kernel.dataset.writer import write_batches
 from aiida_alpot.kernel.units import BoolArray, IntArray
 
-_ITER_FRAMES = 256
+_ITER_FRAMES = 512
 _BLOCK = 32
 
 Selector = slice | Sequence[int] | Sequence[bool] | npt.NDArray[Any]
@@ -29,7 +30,7 @@ Selector = slice | Sequence[int] | Sequence[bool] | npt.NDArray[Any]
 class _Frames:
     """The reading interface that a dataset and a view share."""
 
-    def __init__(self, store: Store, indices: IntArray | None) -> None:
+    def __init__(self, store: BaseStore, indices: IntArray | None) -> None:
         self._store = store
         self._indices = indices
         self._block: tuple[int, Batch] | None = None  # read ahead for loops over ds[i]
@@ -62,13 +63,24 @@ class _Frames:
 
     def iter_batches(self) -> Iterator[Batch]:
         """Yield the frames as flat arrays in blocks of bounded size."""
+        for rows in self._blocks():
+            yield self._store.batch(rows)
+
+    def iter_column(self, name: str) -> Iterator[AnyArray]:
+        """Yield a column as :meth:`column` returns it, in blocks of bounded size."""
+        spec = self._store.spec(name)
+        for rows in self._blocks():
+            yield self._store.read(name, self._store.rows_of(spec, rows))
+
+    def _blocks(self) -> Iterator[IntArray]:
+        """Yield the rows of the frames in blocks of bounded size."""
         start = 0
-        sizes = np.diff(self.offsets)
         while start < len(self):
-            within = np.cumsum(sizes[start : start + MAX_FRAMES]) <= MAX_ATOMS
-            end = start + max(1, int(within.sum()))
-            yield self._store.batch(self._rows(np.arange(start, end)))
-            start = end
+            rows = self._rows(np.arange(start, min(start + MAX_FRAMES, len(self))))
+            within = np.cumsum(self._store.offsets[rows + 1] - self._store.offsets[rows]) <= MAX_ATOMS
+            n_frames = max(1, int(within.sum()))
+            yield rows[:n_frames]
+            start += n_frames
 
     def _rows(self, positions: IntArray) -> IntArray:
         return positions if self._indices is None else self._indices[positions]
@@ -133,22 +145,49 @@ class _Frames:
     @property
     def species(self) -> tuple[int, ...]:
         """Atomic numbers that occur, ascending."""
-        return tuple(np.unique(self.column("numbers")).tolist())
+        found: set[int] = set()
+        for numbers in self.iter_column("numbers"):
+            found.update(np.unique(numbers).tolist())
+        return tuple(sorted(found))
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms of all frames."""
+        return int(self._store.offsets[-1]) if self._indices is None else int(self.offsets[-1])
+
+    @property
+    def n_labelled(self) -> int:
+        """Number of frames with the status ``labelled``."""
+        return sum(int((status == "labelled").sum()) for status in self.iter_column("status"))
+
+    def _count(self, name: str) -> dict[str, int]:
+        counts: Counter[Any] = Counter()
+        for values in self.iter_column(name):
+            counts.update(values.tolist())
+        return {str(key): counts[key] for key in sorted(counts)}
 
     def frame_ids(self, labels: bool = True) -> AnyArray:
         """Return an id of each frame that depends on its content only, 64 hexadecimal digits, shape (n_frames,).
 
         :param labels: over all science columns; otherwise over the structure (and charge) alone.
         """
-        digests = content_digests if labels else structure_digests
-        ids = [digest.hex() for batch in self.iter_batches() for digest in digests(batch)]
-        return np.array(ids, dtype="<U64")
+        if labels:
+            found: Iterator[bytes] = (pairs[:, :DIGEST_BYTES].tobytes() for pairs in self._digest_blocks())
+        else:
+            found = (b"".join(structure_digests(batch)) for batch in self.iter_batches())
+        ids = "".join(digests.hex() for digests in found)
+        return np.frombuffer(ids.encode("ascii"), dtype=f"S{2 * DIGEST_BYTES}").astype(f"<U{2 * DIGEST_BYTES}")
+
+    def _digest_blocks(self) -> Iterator[Digests]:
+        """Yield the digests behind the hashes in blocks, from the file if it has them."""
+        for rows in self._blocks():
+            yield self._store.read_digests(rows) if self._store.has_digests else digest_pairs(self._store.batch(rows))
 
     def _compute_hashes(self) -> tuple[str, str]:
-        hasher = Hasher()
-        for batch in self.iter_batches():
-            hasher.update(batch)
-        return hasher.content_hash, hasher.usage_hash
+        if self._store.has_digests:
+            return combine_digests(self._digest_blocks, len(self))
+        blocks = list(self._digest_blocks())
+        return combine_digests(lambda: blocks, len(self))
 
     @property
     def content_hash(self) -> str:
@@ -171,10 +210,10 @@ class _Frames:
             "n_frames": len(self),
             "n_atoms": int(counts.sum()),
             "species": list(self.species),
-            "n_labelled": int(np.sum(self.column("status") == "labelled")),
+            "n_labelled": self.n_labelled,
             "atoms_per_frame": [int(counts.min()), int(counts.max())] if len(counts) else [0, 0],
-            "n_groups": len(set(self.column("group").tolist()) - {""}),
-            **{f"count_{name}": _count(self.column(name)) for name in ("split", "status", "config_type", "iteration")},
+            "n_groups": len(set().union(*(block.tolist() for block in self.iter_column("group"))) - {""}),
+            **{f"count_{name}": self._count(name) for name in ("split", "status", "config_type", "iteration")},
             "columns": list(self.columns),
             "content_hash": self.content_hash,
             "usage_hash": self.usage_hash,
@@ -184,7 +223,7 @@ class _Frames:
 class DatasetView(_Frames):
     """Some frames of an open dataset, in any order and possibly repeated; valid while the dataset is open."""
 
-    def __init__(self, store: Store, indices: IntArray) -> None:
+    def __init__(self, store: BaseStore, indices: IntArray) -> None:
         super().__init__(store, np.asarray(indices, dtype=np.int64))
 
     @property
@@ -195,23 +234,27 @@ class DatasetView(_Frames):
 
 
 class Dataset(_Frames):
-    """An open dataset file. Frames are read when asked for; several iterators do not disturb each other."""
-
-    def __init__(self, store: Store) -> None:
-        super().__init__(store, None)
+    """An open dataset. Frames are read when asked for; several iterators do not disturb each other."""
 
     @classmethod
-    def open(cls, source: PathLike | BinaryIO) -> Dataset:
-        """Open a dataset by path or from a seekable binary handle, which must stay open as long as the dataset.
+    def open(cls, source: OneSource | Sequence[OneSource], names: Sequence[str] | None = None) -> Dataset:
+        """Open a dataset: one file, or several parts that are read one after the other as if they were one file.
 
-        :raises FileNotFoundError: if the path does not exist.
-        :raises DatasetError: if it is no dataset, truncated, corrupt or of a newer version.
+        :param source: a path, a folder with the parts of one dataset, a seekable binary handle, which must stay open
+            as long as the dataset, or a sequence of paths and handles.
+        :param names: what the files are called in messages, by default their own names.
+        :raises FileNotFoundError: if a path does not exist.
+        :raises DatasetError: if a file is no dataset, truncated, corrupt or of a newer version, if a part is missing,
+            or if the parts have a column of different types.
         """
-        return cls(Store(source))
+        return cls(open_store(source, names))
+
+    def __init__(self, store: BaseStore) -> None:
+        super().__init__(store, None)
 
     def close(self) -> None:
-        """Close the file; views become unusable."""
-        self._store.file.close()
+        """Close the files; views become unusable."""
+        self._store.close()
 
     def __enter__(self) -> Dataset:
         return self
@@ -222,32 +265,53 @@ class Dataset(_Frames):
         self.close()
 
     @property
+    def parts(self) -> tuple[Dataset, ...]:
+        """The files of the dataset, each as a dataset; valid while this one is open."""
+        return (
+            tuple(Dataset(store) for store in self._store.stores) if isinstance(self._store, PartedStore) else (self,)
+        )
+
+    def _stored_hashes(self) -> tuple[str, str]:
+        if self._store.hashes is None:
+            self._store.hashes = self._compute_hashes()
+        return self._store.hashes
+
+    @property
     def content_hash(self) -> str:
-        """Hash of the science columns as stored when the file was written."""
-        return self._store.content_hash
+        """Hash of the science columns as stored when the files were written."""
+        return self._stored_hashes()[0]
 
     @property
     def usage_hash(self) -> str:
-        """Hash of how the frames are used as stored when the file was written."""
-        return self._store.usage_hash
+        """Hash of how the frames are used as stored when the files were written."""
+        return self._stored_hashes()[1]
 
     def verify(self) -> None:
-        """Read everything, checksums included, and compare both hashes with the stored ones.
+        """Read everything, checksums included, and compare digests and hashes with the stored ones.
 
         :raises DatasetError: naming the file and the column that is corrupt, or the hash that differs.
         """
-        found = self._compute_hashes()
-        stored = (self.content_hash, self.usage_hash)
-        for name, a, b in zip(("content_hash", "usage_hash"), found, stored, strict=True):
+        for part in self.parts:
+            part._verify_file()
+
+    def _verify_file(self) -> None:
+        if self._store.has_digests:
+            self._verify_digests()
+        for name, a, b in zip(
+            ("content_hash", "usage_hash"), self._compute_hashes(), self._stored_hashes(), strict=True
+        ):
             if a != b:
                 raise DatasetError(
                     f"{self._store.name}: {name} is {a}, stored is {b}; the file was changed after it was written"
                 )
 
-
-def _count(values: AnyArray) -> dict[str, int]:
-    counts: Mapping[Any, int] = Counter(values.tolist())
-    return {str(key): counts[key] for key in sorted(counts)}
+    def _verify_digests(self) -> None:
+        for rows in self._blocks():
+            if not np.array_equal(digest_pairs(self._store.batch(rows)), self._store.read_digests(rows)):
+                raise DatasetError(
+                    f"{self._store.name}: the digests of frames {rows[0]}–{rows[-1]} are not those of their content; "
+                    "the file was changed after it was written"
+                )
 
 
 def _take(batch: Batch, k: int) -> Batch:

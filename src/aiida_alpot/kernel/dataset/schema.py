@@ -8,6 +8,8 @@ A file is one HDF5 file with flat columns, readable with plain h5py::
     present/<name>       bool (n_frames,), only for user columns that some frames lack
     strings/<name>/...   the table behind a text column: the column holds uint32 codes, entry c of the table is the
                          UTF-8 text bytes[offsets[c]:offsets[c+1]]; entry 0 is the empty text
+    digests/<name>       uint8 (n_frames, 32): the digests behind content_hash and usage_hash, see ids (absent in files
+                         of early versions)
 
 A column is stored only if some frame has a value. Names are percent-encoded where HDF5 needs it (``/``, ``.``).
 """

@@ -23,6 +23,7 @@ MAX_DICTIONARY = 65536
 _MAX_BLOCK = 32
 """Chunks read in one go for scattered rows."""
 _CACHED_TABLE = 131072
+_READ_CACHE, _WRITE_CACHE = 2**20, 2**18  # bytes per column; the 8 MB of HDF5 2.0 would fill up as a dataset grows
 _LIBVER = ("v110", "v110")  # checksummed metadata, and bytes that do not depend on the newest format known
 
 PathLike = str | os.PathLike[str]
@@ -48,7 +49,7 @@ def open_for_reading(source: PathLike | BinaryIO) -> h5py.File:
         raise FileNotFoundError(f"no dataset file at {name}")
     try:
         # readers never lock: a dataset is never changed in place, and locks fail on some cluster file systems
-        return h5py.File(source, "r", locking=False) if is_path else h5py.File(source, "r")
+        return h5py.File(source, "r", rdcc_nbytes=_READ_CACHE, **({"locking": False} if is_path else {}))
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise DatasetError(
             f"{name} cannot be opened as a dataset: it is truncated, corrupt or no HDF5 file ({error}); "
@@ -82,7 +83,7 @@ def create_file(target: PathLike | BinaryIO) -> Iterator[h5py.File]:
         raise FileNotFoundError(f"the folder {path.parent} does not exist; create it first")
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        with h5py.File(temporary, "w-", libver=_LIBVER, locking=False) as file:
+        with h5py.File(temporary, "w-", libver=_LIBVER, rdcc_nbytes=_WRITE_CACHE, locking=False) as file:
             yield file
         temporary.replace(path)
     finally:
@@ -92,7 +93,7 @@ def create_file(target: PathLike | BinaryIO) -> Iterator[h5py.File]:
 @contextlib.contextmanager
 def _create_in_handle(handle: BinaryIO) -> Iterator[h5py.File]:
     try:
-        with h5py.File(handle, "w", libver=_LIBVER) as file:
+        with h5py.File(handle, "w", libver=_LIBVER, rdcc_nbytes=_WRITE_CACHE) as file:
             yield file
     except BaseException:
         handle.seek(0)
@@ -226,6 +227,14 @@ def _runs(chunks: IntArray) -> Iterator[tuple[int, int]]:
             first = chunk
         last = chunk
     yield first, last
+
+
+def read_digests(file: h5py.File) -> Iterator[AnyArray]:
+    """Yield frame ids and usage digests side by side, in blocks of shape (n, 64)."""
+    content, usage = file["digests/content"], file["digests/usage"]
+    for start in range(0, content.shape[0], FRAME_CHUNK):
+        rows = slice(start, start + FRAME_CHUNK)
+        yield np.concatenate([content[rows], usage[rows]], axis=1)
 
 
 class TextTable:

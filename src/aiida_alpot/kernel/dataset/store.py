@@ -1,7 +1,8 @@
-"""One open dataset file: its columns, its offsets, and the reading of rows into batches."""
+"""Open dataset files: their columns, their offsets, and the reading of rows into batches."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from typing import BinaryIO
 
@@ -9,10 +10,12 @@ import h5py
 import numpy as np
 
 from aiida_alpot.kernel.dataset.batch import Batch, Column
+from aiida_alpot.kernel.dataset.ids import DIGEST_BYTES, Digests
 from aiida_alpot.kernel.dataset.schema import (
     FORMAT,
     GEOMETRY,
     SCHEMA,
+    SCHEMA_VERSION,
     AnyArray,
     ColumnSpec,
     DatasetError,
@@ -39,66 +42,28 @@ from aiida_alpot.kernel.units import BoolArray, IntArray
 _CACHED_CHUNKS = 512
 
 
-class Store:
-    """One open file: its columns, its offsets and the reading of rows."""
+def sort_layout(layout: Layout) -> Layout:
+    """Return the columns in the order of the schema, those of users by name behind them."""
+    order = {name: k for k, name in enumerate(SCHEMA)}
+    return dict(sorted(layout.items(), key=lambda item: (order.get(item[0], len(order)), item[0])))
 
-    def __init__(self, source: PathLike | BinaryIO) -> None:
-        self.name = source_name(source)
-        self.file = open_for_reading(source)
-        try:
-            with reading(self.name, "(structure of the file)"):
-                self._read_structure()
-        except DatasetError:
-            self.file.close()
-            raise
 
-    def _read_structure(self) -> None:
-        attributes = self.file.attrs
-        if attributes.get("format") != FORMAT.encode():
-            raise DatasetError(f"{self.name} is an HDF5 file but no aiida-alpot dataset; import it with read_frames")
-        self.content_hash: str = attributes["content_hash"].decode()
-        self.usage_hash: str = attributes["usage_hash"].decode()
-        self.layout = migrate(self._scan(), int(attributes["schema_version"]))
-        self._tables: dict[str, TextTable] = {}
-        self._datasets: dict[str, h5py.Dataset | None] = {}
-        self._chunks: OrderedDict[tuple[str, int], AnyArray] = OrderedDict()
-        with reading(self.name, "offsets"):
-            self.offsets: IntArray = self.file["offsets"][...]
-        sizes = (int(attributes["n_frames"]), int(attributes["n_atoms"]))
-        if (len(self.offsets) - 1, int(self.offsets[-1])) != sizes or (np.diff(self.offsets) < 0).any():
-            raise DatasetError(f"{self.name}: column 'offsets' does not fit the size of the dataset; restore the file")
-        self._check_sizes()
+class BaseStore(ABC):
+    """Frames that can be read by row: columns, offsets, batches.
 
-    def _check_sizes(self) -> None:
-        for name in GEOMETRY:
-            if name not in self.layout:
-                raise DatasetError(f"{self.name}: column {name!r} is missing; restore the file from a copy")
-        for name, stored in self.layout.items():
-            n_rows = self.n_frames if stored.spec.per == "frame" else int(self.offsets[-1])
-            if self.file[stored.path].shape != (n_rows, *stored.spec.shape):
-                raise DatasetError(f"{self.name}: column {name!r} has a wrong number of rows; restore the file")
+    ``hashes`` are content hash and usage hash as they were stored, None for several files; ``has_digests`` says
+    whether the digests behind them are stored.
+    """
 
-    def _scan(self) -> Layout:
-        layout: Layout = {}
-        pers: tuple[Per, ...] = ("frame", "atom")
-        for per in pers:
-            for encoded, dataset in self.file[per].items():
-                if not isinstance(dataset, h5py.Dataset):
-                    raise DatasetError(f"{self.name}: column {decode_name(encoded)!r} is corrupt; restore the file")
-                spec = ColumnSpec(decode_name(encoded), per, self._kind(encoded, dataset), tuple(dataset.shape[1:]))
-                layout[spec.name] = StoredColumn(with_role(spec), dataset.name, encoded)
-        order = {name: k for k, name in enumerate(SCHEMA)}
-        return dict(sorted(layout.items(), key=lambda item: (order.get(item[0], len(order)), item[0])))
-
-    def _kind(self, encoded: str, dataset: h5py.Dataset) -> Kind:
-        if encoded in self.file["strings"]:
-            return "str"
-        kinds: dict[str, Kind] = {"b": "bool", "i": "int", "f": "float"}
-        return kinds[dataset.dtype.kind]
+    name: str
+    layout: Layout
+    offsets: IntArray
+    hashes: tuple[str, str] | None
+    has_digests: bool
 
     @property
     def n_frames(self) -> int:
-        """Number of frames in the file."""
+        """Number of frames."""
         return len(self.offsets) - 1
 
     def spec(self, name: str) -> ColumnSpec:
@@ -112,18 +77,113 @@ class Store:
             return SCHEMA[name]
         raise KeyError(f"the dataset has no column {name!r}; it has {', '.join(self.layout)}")
 
+    def n_rows(self, spec: ColumnSpec) -> int:
+        """Return the number of rows of a column."""
+        return self.n_frames if spec.per == "frame" else int(self.offsets[-1])
+
     def rows_of(self, spec: ColumnSpec, frames: IntArray | None) -> IntArray | None:
         """Return the rows of *frames* in a column; None means all."""
         if frames is None or spec.per == "frame":
             return frames
         return expand(self.offsets[frames], self.offsets[frames + 1] - self.offsets[frames])
 
+    def batch(self, frames: IntArray) -> Batch:
+        """Return *frames* as a batch of every stored column."""
+        counts = self.offsets[frames + 1] - self.offsets[frames]
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        atom_rows = expand(self.offsets[frames], counts)
+        batch = Batch(offsets)
+        for name, stored in self.layout.items():
+            rows = frames if stored.spec.per == "frame" else atom_rows
+            mask = self.read_mask(name, frames) if stored.spec.role == "user" else None
+            batch.columns[name] = Column(stored.spec, self.read(name, rows), mask)
+        return batch
+
+    @abstractmethod
+    def read(self, name: str, rows: IntArray | None) -> AnyArray:
+        """Return rows of a column; None means all."""
+
+    @abstractmethod
+    def read_mask(self, name: str, frames: IntArray | None) -> BoolArray | None:
+        """Return which frames have a value of the user; None means all."""
+
+    @abstractmethod
+    def read_digests(self, frames: IntArray) -> Digests:
+        """Return the digests behind the hashes, shape (n_frames, 64)."""
+
+    @abstractmethod
+    def one(self, frame: int) -> Batch:
+        """Return a single frame as a batch, fast also for frames far apart."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the file or files."""
+
+
+class Store(BaseStore):
+    """One open file."""
+
+    def __init__(self, source: PathLike | BinaryIO, name: str | None = None) -> None:
+        self.name = name or source_name(source)
+        self.file = open_for_reading(source)
+        try:
+            with reading(self.name, "(structure of the file)"):
+                self._read_structure()
+        except DatasetError:
+            self.file.close()
+            raise
+
+    def _read_structure(self) -> None:
+        attributes = self.file.attrs
+        if attributes.get("format") != FORMAT.encode():
+            raise DatasetError(f"{self.name} is an HDF5 file but no aiida-alpot dataset; import it with read_frames")
+        self.hashes = (attributes["content_hash"].decode(), attributes["usage_hash"].decode())
+        version = int(attributes["schema_version"])
+        self.layout = migrate(self._scan(), version)
+        self.has_digests = version == SCHEMA_VERSION and "digests" in self.file
+        self._tables: dict[str, TextTable] = {}
+        self._datasets: dict[str, h5py.Dataset | None] = {}
+        self._chunks: OrderedDict[tuple[str, int], AnyArray] = OrderedDict()
+        with reading(self.name, "offsets"):
+            self.offsets = self.file["offsets"][...]
+        sizes = (int(attributes["n_frames"]), int(attributes["n_atoms"]))
+        if (len(self.offsets) - 1, int(self.offsets[-1])) != sizes or (np.diff(self.offsets) < 0).any():
+            raise DatasetError(f"{self.name}: column 'offsets' does not fit the size of the dataset; restore the file")
+        self._check_sizes()
+
+    def _check_sizes(self) -> None:
+        for name in GEOMETRY:
+            if name not in self.layout:
+                raise DatasetError(f"{self.name}: column {name!r} is missing; restore the file from a copy")
+        for name, stored in self.layout.items():
+            if self.file[stored.path].shape != (self.n_rows(stored.spec), *stored.spec.shape):
+                raise DatasetError(f"{self.name}: column {name!r} has a wrong number of rows; restore the file")
+        for name in ("content", "usage") if self.has_digests else ():
+            if self.file[f"digests/{name}"].shape != (self.n_frames, DIGEST_BYTES):
+                raise DatasetError(f"{self.name}: the {name} digests do not fit the frames; restore the file")
+
+    def _scan(self) -> Layout:
+        layout: Layout = {}
+        pers: tuple[Per, ...] = ("frame", "atom")
+        for per in pers:
+            for encoded, dataset in self.file[per].items():
+                if not isinstance(dataset, h5py.Dataset):
+                    raise DatasetError(f"{self.name}: column {decode_name(encoded)!r} is corrupt; restore the file")
+                spec = ColumnSpec(decode_name(encoded), per, self._kind(encoded, dataset), tuple(dataset.shape[1:]))
+                layout[spec.name] = StoredColumn(with_role(spec), dataset.name, encoded)
+        return sort_layout(layout)
+
+    def _kind(self, encoded: str, dataset: h5py.Dataset) -> Kind:
+        if encoded in self.file["strings"]:
+            return "str"
+        kinds: dict[str, Kind] = {"b": "bool", "i": "int", "f": "float"}
+        return kinds[dataset.dtype.kind]
+
     def read(self, name: str, rows: IntArray | None) -> AnyArray:
         """Return rows of a column; None means all."""
         spec = self.spec(name)
         if name not in self.layout:
-            n_all = self.n_frames if spec.per == "frame" else int(self.offsets[-1])
-            return spec.empty(n_all if rows is None else len(rows))
+            return spec.empty(self.n_rows(spec) if rows is None else len(rows))
         stored = self.layout[name]
         with reading(self.name, name):
             dataset = self._dataset(stored.path)
@@ -178,14 +238,12 @@ class Store:
                 self._chunks.popitem(last=False)
         return self._chunks[key]
 
-    def batch(self, frames: IntArray) -> Batch:
-        """Return *frames* as a batch of every stored column."""
-        counts = self.offsets[frames + 1] - self.offsets[frames]
-        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        atom_rows = expand(self.offsets[frames], counts)
-        batch = Batch(offsets)
-        for name, stored in self.layout.items():
-            rows = frames if stored.spec.per == "frame" else atom_rows
-            mask = self.read_mask(name, frames) if stored.spec.role == "user" else None
-            batch.columns[name] = Column(stored.spec, self.read(name, rows), mask)
-        return batch
+    def read_digests(self, frames: IntArray) -> Digests:
+        """Return the digests behind the hashes, shape (n_frames, 64)."""
+        with reading(self.name, "digests"):
+            found = [read_rows(self.file[f"digests/{name}"], frames) for name in ("content", "usage")]
+        return np.concatenate(found, axis=1)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()

@@ -12,7 +12,7 @@ from ase import Atoms
 from aiida_alpot.kernel.dataset.batch import MAX_ATOMS, MAX_FRAMES, Batch, Column, replace_columns
 from aiida_alpot.kernel.dataset.checks import check_batch
 from aiida_alpot.kernel.dataset.frames import batch_from_frames, frame_column
-from aiida_alpot.kernel.dataset.ids import Hasher
+from aiida_alpot.kernel.dataset.ids import DIGEST_BYTES, combine_digests, digest_pairs
 from aiida_alpot.kernel.dataset.schema import (
     FORMAT,
     INFO_COLUMNS,
@@ -29,6 +29,7 @@ from aiida_alpot.kernel.dataset.storage import (
     PathLike,
     TextWriter,
     create_file,
+    read_digests,
 )
 
 
@@ -118,12 +119,15 @@ class _Sink:
 
     def __init__(self, file: h5py.File) -> None:
         self._file = file
-        self._hasher = Hasher()
         self._columns: dict[str, tuple[ColumnSpec, ColumnWriter | TextWriter]] = {}
         self._masks: dict[str, ColumnWriter] = {}
         self.n_frames = self.n_atoms = 0
-        for group in ("frame", "atom", "present", "strings"):
+        for group in ("frame", "atom", "present", "strings", "digests"):
             file.create_group(group, track_order=False)
+        self._content, self._usage = (
+            ColumnWriter(file, f"digests/{name}", (DIGEST_BYTES,), "u1", 0, 0, FRAME_CHUNK)
+            for name in ("content", "usage")
+        )
         self._offsets = ColumnWriter(file, "offsets", (), "<i8", 0, 0, FRAME_CHUNK)
         self._offsets.append(np.zeros(1, dtype=np.int64))
         for name in ("numbers", "positions", "cell", "pbc"):
@@ -132,7 +136,9 @@ class _Sink:
     def append(self, batch: Batch) -> None:
         """Check a block and add it."""
         check_batch(batch, self.n_frames)
-        self._hasher.update(batch)
+        pairs = digest_pairs(batch)
+        self._content.append(pairs[:, :DIGEST_BYTES])
+        self._usage.append(pairs[:, DIGEST_BYTES:])
         self._offsets.append(batch.offsets[1:] + self.n_atoms)
         for name in dict.fromkeys([*self._columns, *SCHEMA, *sorted(batch.columns)]):
             present = batch.present(name)
@@ -182,12 +188,14 @@ class _Sink:
 
     def close(self) -> None:
         """Write what is left, and the attributes."""
-        for writer in (self._offsets, *(writer for _, writer in self._columns.values()), *self._masks.values()):
+        columns = [writer for _, writer in self._columns.values()]
+        for writer in (self._offsets, self._content, self._usage, *columns, *self._masks.values()):
             writer.close()
+        content_hash, usage_hash = combine_digests(lambda: read_digests(self._file), self.n_frames)
         attributes = self._file.attrs
         attributes["format"] = np.bytes_(FORMAT.encode())
         attributes["schema_version"] = np.int64(SCHEMA_VERSION)
         attributes["n_frames"] = np.int64(self.n_frames)
         attributes["n_atoms"] = np.int64(self.n_atoms)
-        attributes["content_hash"] = np.bytes_(self._hasher.content_hash.encode())
-        attributes["usage_hash"] = np.bytes_(self._hasher.usage_hash.encode())
+        attributes["content_hash"] = np.bytes_(content_hash.encode())
+        attributes["usage_hash"] = np.bytes_(usage_hash.encode())
