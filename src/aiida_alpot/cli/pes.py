@@ -49,6 +49,8 @@ def export(datum: PESData, path: Path, file_format: str | None) -> None:
 @decorators.with_dbenv()
 def import_(path: Path, file_format: str | None) -> None:
     """Store the frames of PATH as a dataset."""
+    if not path.name.isprintable():  # so is a byte that is no UTF-8; neither fits into a database
+        echo.echo_critical(f"the file name {path.name!a} has characters that cannot be stored; rename the file")
     try:
         PESData.from_file(path, file_format)  # a file that is refused should not leave a failed process behind
     except (OSError, ValueError) as error:

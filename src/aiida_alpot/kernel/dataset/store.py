@@ -34,6 +34,7 @@ from aiida_alpot.kernel.dataset.storage import (
     reading,
     source_name,
 )
+from aiida_alpot.kernel.hdf5 import find_outside
 from aiida_alpot.kernel.units import BoolArray, IntArray
 
 _CACHED_CHUNKS = 512
@@ -56,6 +57,9 @@ class Store:
         attributes = self.file.attrs
         if attributes.get("format") != FORMAT.encode():
             raise DatasetError(f"{self.name} is an HDF5 file but no aiida-alpot dataset; import it with read_frames")
+        outside = find_outside(self.file)
+        if outside is not None:
+            raise DatasetError(f"{self.name}: {outside} lies outside the file; write it again with what it points to")
         self.content_hash: str = attributes["content_hash"].decode()
         self.usage_hash: str = attributes["usage_hash"].decode()
         self.layout = migrate(self._scan(), int(attributes["schema_version"]))

@@ -18,7 +18,8 @@ from aiida_alpot.kernel.jsonio import write_json
 from aiida_alpot.kernel.potentials import has_stress
 from aiida_alpot.kernel.settings import parse_settings
 from aiida_alpot.kernel.tasks import TaskError, TaskInterruptedError
-from aiida_alpot.kernel.tasks.inputs import compute_deadline, load_committee
+from aiida_alpot.kernel.tasks.entries import find_file, read_entry
+from aiida_alpot.kernel.tasks.inputs import compute_deadline, load_committee, read_seed
 from aiida_alpot.kernel.uncertainty import UncertaintyModel
 
 OUTPUT = "candidates.h5"
@@ -29,14 +30,15 @@ TAG_LENGTH = 6
 def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Run the trajectories ``first`` to ``last`` of the plan and write the frames they leave to ``candidates.h5``."""
     deadline = compute_deadline(task)
-    settings = parse_settings(ExploreSettings, task["settings"], "explore.settings")
+    settings = parse_settings(ExploreSettings, read_entry(task, "settings", dict[str, Any]), "explore.settings")
     committee = load_committee({**task, "device": settings.device}, folder)
-    uncertainty = UncertaintyModel.load(folder / task["uncertainty"])
+    uncertainty = UncertaintyModel.load(find_file(task, "uncertainty", folder))
     uncertainty.require_models(committee.hashes)
-    seed = int(task["seed"])
-    with Dataset.open(folder / task["frames"]) as dataset:
+    seed = read_seed(task)
+    first, last, iteration = (read_entry(task, key, int) for key in ("first", "last", "iteration"))
+    with Dataset.open(find_file(task, "frames", folder)) as dataset:
         ids, frames = _read_fit_frames(dataset, settings)
-    label, iteration = f"{task['label']}-{compute_tag(seed, ids)}/", int(task["iteration"])
+    label = f"{read_entry(task, 'label', str)}-{compute_tag(seed, ids)}/"
     flags = [has_stress(atoms) for atoms in frames]
     plans = plan_trajectories(len(frames), settings, seed, periodic=flags, label=label)
     result = explore(
@@ -45,7 +47,7 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         uncertainty,
         settings,
         seed,
-        plans=plans[int(task["first"]) : int(task["last"])],
+        plans=plans[first:last],
         deadline=deadline,
         label=label,
         iteration=iteration,

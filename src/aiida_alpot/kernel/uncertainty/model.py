@@ -163,6 +163,16 @@ class UncertaintyModel:
         :raises ValueError: if the file is of another kind or of an unknown schema version.
         """
         arrays, _ = read_arrays(path, "uncertainty_model")
+        try:
+            return cls._from_arrays(arrays)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path}: its content is not that of an uncertainty model ({type(error).__name__}: {error}); "
+                "run the calibrate stage again"
+            ) from error
+
+    @classmethod
+    def _from_arrays(cls, arrays: Arrays) -> UncertaintyModel:
         header = json.loads(np.asarray(arrays["header"], dtype=np.uint8).tobytes())
         points = _within(arrays, "points/")
         return cls(
