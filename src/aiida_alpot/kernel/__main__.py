@@ -8,7 +8,6 @@ partial results written), ``missing_package``, ``invalid_input`` or ``failed``.
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 import time
 import traceback
@@ -56,7 +55,7 @@ def _read_task(path: Path) -> Mapping[str, Any]:
     """
     try:
         return read_json(path)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(
             f"the task file {path.name} cannot be read as a JSON object: {error}; write it again"
         ) from error

@@ -18,7 +18,7 @@ from aiida_alpot.kernel.jsonio import write_json
 from aiida_alpot.kernel.potentials import has_stress
 from aiida_alpot.kernel.settings import parse_settings
 from aiida_alpot.kernel.tasks import TaskError, TaskInterruptedError
-from aiida_alpot.kernel.tasks.entries import find_file, read_entry
+from aiida_alpot.kernel.tasks.entries import TASK_FILE, find_file, read_entry
 from aiida_alpot.kernel.tasks.inputs import compute_deadline, load_committee, read_seed
 from aiida_alpot.kernel.uncertainty import UncertaintyModel
 
@@ -41,6 +41,11 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     label = f"{read_entry(task, 'label', str)}-{compute_tag(seed, ids)}/"
     flags = [has_stress(atoms) for atoms in frames]
     plans = plan_trajectories(len(frames), settings, seed, periodic=flags, label=label)
+    if not 0 <= first < min(last, len(plans)):
+        raise ValueError(
+            f"{TASK_FILE}: first {first} to last {last} is no part of the {len(plans)} planned trajectories; "
+            "submit the exploration again"
+        )
     result = explore(
         frames,
         committee.potentials,

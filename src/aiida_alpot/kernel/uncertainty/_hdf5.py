@@ -78,5 +78,5 @@ def _opened(path: str | Path) -> Iterator[h5py.File]:
             yield file
     except FileNotFoundError:
         raise
-    except (OSError, RuntimeError) as error:
+    except (KeyError, OSError, OverflowError, RuntimeError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read: it is truncated, corrupt or no HDF5 file ({error})") from error
