@@ -18,6 +18,7 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write as ase_write
 
+from aiida_alpot.data.potential import PotentialData
 from aiida_alpot.kernel.dataset import write
 
 
@@ -87,3 +88,13 @@ def plant(tmp_path: Path) -> Callable[[str, bytes | str], Path]:
         return path
 
     return make
+
+
+@pytest.fixture
+def potentials(aiida_profile: Any, tmp_path: Path) -> dict[str, PotentialData]:
+    """A committee of two that is never loaded."""
+    nodes = {}
+    for name in ("m000", "m001"):
+        (tmp_path / name).write_text(name)
+        nodes[name] = PotentialData.from_file(tmp_path / name, engine="mace", symbols=["Cu"], cutoff=4.0).store()
+    return nodes

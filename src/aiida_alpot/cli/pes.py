@@ -25,8 +25,12 @@ def pes() -> None:
 @decorators.with_dbenv()
 def show(datum: PESData) -> None:
     """Show what a dataset holds."""
-    with datum.dataset() as reader:
-        echo.echo_dictionary({"pk": datum.pk, "uuid": datum.uuid, **reader.summary()}, fmt="yaml")
+    try:
+        with datum.dataset() as reader:
+            summary = reader.summary()
+    except (OSError, ValueError) as error:
+        echo.echo_critical(f"the stored file of the dataset <{datum.pk}> cannot be read: {error}")
+    echo.echo_dictionary({"pk": datum.pk, "uuid": datum.uuid, **summary}, fmt="yaml")
 
 
 @pes.command("export")
