@@ -123,7 +123,8 @@ def _convert_union(value: Any, options: tuple[Any, ...], where: str) -> Any:
             return convert(value, option, where)
         except SettingsError as error:
             problems.append(str(error))
-    raise SettingsError(" or ".join(problems))
+    # of a number or a mapping, the last option tells what is wrong inside the mapping
+    raise SettingsError(problems[-1] if isinstance(value, Mapping) else problems[0])
 
 
 def _convert_sequence(value: Any, expected: Any, where: str) -> Any:
