@@ -177,7 +177,10 @@ def test_a_job_near_its_walltime_hands_over_what_it_has(
     assert main(["label_ase", str(tmp_path / "task.json")]) == 1
     report = json.loads((tmp_path / "report.json").read_text())
     outputs, status, message = parse(
-        "alpot.label_ase", report, files={"labelled.h5": (tmp_path / "labelled.h5").read_bytes()}
+        "alpot.label_ase",
+        report,
+        files={"labelled.h5": (tmp_path / "labelled.h5").read_bytes()},
+        inputs={"frames": mixed},
     )
     assert status == 500
     assert "4 frames are left" in message

@@ -69,6 +69,7 @@ def test_an_empty_dataset_has_a_summary(labels):
         "example": "",
         "cost_s": 0.0,
         "fingerprints": [],
+        "warnings": [],
     }
 
 

@@ -25,8 +25,12 @@ def pes() -> None:
 @decorators.with_dbenv()
 def show(datum: PESData) -> None:
     """Show what a dataset holds."""
-    with datum.dataset() as reader:
-        echo.echo_dictionary({"pk": datum.pk, "uuid": datum.uuid, **reader.summary()}, fmt="yaml")
+    try:
+        with datum.dataset() as reader:
+            summary = reader.summary()
+    except (OSError, ValueError) as error:
+        echo.echo_critical(f"the stored file of the dataset <{datum.pk}> cannot be read: {error}")
+    echo.echo_dictionary({"pk": datum.pk, "uuid": datum.uuid, **summary}, fmt="yaml")
 
 
 @pes.command("export")
@@ -49,6 +53,8 @@ def export(datum: PESData, path: Path, file_format: str | None) -> None:
 @decorators.with_dbenv()
 def import_(path: Path, file_format: str | None) -> None:
     """Store the frames of PATH as a dataset."""
+    if not path.name.isprintable():  # so is a byte that is no UTF-8; neither fits into a database
+        echo.echo_critical(f"the file name {path.name!a} has characters that cannot be stored; rename the file")
     try:
         PESData.from_file(path, file_format)  # a file that is refused should not leave a failed process behind
     except (OSError, ValueError) as error:

@@ -33,7 +33,10 @@ def show(datum: PotentialData) -> None:
 @decorators.with_dbenv()
 def export(datum: PotentialData, path: Path) -> None:
     """Copy the model file to PATH."""
-    datum.export(path)
+    try:
+        datum.export(path)
+    except OSError as error:
+        echo.echo_critical(f"cannot write {path}: {error}")
     echo.echo_success(f"wrote {path}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -61,7 +62,8 @@ class PotentialData(orm.Data):
         :param engine: name in the entry-point group ``aiida_alpot.potentials``.
         :param symbols: chemical symbols the potential knows.
         :param cutoff: cut-off radius, Å.
-        :raises ValueError: if the file is missing or empty, or the engine, a symbol or the precision is unknown.
+        :raises ValueError: if the file is missing or empty, or the engine, a symbol, the cut-off or the
+            precision is not known.
         """
         path = Path(path)
         if not path.is_file() or path.stat().st_size == 0:
@@ -71,6 +73,8 @@ class PotentialData(orm.Data):
         unknown = [symbol for symbol in symbols if symbol not in atomic_numbers]
         if unknown or not symbols:
             raise ValueError(f"symbols: expected chemical symbols, got {symbols}")
+        if cutoff is not None and not 0 < cutoff < math.inf:
+            raise ValueError(f"cutoff: expected a positive number of Å, got {cutoff}")
         if dtype not in ("float32", "float64"):
             raise ValueError(f"dtype: expected 'float32' or 'float64', got {dtype!r}")
         node = cls()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import importlib
-import json
 import sys
 import time
 import traceback
@@ -19,7 +18,7 @@ from typing import Any
 
 from aiida_alpot import __version__
 from aiida_alpot.kernel._extras import MissingPackageError
-from aiida_alpot.kernel.jsonio import write_json
+from aiida_alpot.kernel.jsonio import read_json, write_json
 from aiida_alpot.kernel.tasks import TASKS, TaskError, TaskInterruptedError
 
 REPORT = "report.json"
@@ -36,11 +35,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     name, task_file = arguments
     start = time.monotonic()
-    task = json.loads(Path(task_file).read_text(encoding="utf-8"))
-    report = _run(name, task, Path(task_file).resolve().parent)
+    folder = Path(task_file).resolve().parent
+    try:
+        report = _run(name, _read_task(Path(task_file)), folder)
+    except ValueError as error:
+        report = {"status": "invalid_input", "message": str(error)}
     report.update(task=name, version=__version__, python=sys.version.split()[0], seconds=time.monotonic() - start)
-    write_json(Path(task_file).resolve().parent / REPORT, report)
+    try:
+        write_json(folder / REPORT, report)
+    except OSError as error:
+        sys.stderr.write(f"cannot write {REPORT}: {error}; what it would say: {report['message']}\n")
+        return 1
     return 0 if report["status"] == "ok" else 1
+
+
+def _read_task(path: Path) -> Mapping[str, Any]:
+    """Return the content of the task file.
+
+    :raises ValueError: if it cannot be read or is no object of JSON.
+    """
+    try:
+        return read_json(path)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"the task file {path.name} cannot be read as a JSON object: {error}; write it again"
+        ) from error
 
 
 def _run(name: str, task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -60,9 +79,16 @@ def _run(name: str, task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError) as error:
         traceback.print_exc()
         return {"status": "invalid_input", "message": f"{type(error).__name__}: {error}"}
+    except OSError as error:
+        return {"status": "failed", "code": "files", "message": describe_os_error(error)}
     except Exception as error:  # noqa: BLE001  the report is how an unforeseen failure reaches the parser
         traceback.print_exc()
         return {"status": "failed", "code": "exception", "message": f"{type(error).__name__}: {error}"}
+
+
+def describe_os_error(error: OSError) -> str:
+    """Return what went wrong with a file of the job and what to look at."""
+    return f"a file of the job cannot be read or written: {error}; look at the quota and permissions of its folder"
 
 
 if __name__ == "__main__":

@@ -80,13 +80,24 @@ class CalibrateSettings:
                 raise ValueError(f"tolerances.{name} must be positive, got {value}")
         if not self.tolerances:
             raise ValueError("tolerances must name at least one property")
+        if not self.splits + self.fallback_splits:
+            raise ValueError("splits and fallback_splits are both empty; name a split to calibrate on")
         for name in ("splits", "fallback_splits"):
             _check_splits(name, getattr(self, name))
         check_device(self.device)
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be positive, got {self.batch_size}")
-        if self.gamma_save is not None and self.gamma_break is not None and self.gamma_break < self.gamma_save:
-            raise ValueError(f"gamma_break {self.gamma_break} must not be below gamma_save {self.gamma_save}")
+        _check_grades(self.gamma_save, self.gamma_break)
+        if self.target_tpr is not None and not 0 < self.target_tpr <= 1:
+            raise ValueError(f"target_tpr must be in (0, 1], got {self.target_tpr}")
+
+
+def _check_grades(gamma_save: float | None, gamma_break: float | None) -> None:
+    for name, value in (("gamma_save", gamma_save), ("gamma_break", gamma_break)):
+        if value is not None and value <= 0:
+            raise ValueError(f"{name} must be positive, got {value}")
+    if gamma_save is not None and gamma_break is not None and gamma_break < gamma_save:
+        raise ValueError(f"gamma_break {gamma_break} must not be below gamma_save {gamma_save}")
 
 
 def _check_splits(name: str, splits: Sequence[str]) -> None:

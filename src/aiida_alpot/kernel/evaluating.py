@@ -75,9 +75,11 @@ class EvaluateSettings:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
         if self.min_distance is not None and self.min_distance <= 0:
             raise ValueError(f"min_distance must be positive, got {self.min_distance}")
-        for name in self.upper or {}:
+        for name, value in (self.upper or {}).items():
             if name not in PROPERTIES:
                 raise ValueError(f"upper: expected one of {', '.join(PROPERTIES)}, got {name!r}")
+            if value <= 0:
+                raise ValueError(f"upper.{name} must be positive, got {value}")
 
     @property
     def needs_features(self) -> bool:

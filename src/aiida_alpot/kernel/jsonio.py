@@ -37,9 +37,22 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Return the mapping in a JSON file.
 
-    :raises ValueError: if the file does not hold a mapping.
+    :raises ValueError: if the file does not hold a mapping, or a number in it is not finite.
     """
-    content = json.loads(path.read_text(encoding="utf-8"))
+    return parse_json(path.read_bytes(), path.name)
+
+
+def parse_json(text: bytes, name: str) -> dict[str, Any]:
+    """Return the mapping in a JSON text.
+
+    :param name: of the text, for messages.
+    :raises ValueError: if it is no JSON in UTF-8 or no mapping, or a number in it is not finite.
+    """
+    content = json.loads(text.decode("utf-8"), parse_constant=_refuse_constant)
     if not isinstance(content, dict):
-        raise ValueError(f"{path.name}: expected a JSON object, got {type(content).__name__}")
+        raise ValueError(f"{name}: expected a JSON object, got {type(content).__name__}")
     return content
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number that JSON knows; give a finite one or null")

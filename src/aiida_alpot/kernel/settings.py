@@ -40,6 +40,8 @@ def parse_settings(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     :param where: what the settings are for, used in messages.
     :raises SettingsError: if a key is unknown, a required one is missing, or a value does not fit.
     """
+    if not isinstance(values, Mapping):
+        raise SettingsError(f"{where}: expected a mapping, got {values!r:.80}")
     hints = get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cast(Any, cls)) if field.init}
     for key in values:
@@ -49,7 +51,7 @@ def parse_settings(cls: type[T], values: Mapping[str, Any], where: str) -> T:
         no_default = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if no_default and name not in values:
             raise SettingsError(f"{where}: {name!r} is required")
-    arguments = {key: _convert(value, hints[key], f"{where}.{key}") for key, value in values.items()}
+    arguments = {key: convert(value, hints[key], f"{where}.{key}") for key, value in values.items()}
     try:
         return cls(**arguments)
     except SettingsError:
@@ -80,8 +82,11 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _convert(value: Any, expected: Any, where: str) -> Any:
-    """Return *value* as the type *expected*, or raise naming *where*."""
+def convert(value: Any, expected: Any, where: str) -> Any:
+    """Return *value* as the type *expected*.
+
+    :raises SettingsError: naming *where*, what was expected and what was got.
+    """
     origin = get_origin(expected)
     if expected is Any:
         return value
@@ -104,7 +109,7 @@ def _convert_mapping(value: Any, expected: Any, where: str) -> Any:
     if dataclasses.is_dataclass(expected):
         return parse_settings(cast(type[Any], expected), value, where)
     item = get_args(expected)[1]
-    return {str(key): _convert(entry, item, f"{where}.{key}") for key, entry in value.items()}
+    return {str(key): convert(entry, item, f"{where}.{key}") for key, entry in value.items()}
 
 
 def _convert_union(value: Any, options: tuple[Any, ...], where: str) -> Any:
@@ -115,10 +120,11 @@ def _convert_union(value: Any, options: tuple[Any, ...], where: str) -> Any:
         if option is type(None):
             continue
         try:
-            return _convert(value, option, where)
+            return convert(value, option, where)
         except SettingsError as error:
             problems.append(str(error))
-    raise SettingsError(problems[0])
+    # of a number or a mapping, the last option tells what is wrong inside the mapping
+    raise SettingsError(problems[-1] if isinstance(value, Mapping) else problems[0])
 
 
 def _convert_sequence(value: Any, expected: Any, where: str) -> Any:
@@ -127,13 +133,13 @@ def _convert_sequence(value: Any, expected: Any, where: str) -> Any:
     items = list(value)
     arguments = get_args(expected)
     if get_origin(expected) is list:
-        return [_convert(item, arguments[0], f"{where}[{i}]") for i, item in enumerate(items)]
+        return [convert(item, arguments[0], f"{where}[{i}]") for i, item in enumerate(items)]
     if len(arguments) == 2 and arguments[1] is Ellipsis:
-        return tuple(_convert(item, arguments[0], f"{where}[{i}]") for i, item in enumerate(items))
+        return tuple(convert(item, arguments[0], f"{where}[{i}]") for i, item in enumerate(items))
     if len(items) != len(arguments):
         raise SettingsError(f"{where}: expected {len(arguments)} values, got {len(items)}")
     pairs = zip(items, arguments, strict=True)
-    return tuple(_convert(item, kind, f"{where}[{i}]") for i, (item, kind) in enumerate(pairs))
+    return tuple(convert(item, kind, f"{where}[{i}]") for i, (item, kind) in enumerate(pairs))
 
 
 def _convert_scalar(value: Any, expected: Any, where: str) -> Any:

@@ -47,13 +47,17 @@ def split_columns(dataset: Dataset, settings: Mapping[str, Any], seed: int) -> d
     Only labelled frames take part in the shares; the others get the split of their group or none. Every species has a
     training frame: where the draw leaves one out, a group that has it is moved into the training split.
 
-    :raises ValueError: if there are fewer groups than splits; the message says what to do.
+    Groups that share a structure count as one: of two copies none can test what was fitted to the other.
+
+    :raises ValueError: if there are fewer groups than splits, or copies of one structure lie in different splits
+        already; the message says what to do.
     """
     shares = asdict(parse_settings(SplitSettings, settings, "split"))
-    groups = dataset.column("group")
     labelled = dataset.column("status") == "labelled"
     ids = dataset.frame_ids(labels=False)
+    groups = join_groups(dataset.column("group"), ids)
     keys = np.where(groups == "", ids, groups)
+    _check_copies(ids, dataset.column("split"))
     fixed = _extend_to_groups(dataset.column("split").astype(object), groups)
     while True:
         splits = fixed.copy()
@@ -64,6 +68,39 @@ def split_columns(dataset: Dataset, settings: Mapping[str, Any], seed: int) -> d
         if group is None:
             return {"split": [str(split) for split in _extend_to_groups(splits, groups)]}
         fixed[keys == group] = "train"
+
+
+def join_groups(groups: npt.NDArray[Any], ids: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the group of each frame after those that share a structure were joined under the first of their names.
+
+    :param groups: group of each frame, "" for none.
+    :param ids: structure id of each frame.
+    """
+    first: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while first.setdefault(name, name) != name:
+            name = first[name]
+        return name
+
+    of_structure: dict[str, str] = {}
+    for group, identity in zip(groups, ids, strict=True):
+        if group:
+            low, high = sorted((root(of_structure.setdefault(identity, group)), root(group)))
+            first[high] = low
+    names = [group or of_structure.get(identity, "") for group, identity in zip(groups, ids, strict=True)]
+    return np.array([root(name) if name else "" for name in names], dtype=object)
+
+
+def _check_copies(ids: npt.NDArray[Any], splits: npt.NDArray[Any]) -> None:
+    seen: dict[str, int] = {}
+    for k, (identity, split) in enumerate(zip(ids, splits, strict=True)):
+        if split and splits[seen.setdefault(identity, k)] != split:
+            first = seen[identity]
+            raise ValueError(
+                f"frames {first} and {k} are copies of one structure, but lie in the splits {splits[first]!r} and "
+                f"{split!r}: the one cannot test what was fitted to the other; remove one"
+            )
 
 
 def _group_to_train_on(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from aiida_alpot.kernel.dataset import Dataset
+from aiida_alpot.kernel.doubts import find_doubtful_labels
 from aiida_alpot.kernel.jsonio import plain
 
 MAX_REASONS = 20
@@ -18,7 +19,8 @@ TRAINABLE = ("train", "validation")
 def summarise_labels(dataset: Dataset) -> dict[str, Any]:
     """Return counts by status, the share that failed, the most frequent reasons and the cost in seconds.
 
-    ``n_trainable`` counts the labelled frames of the splits that potentials are fitted to.
+    ``n_trainable`` counts the labelled frames of the splits that potentials are fitted to; ``warnings`` are those of
+    :func:`~aiida_alpot.kernel.doubts.find_doubtful_labels`.
     """
     status = dataset.column("status")
     counts = Counter(status.tolist())
@@ -35,6 +37,7 @@ def summarise_labels(dataset: Dataset) -> dict[str, Any]:
         "example": next(iter(reasons), ""),
         "cost_s": float(np.nansum(cost)) if n_frames else 0.0,
         "fingerprints": sorted(set(dataset.column("fingerprint")[~bad].tolist())),
+        "warnings": find_doubtful_labels(dataset),
     }
     return plain(summary)  # type: ignore[no-any-return]
 

@@ -15,6 +15,6 @@ from aiida_alpot.parsers.base import KernelParser
 class AugmentParser(KernelParser):
     """Attaches the augmented frames."""
 
-    def parse_files(self, folder: Path, report: Mapping[str, Any]) -> ExitCode | None:  # noqa: ARG002
+    def parse_files(self, folder: Path, report: Mapping[str, Any]) -> ExitCode | None:
         """Attach ``frames``."""
-        return self.attach_dataset("frames", folder / OUTPUT)
+        return self.attach_dataset("frames", folder / OUTPUT, report["results"].get("n_frames"))

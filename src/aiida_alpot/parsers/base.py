@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +13,10 @@ from aiida.parsers import Parser
 
 from aiida_alpot.calculations.base import REPORT_FILE
 from aiida_alpot.data.pes import PESData
+from aiida_alpot.kernel.jsonio import parse_json
+
+STATUSES = ("ok", "interrupted", "missing_package", "invalid_input", "failed")
+"""What became of a task, see :mod:`aiida_alpot.kernel.__main__`."""
 
 
 class KernelParser(Parser):
@@ -24,13 +27,13 @@ class KernelParser(Parser):
 
     def parse(self, **kwargs: Any) -> ExitCode | None:
         """Attach the outputs there are and return why they are not complete, if so."""
-        report = self._read_report()
+        report, damage = self._read_report()
         temporary = kwargs.get("retrieved_temporary_folder")
         with TemporaryDirectory() as folder:
             self.retrieved.base.repository.copy_tree(folder)
             paths = [Path(folder), *([Path(temporary)] if temporary else [])]
             if report is None:
-                return self.parse_killed(paths)
+                return self.parse_killed(paths, damage)
             self.out("report", orm.Dict({key: value for key, value in report.items() if key != "message"}))
             problem = None
             if report["status"] in ("ok", "interrupted"):
@@ -41,9 +44,12 @@ class KernelParser(Parser):
         """Attach the nodes of a task that ended well or in good order; return an exit code if a file is unusable."""
         raise NotImplementedError
 
-    def parse_killed(self, folders: list[Path]) -> ExitCode:
-        """Return the exit code of a job that left no report, after saving what it left."""
-        detail = ""
+    def parse_killed(self, folders: list[Path], damage: str = "") -> ExitCode:
+        """Return the exit code of a job that left no usable report, after saving what it left.
+
+        :param damage: what is wrong with the report, empty if there is none.
+        """
+        detail = damage
         for folder in folders:
             for name in ("_scheduler-stderr.txt",):
                 if (folder / name).is_file():
@@ -51,24 +57,37 @@ class KernelParser(Parser):
                     detail = lines[-1] if lines else detail
         return self.exit_codes.ERROR_NO_REPORT.format(detail=detail)
 
-    def attach_dataset(self, label: str, path: Path) -> ExitCode | None:
-        """Attach the dataset file at *path* as output *label*, or return what is wrong with it."""
+    def attach_dataset(self, label: str, path: Path, n_frames: object = None) -> ExitCode | None:
+        """Attach the dataset file at *path* as output *label*, or return what is wrong with it.
+
+        :param n_frames: number of frames that the report tells of, None if it tells none.
+        """
         try:
-            self.out(label, PESData.from_hdf5(path))
+            dataset = PESData.from_hdf5(path)
         except (OSError, ValueError) as error:
             return self.missing_output(path.name, error)
+        if n_frames is not None and n_frames != len(dataset):
+            return self.missing_output(path.name, f"it holds {len(dataset)} frames, the report tells of {n_frames}")
+        self.out(label, dataset)
         return None
 
     def missing_output(self, name: str, detail: object) -> ExitCode:
         """Return the exit code for a file that is missing or unusable."""
         return self.exit_codes.ERROR_OUTPUT_MISSING.format(file=name, detail=str(detail))
 
-    def _read_report(self) -> dict[str, Any] | None:
+    def _read_report(self) -> tuple[dict[str, Any] | None, str]:
+        """Return the report, or None and what is wrong with the one there is."""
         try:
-            report = json.loads(self.retrieved.base.repository.get_object_content(REPORT_FILE, "r"))
-        except (FileNotFoundError, json.JSONDecodeError):
-            return None
-        return report if isinstance(report, dict) and "status" in report else None
+            content = self.retrieved.base.repository.get_object_content(REPORT_FILE, "rb")
+            report = parse_json(content, REPORT_FILE)
+        except FileNotFoundError:
+            return None, ""
+        except (OSError, ValueError, RecursionError) as error:
+            return None, f"{REPORT_FILE} cannot be read: {error}"
+        for key, kind in (("status", str), ("message", str), ("results", dict)):
+            if not isinstance(report.get(key, kind()), kind) or report.get("status", "") not in STATUSES:
+                return None, f"{REPORT_FILE} is no report of a task: {key} is {report.get(key)!r:.60}"
+        return {"message": "", "results": {}, **report}, ""
 
     def _exit_code(self, report: Mapping[str, Any]) -> ExitCode | None:
         detail = report["message"]

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from aiida.engine import ExitCode
 
-from aiida_alpot.data.uncertainty import UncertaintyData
+from aiida_alpot.data.uncertainty import UncertaintyData, validate_committee
 from aiida_alpot.kernel.tasks.calibrate import OUTPUT
 from aiida_alpot.parsers.base import KernelParser
 
@@ -21,7 +21,11 @@ class CalibrateParser(KernelParser):
     def parse_files(self, folder: Path, report: Mapping[str, Any]) -> ExitCode | None:  # noqa: ARG002
         """Attach ``uncertainty``."""
         try:
-            self.out("uncertainty", UncertaintyData.from_hdf5(folder / OUTPUT))
+            uncertainty = UncertaintyData.from_hdf5(folder / OUTPUT)
         except (OSError, ValueError) as error:
             return self.missing_output(OUTPUT, error)
+        problem = validate_committee(uncertainty, self.node.inputs.potentials)
+        if problem is not None:
+            return self.missing_output(OUTPUT, problem)
+        self.out("uncertainty", uncertainty)
         return None

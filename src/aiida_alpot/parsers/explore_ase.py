@@ -19,6 +19,7 @@ class ExploreAseParser(KernelParser):
 
     def parse_files(self, folder: Path, report: Mapping[str, Any]) -> ExitCode | None:
         """Attach ``candidates``, unless the walltime came before the first of them."""
-        if report.get("results", {}).get("n_frames") == 0:
+        n_frames = report["results"].get("n_frames")
+        if n_frames == 0:
             return None
-        return self.attach_dataset("candidates", folder / OUTPUT)
+        return self.attach_dataset("candidates", folder / OUTPUT, n_frames)

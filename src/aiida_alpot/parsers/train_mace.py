@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from aiida.engine import ExitCode
 from ase.data import chemical_symbols
 
+from aiida_alpot.calculations.base import REPORT_FILE
 from aiida_alpot.data.potential import PotentialData
 from aiida_alpot.kernel.tasks.train_mace import OUTPUT
 from aiida_alpot.parsers.base import KernelParser
@@ -32,11 +33,16 @@ class TrainMaceParser(KernelParser):
         results = report["results"]
         parameters = self.node.inputs.parameters.get_dict()
         try:
+            energies, cutoff = results["atomic_energies"], float(results["cutoff"])
+            symbols = [chemical_symbols[int(number)] for number in energies]
+        except (IndexError, KeyError, TypeError, ValueError) as error:
+            return self.missing_output(REPORT_FILE, f"atomic_energies or cutoff is unusable ({error!r})")
+        try:
             potential = PotentialData.from_file(
                 folder / OUTPUT,
                 engine="mace",
-                symbols=[chemical_symbols[int(number)] for number in results["atomic_energies"]],
-                cutoff=results["cutoff"],
+                symbols=symbols,
+                cutoff=cutoff,
                 seed=self.node.inputs.seed.value,
                 dtype=parameters.get("dtype", "float64"),
             )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any, ClassVar, cast
 
 import yaml
 from aiida import orm
+from aiida.common.exceptions import ValidationError
 from aiida.engine import ProcessBuilder
 from aiida.engine.processes.ports import PortNamespace
 
@@ -25,9 +27,9 @@ def load_protocol(
     :raises ValueError: if there is no such protocol.
     """
     content = yaml.safe_load(files(__name__).joinpath(f"{work_chain}.yaml").read_text(encoding="utf-8"))
-    name = name or content["default_protocol"]
+    name = content["default_protocol"] if name is None else name
     if name not in content["protocols"]:
-        raise ValueError(unknown_key_message(name, content["protocols"], "protocol"))
+        raise ValueError(unknown_key_message(str(name), content["protocols"], "protocol"))
     inputs = merge_recursively(content["default_inputs"], content["protocols"][name].get("inputs", {}))
     return merge_recursively(inputs, overrides or {})
 
@@ -108,24 +110,45 @@ class ProtocolMixin:
         :param nodes: further inputs of the WorkChain, e.g. ``structures``.
         :raises ValueError: if the protocol or an input does not exist.
         """
+        given = {"overrides": overrides, "options": options, "tolerances": tolerances}
+        for name, value in given.items():
+            if value is not None and not isinstance(value, Mapping):
+                raise TypeError(f"{name}: expected a mapping, got {value!r:.80}")
         wanted = load_protocol(cls.PROTOCOL, protocol, tolerance_overrides(tolerances))
         inputs = merge_recursively(wanted, overrides or {})
         builder: ProcessBuilder = cls.get_builder()  # type: ignore[attr-defined]
         ports = cls.spec().inputs  # type: ignore[attr-defined]
         for key, value in inputs.items():
             if key not in ports:
-                raise ValueError(unknown_key_message(key, ports, cls.PROTOCOL))
+                raise ValueError(unknown_key_message(str(key), ports, cls.PROTOCOL))
             if key in cast(Any, cls).STAGE_NAMES:
-                stage = _fill_stage(key, ports[key], value, code, options)
-                setattr(builder, key, stage)
+                _set_input(builder, key, _fill_stage(key, ports[key], value, code, options))
             else:
-                setattr(builder, key, orm.to_aiida_type(value))
+                _set_input(builder, key, _to_node(value, key))
         for key, node in nodes.items():
             if key not in ports:
                 raise ValueError(unknown_key_message(key, ports, cls.PROTOCOL))
             if node is not None:
-                setattr(builder, key, node)
+                _set_input(builder, key, node)
         return builder
+
+
+def _set_input(builder: ProcessBuilder, key: str, value: Any) -> None:
+    """Give an input to a builder; a refusal names it."""
+    try:
+        setattr(builder, key, value)
+    except ValueError as error:
+        raise ValueError(f"{key}: {str(error).removeprefix('invalid attribute value ')}") from error
+
+
+def _to_node(value: Any, where: str) -> Any:
+    """Return a plain value as a node."""
+    try:
+        if not isinstance(value, orm.Node):
+            json.dumps(value)  # AiiDA would find out when the node is stored, far from here
+        return orm.to_aiida_type(value)
+    except (TypeError, ValueError, ValidationError) as error:
+        raise TypeError(f"{where}: expected plain values, got {value!r:.80} ({error})") from error
 
 
 def _fill_stage(
@@ -135,11 +158,13 @@ def _fill_stage(
     code: orm.AbstractCode | Mapping[str, orm.AbstractCode],
     options: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
+    if not isinstance(values, Mapping):
+        raise TypeError(f"{stage}: expected a mapping of the inputs of the stage, got {values!r:.80}")
     filled: dict[str, Any] = {}
     for key, value in values.items():
         if key not in ports:
-            raise ValueError(unknown_key_message(key, ports, stage))
-        filled[key] = value if ports[key].non_db else orm.to_aiida_type(value)
+            raise ValueError(unknown_key_message(str(key), ports, stage))
+        filled[key] = value if ports[key].non_db else _to_node(value, f"{stage}.{key}")
     if isinstance(code, Mapping):
         if stage not in code:
             raise ValueError(f"code: there is none for the stage {stage!r}")

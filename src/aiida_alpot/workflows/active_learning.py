@@ -19,6 +19,7 @@ from aiida_alpot.calculations.functions.dataset import (
 from aiida_alpot.calculations.functions.decide import decide
 from aiida_alpot.calculations.functions.history import conclude, extend_history
 from aiida_alpot.calculations.functions.plan import cap_budget, plan_iteration, plan_start
+from aiida_alpot.calculations.functions.summary import summarise_labels
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.data.potential import PotentialData
 from aiida_alpot.data.uncertainty import UncertaintyData
@@ -145,6 +146,8 @@ class ActiveLearningWorkChain(ProtocolMixin, ResumeMixin, WorkChain):
             return self._end_with(self.exit_codes.ERROR_NO_DATASET.format(detail=str(error)))
         if "max_labels" in self.inputs and self.ctx.dataset.n_labelled >= self.inputs.max_labels.value:
             self.ctx.is_final = True
+        for warning in summarise_labels(self.ctx.dataset)["warnings"]:
+            self.report(f"dataset: {warning}")
         self.ctx.starting = self.inputs.get("explore_from", None) or self.ctx.dataset
         self.report(f"dataset: {self.ctx.dataset.n_labelled} labelled frames to begin with")
         return None

@@ -33,8 +33,12 @@ def validate_options(value: orm.Dict | None, _: Any) -> str | None:
         problem = known[key].validate(option)
         if problem is not None:
             return f"options.{key}: {problem.message}"
-        if key == "max_wallclock_seconds" and option <= 0:
+        if key == "max_wallclock_seconds" and (option is True or option <= 0):
             return f"options.{key}: expected a positive number, got {option}"
+        counts = option.items() if key == "resources" else ()
+        for name, count in counts:
+            if str(name).startswith(("num_", "tot_num_")) and (type(count) is not int or count < 1):
+                return f"options.{key}.{name}: expected an integer of at least 1, got {count!r}"
     return None
 
 

@@ -20,6 +20,7 @@ from aiida_alpot.kernel.dataset.reader import Dataset
 from aiida_alpot.kernel.dataset.schema import LABELS, SCHEMA
 from aiida_alpot.kernel.dataset.storage import PathLike
 from aiida_alpot.kernel.dataset.writer import write
+from aiida_alpot.kernel.dataset.xyz_check import check_xyz
 
 Format = Literal["extxyz", "db", "hdf5"]
 _SUFFIXES: Final[dict[str, Format]] = {
@@ -50,8 +51,12 @@ def read_frames(path: PathLike, format: str | None = None) -> list[Atoms]:  # no
             return list(dataset)
     frames = _read_db(source) if kind == "db" else _read_ase(source, kind)
     for number, atoms in enumerate(frames):
-        restore(atoms)
-        _attach_labels(atoms, f"{source}, frame {number}")
+        where = f"{source}, frame {number}"
+        try:
+            restore(atoms)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{where}: the entry {EXTRA_KEY!r} is damaged ({error!r}); remove it") from error
+        _attach_labels(atoms, where)
     _harmonise(frames)
     return frames
 
@@ -118,16 +123,25 @@ def _read_db(path: Path) -> list[Atoms]:
     from ase.db import connect
 
     frames = []
-    with connect(path, type="db") as database:
-        for row in database.select(sort="id"):
-            atoms = row.toatoms()
-            data: Any = row.data
-            if EXTRA_KEY in data:
-                atoms.info = {EXTRA_KEY: json.loads(data[EXTRA_KEY])}
-            else:
-                atoms.info = {name: value for name, value in row.key_value_pairs.items() if not _is_clash(name)}
-            frames.append(atoms)
+    try:
+        with connect(path, type="db") as database:
+            for row in database.select(sort="id"):
+                atoms = row.toatoms()
+                data: Any = row.data
+                if EXTRA_KEY in data:
+                    atoms.info = {EXTRA_KEY: json.loads(data[EXTRA_KEY])}
+                else:
+                    atoms.info = {name: value for name, value in row.key_value_pairs.items() if not _is_clash(name)}
+                frames.append(atoms)
+    except Exception as error:  # SQLite, JSON and ASE each have errors of their own for a damaged file
+        raise _unreadable(path, "db", error) from error
     return frames
+
+
+def _unreadable(path: Path, kind: str | None, error: Exception) -> ValueError:
+    reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    what = kind or "a file of frames"
+    return ValueError(f"{path.name} cannot be read as {what}, it is damaged or of another format: {reason}")
 
 
 def _is_clash(name: str) -> bool:
@@ -140,11 +154,14 @@ def _read_ase(path: Path, kind: str | None) -> list[Atoms]:
 
     if path.stat().st_size == 0:
         return []
+    if kind == "extxyz":
+        check_xyz(path)
     try:
         frames = read(path, index=":", format=kind)
-    except (OSError, ValueError, KeyError, IndexError, UnknownFileTypeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{path.name} cannot be read as {kind or 'a file of frames'}: {reason}") from error
+    except UnknownFileTypeError as error:
+        raise ValueError(f"{path.name}: no known format of frames ({error}); name one, e.g. extxyz") from error
+    except Exception as error:  # the readers of ASE raise whatever a damaged file makes them stumble over
+        raise _unreadable(path, kind, error) from error
     return [frames] if isinstance(frames, Atoms) else list(frames)
 
 

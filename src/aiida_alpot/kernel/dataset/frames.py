@@ -90,7 +90,10 @@ def _reference_value(atoms: Atoms, name: str) -> Any:
 
 
 def _shaped(name: str, value: Any, n_atoms: int, where: str) -> AnyArray:
-    array: AnyArray = np.asarray(value, dtype=np.float64)
+    try:
+        array: AnyArray = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {name} is no number: {value!r:.60}; correct or remove it") from error
     if name == "stress" and array.size == 9 and array.shape in ((3, 3), (9,)):
         array = full_3x3_to_voigt_6_stress(array.reshape(3, 3))
     if name == "energy" and array.size == 1:

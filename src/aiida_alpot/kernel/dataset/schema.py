@@ -140,12 +140,19 @@ USAGE: Final = ("split", "group", "weight", "config_type", "status", "iteration"
 def user_spec(name: str, per: Per, dtype: np.dtype[Any], shape: tuple[int, ...]) -> ColumnSpec:
     """Return the column of a user for values of *dtype*.
 
-    :raises ValueError: if the name belongs to a known column.
+    :raises ValueError: if the name belongs to a known column, or is no text in UTF-8.
     """
     if name in SCHEMA:
         raise ValueError(f"{name!r} is a column of the dataset and cannot be a user column per {per}; rename it")
+    if not is_utf8(name):
+        raise ValueError(f"the column name {name!a} cannot be written as UTF-8; rename the column")
     kind = _KIND_OF_CODE.get(dtype.kind, "str")
     return ColumnSpec(name, per, kind, shape)
+
+
+def is_utf8(text: str) -> bool:
+    """Return whether a text can be written as UTF-8; a file name that is not holds surrogates."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def encode_name(name: str) -> str:

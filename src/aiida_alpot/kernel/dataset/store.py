@@ -37,6 +37,7 @@ from aiida_alpot.kernel.dataset.storage import (
     reading,
     source_name,
 )
+from aiida_alpot.kernel.hdf5 import find_outside
 from aiida_alpot.kernel.units import BoolArray, IntArray
 
 _CACHED_CHUNKS = 512
@@ -137,6 +138,9 @@ class Store(BaseStore):
         attributes = self.file.attrs
         if attributes.get("format") != FORMAT.encode():
             raise DatasetError(f"{self.name} is an HDF5 file but no aiida-alpot dataset; import it with read_frames")
+        outside = find_outside(self.file)
+        if outside is not None:
+            raise DatasetError(f"{self.name}: {outside} lies outside the file; write it again with what it points to")
         self.hashes = (attributes["content_hash"].decode(), attributes["usage_hash"].decode())
         version = int(attributes["schema_version"])
         self.layout = migrate(self._scan(), version)

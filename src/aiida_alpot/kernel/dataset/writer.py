@@ -49,6 +49,8 @@ def _batches_of(frames: Iterable[Atoms]) -> Iterator[Batch]:
     block: list[Atoms] = []
     start = n_atoms = 0
     for atoms in frames:
+        if not isinstance(atoms, Atoms):
+            raise TypeError(f"frame {start + len(block)}: expected ase.Atoms, got {type(atoms).__name__}")
         block.append(atoms)
         n_atoms += len(atoms)
         if len(block) >= MAX_FRAMES or n_atoms >= MAX_ATOMS:

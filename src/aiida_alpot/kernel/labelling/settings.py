@@ -92,6 +92,6 @@ def package_version(package: str) -> str | None:
 
 def _canonical(content: Mapping[str, Any]) -> str:
     try:
-        return json.dumps(content, sort_keys=True, separators=(",", ":"))
-    except TypeError as error:
-        raise ValueError(f"parameters must be plain data (JSON): {error}") from error
+        return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"parameters must be plain data (JSON, no NaN or infinity): {error}") from error

@@ -73,7 +73,7 @@ def write_shard(folder: Path, index: int, shard: Shard) -> None:
 def read_shard(folder: Path, index: int) -> Shard | None:
     """Return the shard of frame *index*, None if there is none that can be read."""
     try:
-        with np.load(shard_path(folder, index), allow_pickle=False) as stored:
+        with shard_path(folder, index).open("rb") as file, np.load(file, allow_pickle=False) as stored:
             values = dict(stored)
         return Shard(
             structure_id=str(values["structure_id"]),

@@ -8,7 +8,6 @@ validation, or stand-ins for a trained potential in tests::
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 from ase.data import chemical_symbols
 
+from aiida_alpot.kernel.jsonio import read_json
 from aiida_alpot.kernel.potentials.base import (
     BATCH_SIZE,
     Potential,
@@ -159,9 +159,8 @@ def _read_model(path: Path) -> AseModel:
     if not path.is_file():
         raise FileNotFoundError(f"there is no model file {path}")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not a JSON text: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: expected a JSON object with the key 'calculator', got {type(values).__name__}")
+        values = read_json(path)
+    except (ValueError, RecursionError) as error:
+        message = "is not a JSON text with the key 'calculator', expected a JSON object"
+        raise ValueError(f"{path} {message}: {error}") from error
     return parse_settings(AseModel, values, str(path))

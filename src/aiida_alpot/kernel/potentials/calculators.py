@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
 from collections.abc import Mapping
@@ -48,14 +49,24 @@ def build_calculator(spec: CalculatorSpec) -> Calculator:
     """Return a new calculator.
 
     :raises MissingCalculatorPackageError: if its package, or one that it imports, is not installed.
-    :raises ValueError: if the module has no such name, or the constructor refuses the parameters.
+    :raises ValueError: if the module has no such name, the constructor refuses the parameters, or one of them is a
+        typing error.
     :raises TypeError: if what is built is not an ASE calculator.
     """
     calculator = _build(spec.calculator, spec.parameters)
     is_calculator = isinstance(calculator, BaseCalculator) or hasattr(calculator, "calculation_required")
     if not is_calculator or inspect.isclass(calculator):
         raise TypeError(f"{spec.calculator!r} gives a {type(calculator).__name__}, which is not an ASE calculator")
+    _check_typing_errors(spec, getattr(calculator, "default_parameters", {}))
     return calculator
+
+
+def _check_typing_errors(spec: CalculatorSpec, known: Mapping[str, Any]) -> None:
+    """Refuse what is nearly a parameter of the calculator: many keep unknown ones and do nothing with them."""
+    for key in spec.parameters:
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.8) if key not in known else []
+        if near and near[0] not in spec.parameters:
+            raise ValueError(f"{spec.calculator!r}: the parameter {key!r} is not known; did you mean {near[0]!r}?")
 
 
 def split_path(path: str) -> tuple[str, str]:

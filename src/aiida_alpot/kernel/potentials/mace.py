@@ -229,7 +229,13 @@ def _load_model(path: Path, device: str, dtype: str) -> Any:
         raise FileNotFoundError(f"there is no model file {path}")
     import_mace()
     torch = require("torch", extra="mace")
-    model = torch.load(path, map_location=device, weights_only=False)
+    try:
+        model = torch.load(path, map_location=device, weights_only=False)
+    except Exception as error:  # a pickle raises whatever it was cut off in, or its classes say
+        raise ValueError(
+            f"{path} cannot be loaded on {device!r} as a MACE model, it may be truncated or something else "
+            f"({type(error).__name__}: {error}); copy or train it again"
+        ) from error
     if isinstance(model, torch.jit.ScriptModule):
         raise ValueError(f"{path} is a compiled (TorchScript) model; give the NAME.model that was written beside it")
     missing = [

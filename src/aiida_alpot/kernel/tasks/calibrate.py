@@ -13,6 +13,7 @@ from aiida_alpot.kernel.calibrating import CalibrateSettings, SplitErrors, asses
 from aiida_alpot.kernel.dataset import Dataset
 from aiida_alpot.kernel.settings import parse_settings
 from aiida_alpot.kernel.tasks import TaskError
+from aiida_alpot.kernel.tasks.entries import find_file, read_entry
 from aiida_alpot.kernel.tasks.inputs import Committee, load_committee, read_labelled
 from aiida_alpot.kernel.uncertainty import ActiveSet, UncertaintyModel
 
@@ -23,19 +24,19 @@ EXTERNAL = "external_test"
 
 def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Write ``uncertainty.h5`` and return errors per split, calibrations and thresholds."""
-    settings = parse_settings(CalibrateSettings, task["settings"], "calibrate.settings")
+    settings = parse_settings(CalibrateSettings, read_entry(task, "settings", dict[str, Any]), "calibrate.settings")
     committee = load_committee({**task, "device": settings.device}, folder)
-    with Dataset.open(folder / task["dataset"]) as dataset:
+    with Dataset.open(find_file(task, "dataset", folder)) as dataset:
         frames = {split: read_labelled(dataset, split) for split in ("train", "validation", "test", "calibration")}
     errors = {
         split: assess(committee.potentials, members, settings).summary for split, members in frames.items() if members
     }
     if "test_frames" in task:
-        with Dataset.open(folder / task["test_frames"]) as dataset:
+        with Dataset.open(find_file(task, "test_frames", folder)) as dataset:
             external = read_labelled(dataset, None)
         errors[EXTERNAL] = assess(committee.potentials, external, settings).summary
     held_out, splits = _assess_held_out(committee, frames, settings)
-    previous = UncertaintyModel.load(folder / task["previous"]) if "previous" in task else None
+    previous = UncertaintyModel.load(find_file(task, "previous", folder)) if "previous" in task else None
     model = fit_uncertainty(committee.potentials, committee.hashes, held_out, frames["train"], settings, previous)
     model.save(folder / OUTPUT)
     return {

@@ -19,7 +19,8 @@ from aiida_alpot.kernel.evaluating import (
     selected_frames,
 )
 from aiida_alpot.kernel.settings import parse_settings
-from aiida_alpot.kernel.tasks.inputs import load_committee
+from aiida_alpot.kernel.tasks.entries import TASK_FILE, check_file, find_file, read_entry
+from aiida_alpot.kernel.tasks.inputs import load_committee, read_seed
 from aiida_alpot.kernel.uncertainty import PROPERTIES, UncertaintyModel
 
 OUTPUT = "selected.h5"
@@ -29,21 +30,23 @@ _QUANTILES = (0.0, 0.5, 0.9, 1.0)
 
 def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Write ``selected.h5`` and ``table.npz`` and return counts, thresholds and quantiles."""
-    settings = parse_settings(EvaluateSettings, task["settings"], "evaluate.settings")
+    settings = parse_settings(EvaluateSettings, read_entry(task, "settings", dict[str, Any]), "evaluate.settings")
+    seed = read_seed(task)
     committee = load_committee({**task, "device": settings.device}, folder)
-    model = UncertaintyModel.load(folder / task["uncertainty"])
+    model = UncertaintyModel.load(find_file(task, "uncertainty", folder))
     model.require_models(committee.hashes)
     pool = folder / "candidates.h5"
-    merge([folder / name for name in task["candidates"]], pool)
+    names = read_entry(task, "candidates", list[str])
+    merge([check_file(name, folder, f"{TASK_FILE}: candidates") for name in names], pool)
     with ExitStack() as stack:
         candidates = canonical_order(stack.enter_context(Dataset.open(pool)))
-        dataset = stack.enter_context(Dataset.open(folder / task["dataset"])) if "dataset" in task else None
+        dataset = stack.enter_context(Dataset.open(find_file(task, "dataset", folder))) if "dataset" in task else None
         table, arrays = build_table(candidates, committee.potentials, model, settings)
         selection = select_candidates(
             table,
             model,
             settings,
-            int(task["seed"]),
+            seed,
             candidates=candidates,
             dataset=dataset,
             potential=committee.potentials[0],

@@ -19,7 +19,8 @@ from aiida_alpot.kernel.jsonio import write_json
 from aiida_alpot.kernel.potentials import has_stress
 from aiida_alpot.kernel.settings import parse_settings
 from aiida_alpot.kernel.tasks import TaskError, TaskInterruptedError
-from aiida_alpot.kernel.tasks.inputs import compute_deadline, load_committee
+from aiida_alpot.kernel.tasks.entries import TASK_FILE, find_file, read_entry
+from aiida_alpot.kernel.tasks.inputs import compute_deadline, load_committee, read_seed
 from aiida_alpot.kernel.uncertainty import UncertaintyModel
 
 OUTPUT = "candidates.h5"
@@ -32,24 +33,30 @@ TAG_LENGTH = 6
 def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Run the trajectories ``first`` to ``last`` of the plan and write the frames they leave to ``candidates.h5``."""
     deadline = compute_deadline(task)
-    settings = parse_settings(ExploreSettings, task["settings"], "explore.settings")
+    settings = parse_settings(ExploreSettings, read_entry(task, "settings", dict[str, Any]), "explore.settings")
     committee = load_committee({**task, "device": settings.device}, folder)
-    uncertainty = UncertaintyModel.load(folder / task["uncertainty"])
+    uncertainty = UncertaintyModel.load(find_file(task, "uncertainty", folder))
     uncertainty.require_models(committee.hashes)
-    seed = int(task["seed"])
+    seed = read_seed(task)
+    first, last, iteration = (read_entry(task, key, int) for key in ("first", "last", "iteration"))
     (folder / STATE).mkdir(exist_ok=True)
-    with Dataset.open(folder / task["frames"]) as dataset:
+    with Dataset.open(find_file(task, "frames", folder)) as dataset:
         ids, frames = _read_fit_frames(dataset, settings)
-    label, iteration = f"{task['label']}-{compute_tag(seed, ids)}/", int(task["iteration"])
+    label = f"{read_entry(task, 'label', str)}-{compute_tag(seed, ids)}/"
     flags = [has_stress(atoms) for atoms in frames]
     plans = plan_trajectories(len(frames), settings, seed, periodic=flags, label=label)
+    if not 0 <= first < min(last, len(plans)):
+        raise ValueError(
+            f"{TASK_FILE}: first {first} to last {last} is no part of the {len(plans)} planned trajectories; "
+            "submit the exploration again"
+        )
     result = explore(
         frames,
         committee.potentials,
         uncertainty,
         settings,
         seed,
-        plans=plans[int(task["first"]) : int(task["last"])],
+        plans=plans[first:last],
         deadline=deadline,
         state=ExplorationState(folder / STATE, _context(task, folder, committee.hashes)),
         label=label,
@@ -70,7 +77,7 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 def _context(task: Mapping[str, Any], folder: Path, models: Sequence[str]) -> dict[str, Any]:
     """Return what trajectories depend on beside their plans, whose names tell the starting frames and the seed."""
-    uncertainty = hashlib.sha256((folder / task["uncertainty"]).read_bytes()).hexdigest()
+    uncertainty = hashlib.sha256(find_file(task, "uncertainty", folder).read_bytes()).hexdigest()
     return {"settings": task["settings"], "models": list(models), "uncertainty": uncertainty, "version": __version__}
 
 

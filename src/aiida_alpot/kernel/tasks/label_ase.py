@@ -10,7 +10,8 @@ from typing import Any
 from aiida_alpot.kernel.labelling import LabelSettings, label_dataset
 from aiida_alpot.kernel.settings import parse_settings
 from aiida_alpot.kernel.tasks import TaskInterruptedError
-from aiida_alpot.kernel.tasks.inputs import STOP_SHARE
+from aiida_alpot.kernel.tasks.entries import find_file, read_entry
+from aiida_alpot.kernel.tasks.inputs import STOP_SHARE, read_walltime
 
 OUTPUT = "labelled.h5"
 SHARDS = "shards"
@@ -18,12 +19,12 @@ SHARDS = "shards"
 
 def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Write ``labelled.h5`` with every frame of the input, labelled, failed or (out of time) unlabelled."""
-    settings = parse_settings(LabelSettings, task["settings"], "label.parameters")
-    if task.get("walltime_s") is not None:
-        settings = replace(settings, walltime_s=STOP_SHARE * float(task["walltime_s"]))
-    report = label_dataset(
-        folder / task["frames"], folder / OUTPUT, settings, folder / SHARDS, folder / "progress.json"
-    )
+    settings = parse_settings(LabelSettings, read_entry(task, "settings", dict[str, Any]), "label.parameters")
+    walltime = read_walltime(task)
+    if walltime is not None:
+        settings = replace(settings, walltime_s=STOP_SHARE * walltime)
+    frames = find_file(task, "frames", folder)
+    report = label_dataset(frames, folder / OUTPUT, settings, folder / SHARDS, folder / "progress.json")
     results = asdict(report)
     if report.n_unlabelled:
         raise TaskInterruptedError(f"{report.n_unlabelled} frames are left: the walltime was near", results)

@@ -20,7 +20,8 @@ from aiida_alpot.kernel.potentials.mace import MacePotential
 from aiida_alpot.kernel.seeds import derive_seed
 from aiida_alpot.kernel.settings import parse_settings
 from aiida_alpot.kernel.tasks import TaskError, TaskInterruptedError
-from aiida_alpot.kernel.tasks.inputs import compute_deadline, read_labelled, require_file
+from aiida_alpot.kernel.tasks.entries import TASK_FILE, find_file, read_entry
+from aiida_alpot.kernel.tasks.inputs import compute_deadline, read_labelled, read_seed, require_file
 from aiida_alpot.kernel.training.mace import (
     MODEL_NAME,
     SPLIT_FILES,
@@ -43,14 +44,14 @@ KILL_AFTER = 30.0
 def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Train, check and write ``potential.model``; return errors, learning curve and the finite-difference check."""
     deadline = compute_deadline(task)
-    settings = parse_settings(MaceSettings, task["settings"], "train.parameters")
-    seed = int(task["seed"])
+    settings = parse_settings(MaceSettings, read_entry(task, "settings", dict[str, Any]), "train.parameters")
+    seed = read_seed(task)
     require("mace", extra="mace")
     (folder / "checkpoints").mkdir(exist_ok=True)
-    with Dataset.open(folder / task["dataset"]) as dataset:
+    with Dataset.open(find_file(task, "dataset", folder)) as dataset:
         frames = {split: read_labelled(dataset, split) for split in SPLIT_FILES}
     counts = write_mace_input(frames, folder)
-    parent = require_file(folder, task["parent"]) if "parent" in task else None
+    parent = require_file(folder, task["parent"], f"{TASK_FILE}: parent") if "parent" in task else None
     e0s = _atomic_energies(frames, settings, parent)
     _check_species(frames, e0s)
     has_stress = any("stress" in atoms.calc.results and all(atoms.pbc) for atoms in frames["train"])

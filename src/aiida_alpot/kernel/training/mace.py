@@ -17,7 +17,7 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from aiida_alpot.kernel.dataset import write_frames
 from aiida_alpot.kernel.settings import SettingsError, check_device, unknown_key_message
-from aiida_alpot.kernel.training.mace_options import ALWAYS_ON, FLAGS, MANAGED, OPTIONS
+from aiida_alpot.kernel.training.mace_options import ALWAYS_ON, FLAGS, MANAGED, OPTIONS, POSITIVE
 
 MODEL_NAME: Final = "potential"
 SPLIT_FILES: Final[Mapping[str, str]] = {"train": "train.xyz", "validation": "valid.xyz", "test": "test.xyz"}
@@ -77,6 +77,8 @@ def _check_hyperparameters(hyperparameters: Mapping[str, Any]) -> None:
             raise SettingsError(unknown_key_message(key, OPTIONS, "hyperparameters"))
         if key in FLAGS and not isinstance(value, bool):
             raise SettingsError(f"hyperparameters.{key}: expected bool, got {value!r}")
+        if key in POSITIVE and not (type(value) in (int, float) and 0 < value < math.inf):
+            raise SettingsError(f"hyperparameters.{key}: expected a positive number, got {value!r:.60}")
         if key in ALWAYS_ON and not value:
             raise SettingsError(f"hyperparameters: {key!r} cannot be switched off in mace_run_train")
 

@@ -205,3 +205,21 @@ FLAGS: Final[Mapping[str, tuple[str, bool]]] = {
 
 ALWAYS_ON: Final = frozenset({"amsgrad"})
 """Flags that are set by default too: ``mace_run_train`` has no way to switch them off."""
+
+POSITIVE: Final = frozenset(
+    [
+        "batch_size",
+        "correlation",
+        "eval_interval",
+        "lr",
+        "max_num_epochs",
+        "num_channels",
+        "num_cutoff_basis",
+        "num_interactions",
+        "num_radial_basis",
+        "patience",
+        "r_max",
+        "valid_batch_size",
+    ]
+)
+"""Options that make no sense unless they are positive numbers; MACE finds out after the job has waited for its turn."""

@@ -13,6 +13,8 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from aiida_alpot.kernel.hdf5 import find_outside
+
 SCHEMA_VERSION: Final = 1
 """Version of the files of this room; raised when a reader of the old one would go wrong."""
 
@@ -58,9 +60,12 @@ def read_arrays(path: str | Path, kind: str) -> tuple[dict[str, npt.NDArray[np.g
         words = {str(key): value for key, value in file.attrs.items()}
         if words.get("kind") != kind:
             raise ValueError(f"{path}: expected a file of kind {kind!r}, got {words.get('kind')!r}")
-        version = int(words.pop("schema_version", -1))
+        version = words.pop("schema_version", -1)
         if version != SCHEMA_VERSION:
             raise ValueError(f"{path}: unknown schema version {version}; this reader knows {SCHEMA_VERSION}")
+        outside = find_outside(file)
+        if outside is not None:
+            raise ValueError(f"{path}: {outside} lies outside the file; write it again with what it points to")
         file.visititems(collect)
     return arrays, {key: str(value) for key, value in words.items()}
 
@@ -73,5 +78,5 @@ def _opened(path: str | Path) -> Iterator[h5py.File]:
             yield file
     except FileNotFoundError:
         raise
-    except (OSError, RuntimeError) as error:
+    except (KeyError, OSError, OverflowError, RuntimeError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read: it is truncated, corrupt or no HDF5 file ({error})") from error

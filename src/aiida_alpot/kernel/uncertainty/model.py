@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -163,10 +163,20 @@ class UncertaintyModel:
         :raises ValueError: if the file is of another kind or of an unknown schema version.
         """
         arrays, _ = read_arrays(path, "uncertainty_model")
+        try:
+            return cls._from_arrays(arrays)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path}: its content is not that of an uncertainty model ({type(error).__name__}: {error}); "
+                "run the calibrate stage again"
+            ) from error
+
+    @classmethod
+    def _from_arrays(cls, arrays: Arrays) -> UncertaintyModel:
         header = json.loads(np.asarray(arrays["header"], dtype=np.uint8).tobytes())
         points = _within(arrays, "points/")
         return cls(
-            calibrations={name: Calibration.from_dict(value) for name, value in header["calibrations"].items()},
+            calibrations={name: _load_calibration(value) for name, value in header["calibrations"].items()},
             tolerances=header["tolerances"],
             active_set=_load_active_set(header["active_set"], _within(arrays, "active_set/")),
             feature_kind=header["feature_kind"],
@@ -178,6 +188,14 @@ class UncertaintyModel:
 
 
 _KINDS: dict[type, str] = {ActiveSet: "active_set", LocalActiveSet: "local_active_set"}
+
+
+def _load_calibration(values: Mapping[str, Any]) -> Calibration:
+    """Return a calibration; one that lost a number must not get the default in its place."""
+    missing = [field.name for field in fields(Calibration) if field.name not in values]
+    if missing:
+        raise KeyError(missing[0])
+    return Calibration.from_dict(values)
 
 
 def _load_active_set(kind: str, arrays: Arrays) -> ActiveSet | LocalActiveSet | None:
