@@ -5,7 +5,13 @@ from __future__ import annotations
 from aiida import orm
 from aiida.engine.processes.process_spec import CalcJobProcessSpec
 
-from aiida_alpot.calculations.base import KernelCalculation, TaskInputs, non_empty_validator, settings_validator
+from aiida_alpot.calculations.base import (
+    KernelCalculation,
+    TaskInputs,
+    non_empty_validator,
+    not_repeatable_exit_code,
+    settings_validator,
+)
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.kernel.labelling import LabelSettings
 from aiida_alpot.kernel.tasks.label_ase import OUTPUT, SHARDS
@@ -34,10 +40,11 @@ class LabelAseCalculation(KernelCalculation):
             help="Calculator and its parameters, see aiida_alpot.kernel.labelling.LabelSettings.",
         )
         spec.output("labelled", valid_type=PESData, required=False, help="All frames with labels or reasons.")
-        spec.exit_code(
+        not_repeatable_exit_code(
+            spec,
             501,
             "ERROR_KILLED_WITH_LABELS",
-            message="The job was killed; the frames finished until then are kept. {detail}",
+            "The job was killed; the frames finished until then are kept. {detail}",
         )
 
     def prepare_task(self) -> TaskInputs:
