@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -25,12 +26,15 @@ class Started:
 
     def wait(self) -> dict[str, Any]:
         """Return what it wrote when it ended."""
-        try:
-            _, stderr = self.process.communicate(timeout=TIMEOUT)
-        finally:
-            self.process.kill()
+        _, stderr = self.process.communicate(timeout=TIMEOUT)
         assert self.process.returncode == 0, stderr[-3000:]
         return json.loads(self.result.read_text())
+
+    def stop(self) -> None:
+        """Interrupt it if it still runs, so that it stops its daemon."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            self.process.communicate(timeout=60)
 
 
 def start_campaign(folder: Path, command: str, *arguments: Any) -> Started:
@@ -76,9 +80,15 @@ class Campaigns:
 def campaigns(tmp_path_factory: pytest.TempPathFactory, compute_node: Path) -> Campaigns:
     """Run the campaign in two profiles at the same time, and import it into a third."""
     folders = {name: tmp_path_factory.mktemp(name) for name in ("cached", "fresh", "imported")}
-    cached = start_campaign(folders["cached"], "run", compute_node, "--times", 2, "--caching")
-    fresh = start_campaign(folders["fresh"], "run", compute_node)
-    results = {"fresh": fresh.wait(), "cached": cached.wait()}
+    started = {
+        "cached": start_campaign(folders["cached"], "run", compute_node, "--times", 2, "--caching"),
+        "fresh": start_campaign(folders["fresh"], "run", compute_node),
+    }
+    try:
+        results = {name: campaign.wait() for name, campaign in started.items()}
+    finally:
+        for campaign in started.values():
+            campaign.stop()
     archive = folders["cached"] / "result.aiida"
     results["imported"] = start_campaign(folders["imported"], "import", archive).wait()
     models = {path.stem: path for path in sorted((folders["cached"] / "result.potentials").iterdir())}

@@ -9,8 +9,8 @@ from aiida_alpot.calculations.base import (
     KernelCalculation,
     TaskInputs,
     non_empty_validator,
-    not_repeatable_exit_code,
     settings_validator,
+    uncached_exit_code,
 )
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.kernel.labelling import LabelSettings
@@ -40,7 +40,7 @@ class LabelAseCalculation(KernelCalculation):
             help="Calculator and its parameters, see aiida_alpot.kernel.labelling.LabelSettings.",
         )
         spec.output("labelled", valid_type=PESData, required=False, help="All frames with labels or reasons.")
-        not_repeatable_exit_code(
+        uncached_exit_code(
             spec,
             501,
             "ERROR_KILLED_WITH_LABELS",

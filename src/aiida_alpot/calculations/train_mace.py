@@ -11,8 +11,8 @@ from aiida_alpot.calculations.base import (
     KernelCalculation,
     TaskInputs,
     non_negative_validator,
-    not_repeatable_exit_code,
     settings_validator,
+    uncached_exit_code,
 )
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.data.potential import PotentialData, validate_potentials
@@ -60,11 +60,11 @@ class TrainMaceCalculation(KernelCalculation):
             "checkpoint", valid_type=orm.RemoteData, required=False, help="Folder of an interrupted job to continue."
         )
         spec.output("potential", valid_type=PotentialData, required=False, help="The trained potential.")
-        not_repeatable_exit_code(spec, 410, "ERROR_TRAINING_FAILED", "MACE ended with an error: {detail}")
+        uncached_exit_code(spec, 410, "ERROR_TRAINING_FAILED", "MACE ended with an error: {detail}")
         spec.exit_code(411, "ERROR_DIVERGED", message="The training diverged: {detail}")
         spec.exit_code(412, "ERROR_INCONSISTENT_FORCES", message="The trained potential is not usable: {detail}")
-        not_repeatable_exit_code(spec, 413, "ERROR_OUT_OF_MEMORY", "The training ran out of memory: {detail}")
-        not_repeatable_exit_code(spec, 414, "ERROR_NO_MODEL", "MACE wrote no model: {detail}")
+        uncached_exit_code(spec, 413, "ERROR_OUT_OF_MEMORY", "The training ran out of memory: {detail}")
+        uncached_exit_code(spec, 414, "ERROR_NO_MODEL", "MACE wrote no model: {detail}")
 
     def prepare_task(self) -> TaskInputs:
         """Hand the dataset, hyperparameters and seed to the task."""
