@@ -28,7 +28,7 @@ from aiida_alpot.data.potential import PotentialData, validate_potentials
 from aiida_alpot.data.uncertainty import UncertaintyData
 
 PROFILE = "loop"
-TIMEOUT = 700
+TIMEOUT = 1400
 DATA = (PESData, PotentialData, UncertaintyData)
 HYPERPARAMETERS = {
     "num_channels": 4, "max_L": 0, "num_interactions": 1, "correlation": 2, "max_ell": 1, "r_max": 3.5,
@@ -99,7 +99,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def wait(node: orm.ProcessNode) -> orm.ProcessNode:
     start = time.monotonic()
-    while not node.is_terminated and time.monotonic() - start < TIMEOUT:
+    while not node.is_terminated:
+        if time.monotonic() - start > TIMEOUT:
+            raise TimeoutError(f"the campaign <{node.pk}> is still {node.process_state} after {TIMEOUT} s")
         time.sleep(1)
     return node
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 SCRIPT = Path(__file__).with_name("campaign.py")
-TIMEOUT = 1500
+TIMEOUT = 1700
 
 
 @dataclass
