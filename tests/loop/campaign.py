@@ -8,6 +8,7 @@ Called by conftest.py in processes with an AIIDA_PATH of their own, as a user wo
 import argparse
 import hashlib
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -202,6 +203,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # through the finally that stops the daemon
     arguments.result.write_text(json.dumps(arguments.function(arguments)))
 
 

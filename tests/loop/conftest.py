@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -31,9 +30,9 @@ class Started:
         return json.loads(self.result.read_text())
 
     def stop(self) -> None:
-        """Interrupt it if it still runs, so that it stops its daemon."""
+        """End it if it still runs; it stops its daemon first."""
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
+            self.process.terminate()
             self.process.communicate(timeout=60)
 
 
