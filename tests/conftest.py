@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import sysconfig
+import venv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from aiida_alpot.data.pes import PESData
 from aiida_alpot.data.potential import PotentialData
 from aiida_alpot.testing.models import make_tiny_mace
 
+NOT_ON_A_COMPUTE_NODE = ("aiida", "plumpy", "kiwipy", "_editable_impl_aiida")
 EMT_PARAMETERS = {"calculator": "ase.calculators.emt:EMT"}
 
 
@@ -67,6 +70,31 @@ def python_code(localhost: orm.Computer) -> orm.InstalledCode:
 def fast_options() -> dict[str, Any]:
     """Scheduler options of a short job with one process."""
     return {"resources": {"num_machines": 1, "num_mpiprocs_per_machine": 1}, "max_wallclock_seconds": 600}
+
+
+@pytest.fixture(scope="session")
+def make_environment(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Make the Python of a compute node: all packages of this one but AiiDA, this package and those named."""
+
+    def make(name: str, *, without: tuple[str, ...] = ()) -> Path:
+        folder = tmp_path_factory.mktemp(name)
+        venv.EnvBuilder(symlinks=True).create(folder)
+        paths = {key: Path(value) for key, value in sysconfig.get_paths(vars={"base": str(folder)}).items()}
+        excluded = (*NOT_ON_A_COMPUTE_NODE, *without)
+        for key in ("purelib", "platlib"):
+            for entry in Path(sysconfig.get_path(key)).iterdir():
+                link = paths[key] / entry.name
+                if entry.suffix != ".pth" and not entry.name.startswith(excluded) and not link.exists():
+                    link.symlink_to(entry)
+        return folder / "bin" / "python"
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def compute_node(make_environment: Callable[..., Path]) -> Path:
+    """The Python of a compute node with every engine."""
+    return make_environment("compute-node")
 
 
 def rattled_copper(n_frames: int, seed: int = 0, *, stdev: float = 0.1) -> list[Atoms]:

@@ -207,3 +207,14 @@ def test_hidden_folders_of_other_tools_are_not_packed(copied_kernel):
     (copied_kernel / "dataset" / ".mypy_cache").mkdir()
     (copied_kernel / "dataset" / ".mypy_cache" / "a.meta.json").write_text("{}")
     assert build_archive() == before
+
+
+def test_an_old_python_reports_that_it_is_too_old(pyz, tmp_path):
+    (tmp_path / "task.json").write_text("{}")
+    pretend = "import runpy, sys; sys.version_info = (3, 6, 8); sys.argv[:2] = [sys.argv[1]]"
+    run = f"{pretend}; runpy.run_path(sys.argv[0], run_name='__main__')"
+    result = run_python("-c", run, pyz, "augment", tmp_path / "task.json", cwd=tmp_path)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert result.returncode == 1
+    assert (report["status"], report["package"]) == ("missing_package", "python>=3.11")
+    assert "points at Python 3.6" in report["message"]

@@ -40,6 +40,7 @@ def test_results_of_a_task_are_reported(run_task, tmp_path):
     assert status == 0
     assert report.pop("seconds") >= 0
     assert report.pop("python").count(".") >= 2
+    assert report.pop("packages")["numpy"] == np.__version__
     results = {"seed": 3, "folder": str(tmp_path)}
     assert report == {"status": "ok", "message": "", "results": results, "task": "augment", "version": __version__}
 

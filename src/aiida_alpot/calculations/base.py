@@ -101,15 +101,15 @@ class KernelCalculation(CalcJob):
         options["input_filename"].default = TASK_FILE
         spec.output("report", valid_type=orm.Dict, required=False, help="Numbers of the task.")
         spec.default_output_node = "report"
-        spec.exit_code(
-            302, "ERROR_NO_REPORT", message="The job left no report: it was killed or never started. {detail}"
+        uncached_exit_code(
+            spec, 302, "ERROR_NO_REPORT", "The job left no report: it was killed or never started. {detail}"
         )
-        spec.exit_code(303, "ERROR_OUTPUT_MISSING", message="The job left no usable file {file}: {detail}")
-        spec.exit_code(310, "ERROR_MISSING_PACKAGE", message="The job's Python lacks the package {package}: {detail}")
-        spec.exit_code(320, "ERROR_INVALID_INPUT", message="The job refused its input: {detail}")
-        spec.exit_code(400, "ERROR_TASK_FAILED", message="The task failed: {detail}")
-        spec.exit_code(
-            500, "ERROR_INTERRUPTED", message="The job stopped near its walltime with partial results: {detail}"
+        uncached_exit_code(spec, 303, "ERROR_OUTPUT_MISSING", "The job left no usable file {file}: {detail}")
+        uncached_exit_code(spec, 310, "ERROR_MISSING_PACKAGE", "The job's Python lacks the package {package}: {detail}")
+        uncached_exit_code(spec, 320, "ERROR_INVALID_INPUT", "The job refused its input: {detail}")
+        uncached_exit_code(spec, 400, "ERROR_TASK_FAILED", "The task failed: {detail}")
+        uncached_exit_code(
+            spec, 500, "ERROR_INTERRUPTED", "The job stopped near its walltime with partial results: {detail}"
         )
 
     def prepare_task(self) -> TaskInputs:
@@ -146,6 +146,14 @@ def add_checkpoint(spec: CalcJobProcessSpec) -> None:
         required=False,
         help="Folder of an earlier job with the same inputs, whose finished work is not done again.",
     )
+
+
+def uncached_exit_code(spec: CalcJobProcessSpec, status: int, label: str, message: str) -> None:
+    """Declare an exit code that says nothing of the inputs, so that the job is not taken from the cache.
+
+    The package may be there or of another version by now, the walltime (no part of the hash) longer, the node sound.
+    """
+    spec.exit_code(status, label, message=message, invalidates_cache=True)
 
 
 def add_validator(spec: CalcJobProcessSpec, validate: Callable[[Any, Any], str | None]) -> None:

@@ -11,6 +11,7 @@ from aiida_alpot.calculations.base import (
     add_checkpoint,
     non_empty_validator,
     settings_validator,
+    uncached_exit_code,
 )
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.kernel.labelling import LabelSettings
@@ -41,10 +42,11 @@ class LabelAseCalculation(KernelCalculation):
         )
         add_checkpoint(spec)
         spec.output("labelled", valid_type=PESData, required=False, help="All frames with labels or reasons.")
-        spec.exit_code(
+        uncached_exit_code(
+            spec,
             501,
             "ERROR_KILLED_WITH_LABELS",
-            message="The job was killed; the frames finished until then are kept. {detail}",
+            "The job was killed; the frames finished until then are kept. {detail}",
         )
 
     def prepare_task(self) -> TaskInputs:

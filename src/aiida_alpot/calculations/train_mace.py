@@ -13,6 +13,7 @@ from aiida_alpot.calculations.base import (
     add_checkpoint,
     non_negative_validator,
     settings_validator,
+    uncached_exit_code,
 )
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.data.potential import PotentialData, validate_potentials
@@ -58,11 +59,11 @@ class TrainMaceCalculation(KernelCalculation):
         )
         add_checkpoint(spec)
         spec.output("potential", valid_type=PotentialData, required=False, help="The trained potential.")
-        spec.exit_code(410, "ERROR_TRAINING_FAILED", message="MACE ended with an error: {detail}")
+        uncached_exit_code(spec, 410, "ERROR_TRAINING_FAILED", "MACE ended with an error: {detail}")
         spec.exit_code(411, "ERROR_DIVERGED", message="The training diverged: {detail}")
         spec.exit_code(412, "ERROR_INCONSISTENT_FORCES", message="The trained potential is not usable: {detail}")
-        spec.exit_code(413, "ERROR_OUT_OF_MEMORY", message="The training ran out of memory: {detail}")
-        spec.exit_code(414, "ERROR_NO_MODEL", message="MACE wrote no model: {detail}")
+        uncached_exit_code(spec, 413, "ERROR_OUT_OF_MEMORY", "The training ran out of memory: {detail}")
+        uncached_exit_code(spec, 414, "ERROR_NO_MODEL", "MACE wrote no model: {detail}")
 
     def prepare_task(self) -> TaskInputs:
         """Hand the dataset, hyperparameters and seed to the task."""

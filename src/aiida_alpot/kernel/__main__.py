@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from aiida_alpot import __version__
-from aiida_alpot.kernel._extras import MissingPackageError
+from aiida_alpot.kernel._extras import MissingPackageError, describe_missing
 from aiida_alpot.kernel.jsonio import read_json, write_json
 from aiida_alpot.kernel.tasks import TASKS, TaskError, TaskInterruptedError
 
 REPORT = "report.json"
+_PACKAGES = ("ase", "h5py", "mace", "numpy", "scipy", "torch")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report = _run(name, _read_task(Path(task_file)), folder)
     except ValueError as error:
         report = {"status": "invalid_input", "message": str(error)}
-    report.update(task=name, version=__version__, python=sys.version.split()[0], seconds=time.monotonic() - start)
+    report.update(task=name, version=__version__, seconds=time.monotonic() - start, **_environment())
     try:
         write_json(folder / REPORT, report)
     except OSError as error:
@@ -62,6 +63,13 @@ def _read_task(path: Path) -> Mapping[str, Any]:
         ) from error
 
 
+def _environment() -> dict[str, Any]:
+    """Return the version of Python and of the packages that the task imported: the hash of a job knows neither."""
+    found = {name: getattr(sys.modules.get(name), "__version__", None) for name in _PACKAGES}
+    packages = {name: str(version) for name, version in found.items() if version is not None}
+    return {"python": sys.version.split()[0], "packages": packages}
+
+
 def _run(name: str, task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Return the report of one task; whatever goes wrong becomes a status and a message."""
     try:
@@ -74,8 +82,8 @@ def _run(name: str, task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     except TaskError as error:
         return {"status": "failed", "code": error.code, "message": str(error), "results": error.results}
     except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        return {"status": "missing_package", "package": package, "message": f"{error}"}
+        package, message = describe_missing(error)
+        return {"status": "missing_package", "package": package, "message": message}
     except (ValueError, TypeError, KeyError) as error:
         traceback.print_exc()
         return {"status": "invalid_input", "message": f"{type(error).__name__}: {error}"}

@@ -17,7 +17,23 @@ from pathlib import Path, PurePosixPath
 FILENAME = "alpot-kernel.pyz"
 _PACKAGE = "aiida_alpot"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-_MAIN = b"from aiida_alpot.kernel.__main__ import main\n\nraise SystemExit(main())\n"
+_MAIN = b"""# also an old Python must get as far as the report that says so
+import json
+import os
+import sys
+
+if sys.version_info < (3, 11) and len(sys.argv) == 3:
+    found = "%d.%d" % sys.version_info[:2]
+    message = "the code points at Python %s; make an environment with Python 3.11 or newer" % found
+    report = {"status": "missing_package", "package": "python>=3.11", "message": message, "python": found}
+    with open(os.path.join(os.path.dirname(os.path.abspath(sys.argv[2])), "report.json"), "w") as handle:
+        json.dump(report, handle)
+    sys.exit(1)
+
+from aiida_alpot.kernel.__main__ import main
+
+raise SystemExit(main())
+"""
 
 
 def build_archive(adapters: Mapping[str, str] | None = None) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ase.calculators.calculator import BaseCalculator, Calculator
 
-from aiida_alpot.kernel._extras import MissingPackageError
+from aiida_alpot.kernel._extras import MissingPackageError, describe_install
 
 _EXTRAS = {"tblite": "tblite", "mace": "mace", "torch": "mace", "metatomic": "metatrain", "metatomic_ase": "metatrain"}
 
@@ -21,7 +21,7 @@ class MissingCalculatorPackageError(MissingPackageError):
 
     def __init__(self, package: str, calculator: str) -> None:
         extra = _EXTRAS.get(package.partition(".")[0])
-        how = f", e.g. pip install 'aiida-alpot[{extra}]'" if extra else ""
+        how = f": {describe_install(extra)}" if extra else ""
         ImportError.__init__(
             self, f"the calculator {calculator!r} needs the package {package!r}; install it into this Python{how}"
         )

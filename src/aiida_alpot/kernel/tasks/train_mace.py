@@ -13,7 +13,7 @@ from typing import Any
 
 from ase import Atoms
 
-from aiida_alpot.kernel._extras import require
+from aiida_alpot.kernel._extras import MissingPackageError, require
 from aiida_alpot.kernel.dataset import Dataset
 from aiida_alpot.kernel.potentials import finite_difference_check, load
 from aiida_alpot.kernel.potentials.mace import MacePotential
@@ -98,6 +98,8 @@ def _run_mace(arguments: Sequence[str], folder: Path, deadline: float | None) ->
             raise TaskInterruptedError("the walltime was near; the training continues from its checkpoint") from None
     if process.returncode != 0:
         reason = find_reason((folder / LOG).read_text(encoding="utf-8"))
+        if (missing := re.search(r"No module named '(\w+)", reason)) is not None:
+            raise MissingPackageError(missing[1], "mace", reason)
         code = "out_of_memory" if "out of memory" in reason.lower() or process.returncode == -9 else "training"
         raise TaskError(code, f"mace_run_train ended with status {process.returncode}: {reason}")
 
