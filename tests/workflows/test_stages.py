@@ -363,15 +363,20 @@ class TestExploration:
 
     @pytest.fixture
     def explored(self, plant: Any, pes: Any) -> Callable[[Any], Any]:
-        def child(submission: Any, exit_status: int = 0) -> Any:
+        def child(submission: Any, exit_status: int = 0, **outputs: Any) -> Any:
             plan = submission.inputs["trajectories"].get_dict()
             rows = [
                 {"outcome": "completed", "healthy": True, "n_frames": 1} for _ in range(plan["first"], plan["last"])
             ]
             report = orm.Dict({"results": {"trajectories": rows}})
-            return plant(exit_status=exit_status, candidates=pes(len(rows)), report=report)
+            return plant(exit_status=exit_status, candidates=pes(len(rows)), report=report, **outputs)
 
         return child
+
+    @pytest.fixture
+    def folder(self, localhost: orm.Computer) -> Callable[[], orm.RemoteData]:
+        """Return a function that makes the folder of a job."""
+        return lambda: orm.RemoteData(remote_path="/tmp/run", computer=localhost)
 
     def test_the_jobs_cover_all_trajectories_exactly_once(self, explore: Starter, explored: Any) -> None:
         rig = explore(explored)
@@ -415,12 +420,36 @@ class TestExploration:
         report = rig.output("report")
         assert (report["n_trajectories"], report["n_healthy_trajectories"]) == (8, 4)
 
-    def test_candidates_of_an_interrupted_job_are_kept_and_it_is_not_repeated(
+    def test_an_interrupted_job_goes_on_from_its_folder(self, explore: Starter, explored: Any, folder: Any) -> None:
+        ends = iter([500, 0])
+        rig = explore(lambda s: explored(s, next(ends), remote_folder=folder()) if s.label == "j001" else explored(s))
+        assert rig.run() is None
+        assert rig.labels == ["j000", "j001", "j002", "j001"]
+        first, second = (s for s in rig.submissions if s.label == "j001")
+        assert "checkpoint" not in first.inputs
+        assert second.inputs["checkpoint"].uuid == first.node.outputs.remote_folder.uuid
+
+    def test_a_resumed_stage_begins_in_the_folders_of_the_one_before(
+        self, explore: Starter, explored: Any, folder: Any
+    ) -> None:
+        checkpoint = folder().store()
+        rig = explore(explored, checkpoints={"j001": checkpoint})
+        assert rig.run() is None
+        assert rig.sent("j001")["checkpoint"].uuid == checkpoint.uuid
+        assert "checkpoint" not in rig.sent("j000")
+
+    def test_a_job_out_of_time_in_all_attempts_ends_the_stage_with_its_candidates_kept(
         self, explore: Starter, explored: Any
     ) -> None:
         rig = explore(lambda s: explored(s, 500 if s.label == "j001" else 0))
+        exit_code = rig.run()
+        assert exit_code.status == 403
+        assert "1 of 3 jobs, the last attempt at j001" in exit_code.message
+        assert sorted(rig.output("candidates")) == ["j000", "j001", "j002"]
+
+    def test_lost_jobs_are_allowed_for_by_max_lost_fraction(self, explore: Starter, explored: Any) -> None:
+        rig = explore(lambda s: explored(s, 500 if s.label == "j001" else 0), max_lost_fraction=orm.Float(0.4))
         assert rig.run() is None
-        assert rig.labels == ["j000", "j001", "j002"]
         assert sorted(rig.output("candidates")) == ["j000", "j001", "j002"]
 
     def test_frames_that_nothing_can_start_from_end_with_401(self, explore: Starter, pes: Any) -> None:

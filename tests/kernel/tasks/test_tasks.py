@@ -1,6 +1,7 @@
 """Every task but training, in a folder as a job has it."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -206,6 +207,7 @@ def explored(job, tmp_path):
     uncertainty = job.uncertainty(tmp_path, entries, tolerance=10.0)
 
     def run(frames, first=0, last=99, walltime_s=None, **settings):
+        shutil.rmtree(tmp_path / explore_ase.STATE, ignore_errors=True)  # every run is a job of its own
         job.write(tmp_path / "frames.h5", frames)
         task = {
             "potentials": entries,
@@ -360,9 +362,9 @@ def test_an_exploration_that_runs_out_of_time_keeps_its_frames(job, explored, mo
 
     original = runner._run_one
 
-    def run_one(atoms, plan, calculator, monitor, settings, rules, deadline):
+    def run_one(atoms, plan, calculator, monitor, settings, rules, deadline, *others):
         deadline = None if next(ticks) == 0.0 else 0.0
-        return original(atoms, plan, calculator, monitor, settings, rules, deadline)
+        return original(atoms, plan, calculator, monitor, settings, rules, deadline, *others)
 
     monkeypatch.setattr(runner, "_run_one", run_one)
     with pytest.raises(TaskInterruptedError, match="walltime"):
@@ -374,7 +376,7 @@ def test_an_exploration_that_runs_out_of_time_keeps_its_frames(job, explored, mo
 
 def test_an_exploration_without_any_frame_is_a_failure(job, explored):
     with pytest.raises(TaskError, match="no trajectory gave a frame") as caught:
-        explored(job.argon(1), first=5, last=6)
+        explored(job.argon(1), n_steps=2, sample_every=100)
     assert caught.value.code == "no_frames"
 
 

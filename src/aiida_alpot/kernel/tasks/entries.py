@@ -37,13 +37,13 @@ def find_file(task: Mapping[str, Any], key: str, folder: Path, where: str = TASK
 
 
 def check_file(name: str, folder: Path, where: str) -> Path:
-    """Return the path of the file *name* in the folder of the job, or of a folder: a dataset may be in parts.
+    """Return the path of the file *name* in the folder of the job, or of a folder with the parts of a dataset.
 
     :raises SettingsError: if it lies elsewhere or is not there.
     """
     if "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
         raise SettingsError(f"{where}: {name!r} is not in the folder of the job; name a file beside {TASK_FILE}")
     path = folder / name
-    if not path.exists():
+    if not path.is_file() and not any(path.glob("dataset-*.h5")):
         raise SettingsError(f"{where}: there is no file {name!r} in the folder of the job; was it copied there?")
     return path
