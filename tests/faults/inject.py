@@ -27,8 +27,10 @@ import psutil
 
 HERE = Path(__file__).parent
 PROFILE = "faults"
+STILL = 45
+"""Seconds without any change in the database after which the daemon is restarted, as a user would."""
 STUCK = 180
-"""Seconds without any change in the database after which a campaign counts as stuck."""
+"""Seconds after which the campaign counts as stuck."""
 MAX_RESUMES = 10
 DISK_MB = 64
 
@@ -51,6 +53,7 @@ class Outcome:
     seconds: float = 0.0
     faults: list[Fault] = field(default_factory=list)
     exits: list[str] = field(default_factory=list)
+    restarts: int = 0
     content_hash: str = ""
     usage_hash: str = ""
     labelled_twice: int = 0
@@ -236,7 +239,7 @@ class Campaigns:
         outcome, start = Outcome(name), time.monotonic()
         pk = self.submit(name, label_seconds)
         due, kind = next(waits, (np.inf, ""))
-        next_fault = time.monotonic() + due
+        next_fault, restarted = time.monotonic() + due, 0.0
         while True:
             node, stage, changed = self.look(pk)
             if node.is_terminated:
@@ -252,6 +255,10 @@ class Campaigns:
             elif time.time() - changed > STUCK:
                 outcome.problem = f"stuck in {stage or 'the beginning'}"
                 break
+            elif time.time() - max(changed, restarted) > STILL:
+                # the ZeroMQ broker of aiida-core 2.9 does not always notice that a worker was killed
+                self.machine.restart_daemon()
+                outcome.restarts, restarted = outcome.restarts + 1, time.time()
             elif time.monotonic() >= next_fault and (victims := FAULTS[kind](self.machine)):
                 outcome.faults.append(Fault(kind, time.monotonic() - start, stage, victims))
                 due, kind = next(waits, (np.inf, ""))

@@ -225,3 +225,17 @@ def test_the_end_of_a_process_is_told_in_one_line(plant: Any) -> None:
 def test_a_planted_output_is_linked_to_its_child(plant: Any) -> None:
     node = plant(report=orm.Dict({}))
     assert node.base.links.get_outgoing(link_type=LinkType.CREATE).all_link_labels() == ["report"]
+
+
+def test_a_job_that_a_lost_worker_has_submitted_is_not_submitted_again(
+    stage: Any, trained: Any, localhost: orm.Computer
+) -> None:
+    rig = stage(trained)
+    orphan = orm.CalcJobNode(computer=localhost)
+    orphan.base.links.add_incoming(rig.process.node, LinkType.CALL_CALC, "m001")
+    orphan.set_process_state(ProcessState.FINISHED)
+    orphan.set_exit_status(400)
+    orphan.store()
+    rig.run()
+    assert rig.labels == ["m000", "m002"]
+    assert rig.process.ctx.jobs["m001"]["pk"] == orphan.pk

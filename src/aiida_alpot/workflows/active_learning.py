@@ -23,8 +23,9 @@ from aiida_alpot.calculations.functions.summary import summarise_labels
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.data.potential import PotentialData
 from aiida_alpot.data.uncertainty import UncertaintyData
+from aiida_alpot.engines.job import Job
 from aiida_alpot.protocols import ProtocolMixin
-from aiida_alpot.workflows.base import describe_end, namespace
+from aiida_alpot.workflows.base import describe_end, namespace, submit_once
 from aiida_alpot.workflows.campaign import RESUMABLE, STAGES, define_inputs
 from aiida_alpot.workflows.resume import ResumeMixin
 from aiida_alpot.workflows.slots import slots_warning
@@ -366,7 +367,7 @@ class ActiveLearningWorkChain(ProtocolMixin, ResumeMixin, WorkChain):
         if self.ctx.first_stage == ("structures" if label == "label" else stage):
             inputs.checkpoints = dict(self.inputs.resume.get("checkpoints", {}))
         try:
-            node = self.submit(work_chain, **inputs)
+            node = submit_once(self, Job(work_chain, inputs), label)
         except (TypeError, ValueError) as error:
             exit_code = self.exit_codes[f"ERROR_{stage.upper()}_FAILED"]
             return self._end_with(exit_code.format(pk="not submitted", detail=str(error)))

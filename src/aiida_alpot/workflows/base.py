@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
 from aiida import orm
+from aiida.common.links import LinkType
 from aiida.engine import CalcJob, ExitCode, WorkChain, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
+from plumpy.process_states import ProcessState
 
 from aiida_alpot.calculations.base import non_negative_validator
 from aiida_alpot.calculations.kernel import get_kernel
@@ -207,7 +209,7 @@ class StageWorkChain(WorkChain):
         job["attempts"] += 1
         try:
             prepared = self.prepare_job(key, resources, previous)
-            node = self.submit(prepared.process, **prepared.inputs)
+            node = submit_once(self, prepared, key, job["attempts"] - 1)
         except (TypeError, ValueError) as error:
             job.update(state="failed", reason=f"refused before it ran: {error}")
             self.report(f"{self.STAGE}: job {key} was {job['reason']}")
@@ -272,6 +274,31 @@ class SingleJobWorkChain(StageWorkChain):
             return self.all_failed()
         self.out_many(self.exposed_outputs(jobs[self.STAGE], self.CALCULATION))
         return None
+
+
+def submit_once(parent: WorkChain, child: Job, label: str, n_before: int = 0) -> orm.ProcessNode:
+    """Submit a child and return its node, unless it was submitted by a worker that was lost before it could note it.
+
+    The links of the calls are the truth, not the context of the last checkpoint.
+
+    :param label: of the call.
+    :param n_before: children of this label that are known of, earlier attempts.
+    """
+    called = find_called(parent.node, label)
+    if len(called) <= n_before:
+        return parent.submit(child.process, **child.inputs)
+    node = called[n_before]
+    if node.process_state is ProcessState.CREATED and parent.runner.controller is not None:
+        # its task may not have reached the broker; a second one does no harm
+        parent.runner.controller.continue_process(node.pk, nowait=False, no_reply=True)
+    return node
+
+
+def find_called(node: orm.ProcessNode, label: str) -> list[orm.ProcessNode]:
+    """Return the children of a process that were called by this label, in the order of their submission."""
+    links = node.base.links.get_outgoing(link_type=(LinkType.CALL_CALC, LinkType.CALL_WORK)).all()
+    found = [cast(orm.ProcessNode, link.node) for link in links if link.link_label == label]
+    return sorted(found, key=lambda child: cast(int, child.pk))
 
 
 def load_process(pk: int) -> orm.ProcessNode:
