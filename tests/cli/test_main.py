@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from aiida_alpot import __version__
 from aiida_alpot.cli import main
 from aiida_alpot.protocols import list_protocols
+from aiida_alpot.report.progress import find_history
 from aiida_alpot.workflows.slots import Offer
 
 main_module = importlib.import_module("aiida_alpot.cli.main")  # the package hides it behind the command of its name
@@ -119,3 +120,33 @@ def test_slots_fail_if_one_campaign_more_may_lock_the_daemon_up(monkeypatch: pyt
     assert result.exit_code == 1
     for text in ("one campaign more", "at least 6", "verdi daemon incr 1"):
         assert text in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tolerance", "force:0.1"], "--tolerance: expected NAME=VALUE, e.g. force=0.05, got 'force:0.1'"),
+        (["--overrides", "list.yaml"], "expected inputs by name, got list"),
+        (["--overrides", "broken.yaml"], "is no YAML file"),
+        (["--structures", "missing.xyz"], "missing.xyz"),
+        ([], "still runs"),
+    ],
+)
+def test_resume_refuses_what_it_cannot_do(
+    aiida_profile: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("list.yaml").write_text("[1, 2]")
+    Path("broken.yaml").write_text("a: [1")
+    result = call("-p", aiida_profile.name, "resume", plant(0).pk, *arguments)
+    assert result.exit_code != 0
+    assert message in result.output
+    assert "Traceback" not in result.output
+
+
+def test_history_of_a_resumed_campaign_begins_with_that_of_the_one_before(aiida_profile: Any) -> None:
+    campaign = orm.WorkChainNode(process_type="aiida.workflows:alpot.active_learning")
+    before = orm.Dict({"iterations": [row(0), row(1)]}).store()
+    campaign.base.links.add_incoming(before, LinkType.INPUT_WORK, "resume__history")
+    campaign.store()
+    assert len(find_history(campaign)) == 2
