@@ -28,7 +28,7 @@ import psutil
 HERE = Path(__file__).parent
 PROFILE = "faults"
 STILL = 45
-"""Seconds without any change in the database after which the daemon is restarted, as a user would."""
+"""Seconds without any change in the database after which the daemon is repaired, as a user would."""
 STUCK = 180
 """Seconds after which the campaign counts as stuck."""
 MAX_RESUMES = 10
@@ -53,7 +53,7 @@ class Outcome:
     seconds: float = 0.0
     faults: list[Fault] = field(default_factory=list)
     exits: list[str] = field(default_factory=list)
-    restarts: int = 0
+    repairs: int = 0
     content_hash: str = ""
     usage_hash: str = ""
     labelled_twice: int = 0
@@ -176,8 +176,14 @@ class Machine:
         _signal(victims, "kill")
         psutil.wait_procs(victims, timeout=10)
         self.verdi("daemon", "start", check=False)
-        self.verdi("daemon", "restart")  # the first worker may have found the address of the broker that is gone
+        self.repair()
         return len(victims)
+
+    def repair(self) -> None:
+        """Put tasks in order that the broker has lost or holds twice."""
+        self.verdi("daemon", "stop")
+        self.verdi("process", "repair", "-f")
+        self.verdi("daemon", "start")
 
 
 def _signal(processes: list[psutil.Process], name: str) -> None:
@@ -239,7 +245,7 @@ class Campaigns:
         outcome, start = Outcome(name), time.monotonic()
         pk = self.submit(name, label_seconds)
         due, kind = next(waits, (np.inf, ""))
-        next_fault, restarted = time.monotonic() + due, 0.0
+        next_fault, repaired = time.monotonic() + due, 0.0
         while True:
             node, stage, changed = self.look(pk)
             if node.is_terminated:
@@ -255,10 +261,10 @@ class Campaigns:
             elif time.time() - changed > STUCK:
                 outcome.problem = f"stuck in {stage or 'the beginning'}"
                 break
-            elif time.time() - max(changed, restarted) > STILL:
-                # the ZeroMQ broker of aiida-core 2.9 does not always notice that a worker was killed
-                self.machine.restart_daemon()
-                outcome.restarts, restarted = outcome.restarts + 1, time.time()
+            elif time.time() - max(changed, repaired) > STILL:
+                # the ZeroMQ broker of aiida-core 2.9 does not always notice that a worker was killed, and may lose a task
+                self.machine.repair()
+                outcome.repairs, repaired = outcome.repairs + 1, time.time()
             elif time.monotonic() >= next_fault and (victims := FAULTS[kind](self.machine)):
                 outcome.faults.append(Fault(kind, time.monotonic() - start, stage, victims))
                 due, kind = next(waits, (np.inf, ""))
