@@ -262,7 +262,7 @@ class Campaigns:
                 outcome.problem = f"stuck in {stage or 'the beginning'}"
                 break
             elif time.time() - max(changed, repaired) > STILL:
-                # the ZeroMQ broker of aiida-core 2.9 does not always notice that a worker was killed, and may lose a task
+                # the ZeroMQ broker of aiida-core 2.9 may not notice that a worker was killed, or lose a task
                 self.machine.repair()
                 outcome.repairs, repaired = outcome.repairs + 1, time.time()
             elif time.monotonic() >= next_fault and (victims := FAULTS[kind](self.machine)):
