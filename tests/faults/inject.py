@@ -13,10 +13,11 @@ import contextlib
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -31,6 +32,8 @@ STILL = 45
 """Seconds without any change in the database after which the daemon is repaired, as a user would."""
 STUCK = 180
 """Seconds after which the campaign counts as stuck."""
+LONGEST = 900
+"""Seconds after which a campaign counts as stuck although something changes."""
 MAX_RESUMES = 10
 DISK_MB = 64
 
@@ -116,6 +119,11 @@ class Machine:
     def _mount(self) -> bool:
         command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", str(self.scratch)]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    def clean_scratch(self) -> None:
+        """Remove the folders of jobs that are not needed any more: the disk is small."""
+        for folder in self.scratch.iterdir():
+            shutil.rmtree(folder, ignore_errors=True)
 
     # --- faults: each returns how many processes or files it hit ---
 
@@ -240,12 +248,11 @@ class Campaigns:
         """Let processes go on that AiiDA paused after too many failed attempts to reach the disk."""
         self.machine.verdi("process", "play", "--all", check=False)
 
-    def run(self, name: str, waits: Iterator[tuple[float, str]], label_seconds: float) -> Outcome:
-        """Run a campaign to its end, disturb it after each of *waits* seconds, resume it when it fails."""
+    def run(self, name: str, planned: deque[tuple[float, str]], most: int, label_seconds: float) -> Outcome:
+        """Run a campaign to its end, disturb it at most *most* times as *planned*, resume it when it fails."""
         outcome, start = Outcome(name), time.monotonic()
         pk = self.submit(name, label_seconds)
-        due, kind = next(waits, (np.inf, ""))
-        next_fault, repaired = time.monotonic() + due, 0.0
+        next_fault, repaired = _time_of_next(planned, most), 0.0
         while True:
             node, stage, changed = self.look(pk)
             if node.is_terminated:
@@ -258,24 +265,28 @@ class Campaigns:
                     outcome.problem = "resumed too often"
                     break
                 pk = self.resume(pk)
-            elif time.time() - changed > STUCK:
+            elif time.time() - changed > STUCK or time.monotonic() - start > LONGEST:
                 outcome.problem = f"stuck in {stage or 'the beginning'}"
                 break
             elif time.time() - max(changed, repaired) > STILL:
                 # the ZeroMQ broker of aiida-core 2.9 may not notice that a worker was killed, or lose a task
                 self.machine.repair()
                 outcome.repairs, repaired = outcome.repairs + 1, time.time()
-            elif time.monotonic() >= next_fault and (victims := FAULTS[kind](self.machine)):
-                outcome.faults.append(Fault(kind, time.monotonic() - start, stage, victims))
-                due, kind = next(waits, (np.inf, ""))
-                next_fault = time.monotonic() + due
+            elif time.monotonic() >= next_fault and (victims := FAULTS[planned[0][1]](self.machine)):
+                outcome.faults.append(Fault(planned.popleft()[1], time.monotonic() - start, stage, victims))
+                next_fault = _time_of_next(planned, most - len(outcome.faults))
             if any(child.paused for child in node.called_descendants):
                 self.play_paused()
             time.sleep(0.3)
         outcome.seconds = time.monotonic() - start
+        self.machine.clean_scratch()
         lines = self.ledger(name).read_text(encoding="utf-8").split() if self.ledger(name).exists() else []
         outcome.labelled_twice = sum(n > 1 for n in Counter(lines).values())
         return outcome
+
+
+def _time_of_next(planned: deque[tuple[float, str]], most: int) -> float:
+    return time.monotonic() + planned[0][0] if planned and most > 0 else np.inf
 
 
 def draw_faults(rng: np.random.Generator, mean: float, kinds: list[str]) -> Iterator[tuple[float, str]]:
@@ -309,14 +320,13 @@ def main() -> int:
     machine = Machine(arguments.work)
     with machine.running():
         kinds = [kind for kind in arguments.kinds if kind != "disk full" or machine.has_own_disk]
-        drawn = draw_faults(rng, arguments.every, kinds)
+        planned = deque(itertools.islice(draw_faults(rng, arguments.every, kinds), arguments.faults))
         campaigns = Campaigns(machine)
-        expected = campaigns.run("undisturbed", iter(()), arguments.label_seconds)
-        outcomes, n_left = [expected], arguments.faults
-        while n_left > 0:
-            part = itertools.islice(drawn, min(n_left, arguments.per_campaign))
-            outcome = campaigns.run(f"disturbed-{len(outcomes)}", part, arguments.label_seconds)
-            n_left -= len(outcome.faults)
+        expected = campaigns.run("undisturbed", deque(), 0, arguments.label_seconds)
+        outcomes = [expected]
+        while planned and len(outcomes) <= arguments.faults:
+            name = f"disturbed-{len(outcomes)}"
+            outcome = campaigns.run(name, planned, arguments.per_campaign, arguments.label_seconds)
             outcome.problem = judge(outcome, expected)
             outcomes.append(outcome)
             kinds = ", ".join(f"{fault.kind} in {fault.stage} ({fault.victims})" for fault in outcome.faults)

@@ -18,7 +18,18 @@ pytestmark = pytest.mark.slow
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("faults")
     script = Path(__file__).with_name("inject.py")
-    command = [sys.executable, str(script), "--work", str(folder), "--faults", "6", "--per-campaign", "3"]
+    command = [
+        sys.executable,
+        str(script),
+        "--work",
+        str(folder),
+        "--faults",
+        "6",
+        "--per-campaign",
+        "3",
+        "--every",
+        "4",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ), timeout=580)
     assert (folder / "faults.json").exists(), done.stderr[-3000:]
     return json.loads((folder / "faults.json").read_text(encoding="utf-8"))
