@@ -2,8 +2,7 @@
 
 ``python benchmarks/quickstart/run.py --work FOLDER`` takes about six minutes per campaign on two quiet cores. Seeds and
 settings are fixed before any result is seen (seeds 1 to 3 served to find the settings); a campaign that has ended is not
-run again. The two arms of a seed
-share a profile and its cache, since their first training and exploration are the same.
+run again. The two arms of a seed share a profile and its cache, since their first training and exploration are the same.
 """
 
 from __future__ import annotations
