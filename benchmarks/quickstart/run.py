@@ -1,8 +1,8 @@
 """Run the quickstart for several seeds, by active learning and at random, and print the table of test errors.
 
 ``python benchmarks/quickstart/run.py --work FOLDER`` takes about six minutes per campaign on two quiet cores. Seeds and
-settings are fixed before any result is seen (seeds 1 to 3 served to find the settings). A campaign that has ended is not
-run again. The two arms of a seed share a profile and its cache, as their first training and exploration are the same.
+settings are fixed before any result is seen (seeds 1 to 3 served to find the settings). A campaign that has ended is
+not run again. The arms of a seed share a profile and its cache, as their first training and exploration are the same.
 """
 
 from __future__ import annotations
