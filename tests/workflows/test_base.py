@@ -239,3 +239,14 @@ def test_a_job_that_a_lost_worker_has_submitted_is_not_submitted_again(
     rig.run()
     assert rig.labels == ["m000", "m002"]
     assert rig.process.ctx.jobs["m001"]["pk"] == orphan.pk
+
+
+def test_a_job_that_was_stored_but_can_never_run_is_submitted_anew(
+    stage: Any, trained: Any, localhost: orm.Computer
+) -> None:
+    rig = stage(trained)
+    orphan = orm.CalcJobNode(computer=localhost)
+    orphan.base.links.add_incoming(rig.process.node, LinkType.CALL_CALC, "m001")
+    orphan.store()
+    assert rig.run() is None
+    assert rig.labels == ["m000", "m001", "m002"]

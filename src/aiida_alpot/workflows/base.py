@@ -284,7 +284,8 @@ def submit_once(parent: WorkChain, child: Job, label: str, n_before: int = 0) ->
     :param label: of the call.
     :param n_before: children of this label that are known of, earlier attempts.
     """
-    called = find_called(parent.node, label)
+    # a node without a checkpoint was stored when its worker was lost: it can never run
+    called = [node for node in find_called(parent.node, label) if node.is_terminated or node.checkpoint is not None]
     if len(called) <= n_before:
         return parent.submit(child.process, **child.inputs)
     node = called[n_before]
