@@ -133,3 +133,10 @@ def test_a_snapshot_keeps_numbers_that_json_has_not(tmp_path, tools):
     np.testing.assert_array_equal(found.arrays["positions"], snapshot.arrays["positions"])
     assert found.numbers == snapshot.numbers
     assert found.frames == []
+
+
+def test_a_full_disk_is_not_a_failure_of_the_trajectory(crystal, mortal, tools, tmp_path, monkeypatch):
+    monkeypatch.setattr(state, "SAVE_INTERVAL", 0.0)
+    missing = tmp_path / "removed"
+    with pytest.raises(state.StateError, match=r"cannot write running-00000.npz.*make room"):
+        run([crystal], mortal(), tools.settings(driver=0), missing)

@@ -20,7 +20,7 @@ from .integrator import LangevinIntegrator
 from .monitor import Assessment, Assessor
 from .schedule import TrajectoryPlan
 from .settings import PROPERTIES, ExploreSettings
-from .state import ExplorationState, Snapshot
+from .state import ExplorationState, Snapshot, StateError
 
 KEPT_INFO: Final = ("charge", "spin")
 """Science of the starting frame that its descendants share; everything else in ``info`` belongs to that one frame."""
@@ -109,6 +109,7 @@ def run_trajectory(
         never stopped, bit by bit if the calculator remembers nothing from one step to the next.
     :raises ValueError: if an NPT plan meets a frame without a periodic axis or with dependent cell vectors.
     :raises ImportError: if the potential lacks a package, which no other trajectory would survive either.
+    :raises StateError: if a snapshot cannot be written.
     """
     if plan.ensemble == "npt" and not has_stress(atoms):
         raise ValueError(f"{plan.name}: an NPT trajectory needs a periodic axis and three independent cell vectors")
@@ -149,7 +150,7 @@ class _Run:
         """Run to the end and return the reason for it."""
         try:
             return self._loop(deadline)
-        except ImportError:
+        except (ImportError, StateError):
             raise
         except Exception as error:  # noqa: BLE001 - a calculator may raise anything; the reason is kept and reported
             text = f"{type(error).__name__}: {error}"

@@ -26,6 +26,10 @@ SAVE_INTERVAL: Final = 30.0
 """Seconds between two snapshots of a running trajectory."""
 
 
+class StateError(RuntimeError):
+    """The state cannot be kept: that says nothing of the trajectory, and must not count as its failure."""
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """A running trajectory between two steps.
@@ -102,6 +106,8 @@ class ExplorationState:
                     **values,
                 )
             temporary.replace(path)
+        except OSError as error:
+            raise StateError(f"cannot write {path.name}: {error}; make room on the disk of the jobs") from error
         finally:
             temporary.unlink(missing_ok=True)
 
