@@ -18,7 +18,7 @@ from aiida.engine import ProcessBuilder
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.data.uncertainty import UncertaintyData
 from aiida_alpot.kernel.settings import unknown_key_message
-from aiida_alpot.protocols import change_inputs, tolerance_overrides
+from aiida_alpot.protocols import change_inputs, merge_recursively, tolerance_overrides
 from aiida_alpot.workflows.campaign import RESUMABLE
 
 REPORTS = {
@@ -99,7 +99,7 @@ class ResumeMixin:
             )
         changes = dict(overrides or {})
         for key, value in tolerance_overrides(tolerances).items():
-            changes[key] = {**value, **changes.get(key, {})}
+            changes[key] = merge_recursively(value, changes.get(key) or {})
         reached = Campaign(campaign).reached
         first = choose_stage(reached, stage, {*changes, *nodes})
         builder = campaign.get_builder_restart()
