@@ -57,6 +57,8 @@ class Rig:
         if error is not None:
             raise ValueError(str(error))
         submission.node = self.child(submission)
+        link = LinkType.CALL_CALC if isinstance(submission.node, orm.CalculationNode) else LinkType.CALL_WORK
+        submission.node.backend_entity.add_incoming(self.process.node.backend_entity, link, submission.label)
         return submission.node
 
     @property

@@ -1,4 +1,4 @@
-"""StageWorkChain: rounds of jobs, what is tried again and what is not."""
+"""StageWorkChain: a window of jobs, what is tried again and what is not."""
 
 from __future__ import annotations
 
@@ -58,22 +58,45 @@ def in_turn(*children: Callable[[Any], Any]) -> Callable[[Any], Any]:
 def test_setup_plans_every_job_as_pending(stage: Any, trained: Any) -> None:
     rig = stage(trained)
     rig.step("setup")
-    assert sorted(rig.process.ctx.jobs) == ["m000", "m001", "m002"]
-    assert {job["state"] for job in rig.process.ctx.jobs.values()} == {"pending"}
-    assert rig.process.has_pending_jobs()
+    assert rig.process.ctx.pending == ["m000", "m001", "m002"]
+    assert rig.process.has_unfinished_jobs()
 
 
-def test_a_round_is_limited_by_max_concurrent(stage: Any, trained: Any) -> None:
+def test_no_more_than_max_concurrent_jobs_run_at_once(stage: Any, trained: Any) -> None:
     rig = stage(trained, max_concurrent=2)
     rig.step("setup")
     rig.step("run_jobs")
     assert rig.labels == ["m000", "m001"]
-    rig.step("inspect_jobs")
-    assert rig.process.has_pending_jobs()
+    assert rig.process.has_unfinished_jobs()
     rig.step("run_jobs")
     assert rig.labels == ["m000", "m001", "m002"]
-    rig.step("inspect_jobs")
-    assert not rig.process.has_pending_jobs()
+    rig.step("run_jobs")
+    assert not rig.process.has_unfinished_jobs()
+
+
+def test_a_slow_job_holds_nobody_up(stage: Any, trained: Any, plant: Any) -> None:
+    slow = plant(state=ProcessState.RUNNING)
+    rig = stage(lambda s: slow if s.label == "m000" else trained(s), max_concurrent=2)
+    rig.step("setup")
+    for _ in range(3):
+        rig.step("run_jobs")
+    assert rig.labels == ["m000", "m001", "m002"]
+    assert rig.process.ctx.running == {"m000": slow.pk}
+    assert rig.process.has_unfinished_jobs()
+
+
+def test_a_job_that_is_repeated_goes_before_those_that_wait(stage: Any, trained: Any, plant: Any) -> None:
+    lost = lambda _: plant(exit_status=302)  # noqa: E731
+    rig = stage(in_turn(lost, trained), max_concurrent=1, committee_size=orm.Int(2))
+    rig.run()
+    assert rig.labels == ["m000", "m000", "m001", "m001"]
+
+
+def test_the_context_does_not_grow_with_the_jobs_that_ended_well(stage: Any, trained: Any) -> None:
+    rig = stage(trained)
+    rig.run()
+    context = {key: value for key, value in rig.process.ctx.items() if key not in ("seeds", *rig.labels)}
+    assert context == {"n_jobs": 3, "pending": [], "running": {}, "repeated": {}, "failed": {}}
 
 
 def test_max_concurrent_below_one_is_refused(stage: Any, trained: Any) -> None:
@@ -126,7 +149,7 @@ def test_a_job_fails_for_good_after_max_iterations(stage: Any, plant: Any) -> No
     assert "no report" in exit_code.message
     assert "resume the campaign" in exit_code.message
     assert rig.labels.count("m000") == 3
-    assert {job["state"] for job in rig.process.ctx.jobs.values()} == {"failed"}
+    assert sorted(rig.process.failures()) == ["m000", "m001", "m002"]
 
 
 def test_max_iterations_of_one_never_repeats(stage: Any, plant: Any) -> None:
@@ -238,7 +261,7 @@ def test_a_job_that_a_lost_worker_has_submitted_is_not_submitted_again(
     orphan.store()
     rig.run()
     assert rig.labels == ["m000", "m002"]
-    assert rig.process.ctx.jobs["m001"]["pk"] == orphan.pk
+    assert rig.process.failures() == {"m001": "exit status 400: no message"}
 
 
 def test_a_job_that_was_stored_but_can_never_run_is_submitted_anew(

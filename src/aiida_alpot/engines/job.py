@@ -20,6 +20,7 @@ class JobResources:
     :param label: name of the job in the provenance graph.
     :param checkpoint: folder of an earlier attempt at this job, of this campaign or the one it resumes, None if there
         was none. What it finished need not be done again.
+    :param n_before: attempts at this job before this one.
     """
 
     code: orm.AbstractCode
@@ -27,6 +28,7 @@ class JobResources:
     options: Mapping[str, Any]
     label: str
     checkpoint: orm.RemoteData | None = None
+    n_before: int = 0
 
     def common_inputs(self) -> dict[str, Any]:
         """Return the inputs that every CalcJob of the kernel takes, without the checkpoint."""

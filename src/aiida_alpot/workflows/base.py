@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 from aiida import orm
@@ -16,6 +16,7 @@ from aiida_alpot.calculations.base import non_negative_validator
 from aiida_alpot.calculations.kernel import get_kernel
 from aiida_alpot.engines.job import Job, JobResources
 from aiida_alpot.kernel.settings import unknown_key_message
+from aiida_alpot.workflows.window import WindowWorkChain
 
 DEFAULT_MAX_ITERATIONS = 2
 DEFAULT_MAX_CONCURRENT = 20
@@ -44,8 +45,10 @@ def validate_options(value: orm.Dict | None, _: Any) -> str | None:
     return None
 
 
-class StageWorkChain(WorkChain):
-    """One stage: plans its jobs, submits them in rounds of at most ``max_concurrent``, repeats what can go further.
+class StageWorkChain(WindowWorkChain):
+    """One stage: plans its jobs, runs at most ``max_concurrent`` at once, repeats those that can go further.
+
+    The next job begins when one ends, so that a slow one holds nobody up.
 
     A subclass defines :meth:`plan_jobs`, :meth:`prepare_job` and :meth:`attach_results`. One failed job does not end
     the stage; the subclass decides in :meth:`attach_results` whether what is left is enough.
@@ -97,7 +100,7 @@ class StageWorkChain(WorkChain):
         )
         spec.outline(
             cls.setup,
-            while_(cls.has_pending_jobs)(cls.run_jobs, cls.inspect_jobs),
+            while_(cls.has_unfinished_jobs)(cls.run_jobs),
             cls.attach_results,
         )
         spec.exit_code(
@@ -125,68 +128,61 @@ class StageWorkChain(WorkChain):
 
     def setup(self) -> ExitCode | None:
         """Plan the jobs, or return why there is nothing to plan."""
-        fresh = {
-            "state": "pending",
-            "attempts": 0,
-            "pk": None,
-            "partial": None,
-            "folder": None,
-            "reason": "",
-            "is_lost": False,
-        }
         try:
             keys = self.plan_jobs()
         except ValueError as error:
             return self.exit_codes.ERROR_ALL_JOBS_FAILED.format(detail=f"refused before it ran: {error}")
-        self.ctx.jobs = {key: dict(fresh) for key in keys}
-        self.ctx.running = []
+        self.ctx.n_jobs = len(keys)
+        self.ctx.pending = keys
+        self.ctx.running = {}
+        self.ctx.repeated = {}
+        self.ctx.failed = {}
         return None
 
-    def has_pending_jobs(self) -> bool:
-        """Return whether a job is still to be submitted."""
-        return any(job["state"] == "pending" for job in self.ctx.jobs.values())
+    def has_unfinished_jobs(self) -> bool:
+        """Return whether a job is to be submitted or runs."""
+        return bool(self.ctx.pending or self.ctx.running)
 
     def run_jobs(self) -> None:
-        """Submit the next round of jobs."""
-        pending = [key for key, job in self.ctx.jobs.items() if job["state"] == "pending"]
-        self.ctx.running = pending[: self.inputs.max_concurrent]
-        for key in self.ctx.running:
-            self._submit_job(key)
-        done = sum(job["state"] in ("done", "failed") for job in self.ctx.jobs.values())
-        before = f", {done} ended before" if done else ""
-        self.report(f"{self.STAGE}: submitted {len(self.ctx.running)} of {len(self.ctx.jobs)} jobs{before}")
+        """Look at the jobs that ended since the last step and submit others in their place.
 
-    def inspect_jobs(self) -> None:
-        """Note what became of the jobs of this round."""
-        for key in self.ctx.running:
-            job = self.ctx.jobs[key]
-            if job["state"] == "running":
-                self._inspect_job(key, job, self.ctx[f"job_{key}"])
+        The context holds what is not over and what failed; the jobs that ended well are known by their links.
+        """
+        running = {key: load_process(pk) for key, pk in self.ctx.running.items()}
+        live = {key: node for key, node in running.items() if not node.is_terminated}
+        for key in running.keys() - live.keys():
+            self._inspect_job(key, running[key])
+        n_pending = len(self.ctx.pending)
+        while self.ctx.pending and len(live) < self.inputs.max_concurrent:
+            key = self.ctx.pending.pop(0)
+            node = self._submit_job(key)
+            if node is not None:
+                live[key] = node
+        self.ctx.running = {key: node.pk for key, node in live.items()}
+        if len(self.ctx.pending) < n_pending:
+            n_ended = self.ctx.n_jobs - len(self.ctx.pending) - len(live)
+            self.report(f"{self.STAGE}: {len(live)} jobs run, {n_ended} of {self.ctx.n_jobs} have ended")
+        self.wait_for_any(live)
 
     def finished_jobs(self) -> dict[str, orm.ProcessNode]:
         """Return the last attempt of every job that ended well, by key."""
-        return {key: load_process(job["pk"]) for key, job in self.ctx.jobs.items() if job["state"] == "done"}
+        return {key: nodes[-1] for key, nodes in find_jobs(self.node).items() if nodes[-1].is_finished_ok}
 
     def last_attempts(self) -> dict[str, orm.ProcessNode]:
-        """Return the attempt of every job that has its results.
+        """Return the attempt of every job that has its results, by key.
 
         The one that ended well, else the last one that left partial results (a later attempt that was lost does not
         hide them), else the last one.
         """
-        found = {}
-        for key, job in self.ctx.jobs.items():
-            pk = job["pk"] if job["state"] == "done" or job["partial"] is None else job["partial"]
-            if pk is not None:
-                found[key] = load_process(pk)
-        return found
+        return {key: _latest_partial(nodes) or nodes[-1] for key, nodes in find_jobs(self.node).items()}
 
     def failures(self) -> dict[str, str]:
         """Return the reason of every job that failed for good."""
-        return {key: job["reason"] for key, job in self.ctx.jobs.items() if job["state"] == "failed"}
+        return {key: job["reason"] for key, job in self.ctx.failed.items()}
 
     def lost_jobs(self) -> dict[str, str]:
         """Return the reason of every job that was stopped from outside in each of its attempts."""
-        return {key: job["reason"] for key, job in self.ctx.jobs.items() if job["state"] == "failed" and job["is_lost"]}
+        return {key: job["reason"] for key, job in self.ctx.failed.items() if job["is_lost"]}
 
     def all_failed(self) -> ExitCode:
         """Return the exit code for a stage of which nothing ended usably."""
@@ -198,49 +194,50 @@ class StageWorkChain(WorkChain):
     def jobs_lost(self, lost: Mapping[str, str]) -> ExitCode:
         """Return the exit code for a stage that lacks the results of the jobs *lost*."""
         key, reason = next(iter(lost.items()))
-        detail = f"{len(lost)} of {len(self.ctx.jobs)} jobs, the last attempt at {key} with {reason}"
+        detail = f"{len(lost)} of {self.ctx.n_jobs} jobs, the last attempt at {key} with {reason}"
         return self.exit_codes.ERROR_JOBS_LOST.format(detail=detail)
 
-    def _submit_job(self, key: str) -> None:
-        job = self.ctx.jobs[key]
-        previous = load_process(job["partial"]) if job["partial"] is not None else None
+    def _submit_job(self, key: str) -> orm.ProcessNode | None:
+        """Submit the next attempt at a job, None if its inputs are refused."""
+        n_before = self.ctx.repeated.get(key, 0)
+        before = find_called(self.node, key)[:n_before] if n_before else []
         options = self.inputs.options.get_dict()
-        resources = JobResources(self.inputs.code, self.inputs.kernel, options, key, self._checkpoint(key))
-        job["attempts"] += 1
+        resources = JobResources(
+            self.inputs.code, self.inputs.kernel, options, key, self._checkpoint(key, before), n_before
+        )
         try:
-            prepared = self.prepare_job(key, resources, previous)
-            node = submit_once(self, prepared, key, job["attempts"] - 1)
+            prepared = self.prepare_job(key, resources, _latest_partial(before))
+            return submit_once(self, prepared, key, n_before)
         except (TypeError, ValueError) as error:
-            job.update(state="failed", reason=f"refused before it ran: {error}")
-            self.report(f"{self.STAGE}: job {key} was {job['reason']}")
-            return
-        job.update(state="running", pk=node.pk)
-        self.to_context(**{f"job_{key}": node})
+            self._note_failure(key, "", f"refused before it ran: {error}", is_lost=False)
+            return None
 
-    def _checkpoint(self, key: str) -> orm.RemoteData | None:
+    def _checkpoint(self, key: str, before: Sequence[orm.ProcessNode]) -> orm.RemoteData | None:
         """Return the folder of the last attempt at a job, in this run or the one it resumes."""
-        if self.ctx.jobs[key]["folder"] is not None:
-            return cast(orm.RemoteData, orm.load_node(self.ctx.jobs[key]["folder"]))
+        folders = [node.outputs.remote_folder for node in before if "remote_folder" in node.outputs]
+        if folders:
+            return cast(orm.RemoteData, folders[-1])
         given = self.inputs.checkpoints if "checkpoints" in self.inputs else {}
         return given.get(key, None)
 
-    def _inspect_job(self, key: str, job: dict[str, Any], node: orm.ProcessNode) -> None:
+    def _inspect_job(self, key: str, node: orm.ProcessNode) -> None:
+        """Note the end of an attempt: the job is over, or to be submitted again."""
         if node.is_finished_ok:
-            job["state"] = "done"
             return
-        job["reason"] = describe_end(node)
-        job["is_lost"] = not node.is_finished or node.exit_status in self.RETRIED
-        if "remote_folder" in node.outputs:
-            job["folder"] = node.outputs.remote_folder.pk
-        if node.is_finished and node.exit_status in CONTINUABLE:
-            job["partial"] = node.pk
+        reason = describe_end(node)
+        n_attempts = self.ctx.repeated.get(key, 0) + 1
         can_repeat = node.is_finished and node.exit_status in self.RETRIED
-        if can_repeat and job["attempts"] < self.inputs.max_iterations.value:
-            job["state"] = "pending"
-            self.report(f"{self.STAGE}: job {key} <{node.pk}> goes on in another attempt: {job['reason']}")
+        if can_repeat and n_attempts < self.inputs.max_iterations.value:
+            self.ctx.repeated[key] = n_attempts
+            self.ctx.pending.insert(0, key)
+            self.report(f"{self.STAGE}: job {key} <{node.pk}> goes on in another attempt: {reason}")
             return
-        job["state"] = "failed"
-        self.report(f"{self.STAGE}: job {key} <{node.pk}> failed: {job['reason']}")
+        is_lost = not node.is_finished or node.exit_status in self.RETRIED
+        self._note_failure(key, f" <{node.pk}>", reason, is_lost=is_lost)
+
+    def _note_failure(self, key: str, where: str, reason: str, *, is_lost: bool) -> None:
+        self.ctx.failed[key] = {"reason": reason, "is_lost": is_lost}
+        self.report(f"{self.STAGE}: job {key}{where} failed: {reason}")
 
 
 class SingleJobWorkChain(StageWorkChain):
@@ -284,8 +281,7 @@ def submit_once(parent: WorkChain, child: Job, label: str, n_before: int = 0) ->
     :param label: of the call.
     :param n_before: children of this label that are known of, earlier attempts.
     """
-    # a node without a checkpoint was stored when its worker was lost: it can never run
-    called = [node for node in find_called(parent.node, label) if node.is_terminated or node.checkpoint is not None]
+    called = find_called(parent.node, label)
     if len(called) <= n_before:
         return parent.submit(child.process, **child.inputs)
     node = called[n_before]
@@ -295,11 +291,33 @@ def submit_once(parent: WorkChain, child: Job, label: str, n_before: int = 0) ->
     return node
 
 
+def find_jobs(node: orm.ProcessNode) -> dict[str, list[orm.ProcessNode]]:
+    """Return the attempts at every job that a stage has called, by key, in the order of their submission."""
+    found: dict[str, list[orm.ProcessNode]] = {}
+    for label, child in _called(node, None):
+        if isinstance(child, (orm.CalcJobNode, orm.WorkChainNode)):
+            found.setdefault(label, []).append(child)
+    return found
+
+
 def find_called(node: orm.ProcessNode, label: str) -> list[orm.ProcessNode]:
     """Return the children of a process that were called by this label, in the order of their submission."""
-    links = node.base.links.get_outgoing(link_type=(LinkType.CALL_CALC, LinkType.CALL_WORK)).all()
-    found = [cast(orm.ProcessNode, link.node) for link in links if link.link_label == label]
-    return sorted(found, key=lambda child: cast(int, child.pk))
+    return [child for found, child in _called(node, label) if found == label]
+
+
+def _called(node: orm.ProcessNode, pattern: str | None) -> list[tuple[str, orm.ProcessNode]]:
+    """Return labels and children, without those that a lost worker stored but without a checkpoint: they never run."""
+    calls = (LinkType.CALL_CALC, LinkType.CALL_WORK)
+    links = node.base.links.get_outgoing(link_type=calls, link_label_filter=pattern).all()
+    children = [(link.link_label, cast(orm.ProcessNode, link.node)) for link in links]
+    usable = [call for call in children if call[1].is_terminated or call[1].checkpoint is not None]
+    return sorted(usable, key=lambda call: cast(int, call[1].pk))
+
+
+def _latest_partial(attempts: Sequence[orm.ProcessNode]) -> orm.ProcessNode | None:
+    """Return the last attempt that left results, all or part of them."""
+    usable = [node for node in attempts if node.is_finished_ok or node.exit_status in CONTINUABLE]
+    return usable[-1] if usable else None
 
 
 def load_process(pk: int) -> orm.ProcessNode:

@@ -114,7 +114,7 @@ class ExplorationWorkChain(StageWorkChain):
             return self.all_failed()
         self.out_many(namespace("candidates", found))
         lost = self.lost_jobs()
-        if len(lost) > self.inputs.max_lost_fraction.value * len(self.ctx.jobs):
+        if len(lost) > self.inputs.max_lost_fraction.value * self.ctx.n_jobs:
             return self.jobs_lost(lost)
         return None
 
