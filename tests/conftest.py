@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from aiida import orm
+from aiida.engine.utils import instantiate_process
+from aiida.manage import get_manager
 from aiida.tools.pytest_fixtures import (  # noqa: F401  fixtures are found by name
     aiida_computer,
     aiida_computer_local,
@@ -23,6 +25,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
+from plumpy.process_states import ProcessState
 
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.data.potential import PotentialData
@@ -173,3 +176,20 @@ def tiny_committee(aiida_profile: Any, tiny_models: list[Path]) -> dict[str, Pot
         path.stem: PotentialData.from_file(path, engine="mace", symbols=["Cu"], cutoff=4.0, seed=seed).store()
         for seed, path in enumerate(tiny_models)
     }
+
+
+@pytest.fixture
+def killed_campaign(python_code: orm.InstalledCode, copper: PESData) -> orm.WorkChainNode:
+    """A campaign with the inputs of the protocol ``fast`` that was killed before it had done anything."""
+    from aiida_alpot.workflows.active_learning import ActiveLearningWorkChain
+
+    builder = ActiveLearningWorkChain.get_builder_from_protocol(
+        python_code,
+        protocol="fast",
+        overrides={"label": {"parameters": EMT_PARAMETERS}},
+        tolerances={"energy": 0.004, "force": 0.1},
+        structures=copper,
+    )
+    node: orm.WorkChainNode = instantiate_process(get_manager().get_runner(), builder).node
+    node.set_process_state(ProcessState.KILLED)
+    return node
