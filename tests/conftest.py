@@ -5,13 +5,17 @@ from __future__ import annotations
 import sys
 import sysconfig
 import venv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from aiida import orm
+from aiida.common.links import LinkType
+from aiida.engine.utils import instantiate_process
+from aiida.manage import get_manager
+from aiida.plugins import ParserFactory
 from aiida.tools.pytest_fixtures import (  # noqa: F401  fixtures are found by name
     aiida_computer,
     aiida_computer_local,
@@ -23,6 +27,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
+from plumpy.process_states import ProcessState
 
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.data.potential import PotentialData
@@ -173,3 +178,52 @@ def tiny_committee(aiida_profile: Any, tiny_models: list[Path]) -> dict[str, Pot
         path.stem: PotentialData.from_file(path, engine="mace", symbols=["Cu"], cutoff=4.0, seed=seed).store()
         for seed, path in enumerate(tiny_models)
     }
+
+
+@pytest.fixture
+def parse_files(localhost: orm.Computer) -> Callable[..., tuple[dict[str, Any], int, str]]:
+    """Return a function that parses the files that a job left: outputs, exit status and message.
+
+    ``parse_files("alpot.augment", {"report.json": b"{}"})``, with the inputs of the job and a folder of files that are
+    not kept if wanted.
+    """
+
+    def parse(
+        name: str,
+        files: Mapping[str, bytes],
+        inputs: Mapping[str, orm.Node] | None = None,
+        temporary: Path | None = None,
+    ) -> tuple[dict[str, Any], int, str]:
+        node = orm.CalcJobNode(computer=localhost, process_type=f"aiida.calculations:{name}")
+        node.set_options({"resources": {"num_machines": 1, "num_mpiprocs_per_machine": 1}, "parser_name": name})
+        for key, value in (inputs or {}).items():
+            node.base.links.add_incoming(value, LinkType.INPUT_CALC, key)
+        node.store()
+        retrieved = orm.FolderData()
+        for key, content in files.items():
+            retrieved.base.repository.put_object_from_bytes(content, key)
+        retrieved.base.links.add_incoming(node, LinkType.CREATE, "retrieved")
+        retrieved.store()
+        outputs, process = ParserFactory(name).parse_from_node(
+            node, store_provenance=False, retrieved_temporary_folder=None if temporary is None else str(temporary)
+        )
+        return outputs or {}, process.exit_status, process.exit_message
+
+    return parse
+
+
+@pytest.fixture
+def killed_campaign(python_code: orm.InstalledCode, copper: PESData) -> orm.WorkChainNode:
+    """A campaign with the inputs of the protocol ``fast`` that was killed before it had done anything."""
+    from aiida_alpot.workflows.active_learning import ActiveLearningWorkChain
+
+    builder = ActiveLearningWorkChain.get_builder_from_protocol(
+        python_code,
+        protocol="fast",
+        overrides={"label": {"parameters": EMT_PARAMETERS}},
+        tolerances={"energy": 0.004, "force": 0.1},
+        structures=copper,
+    )
+    node: orm.WorkChainNode = instantiate_process(get_manager().get_runner(), builder).node
+    node.set_process_state(ProcessState.KILLED)
+    return node

@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 from aiida import orm
-from aiida.common.links import LinkType
-from aiida.plugins import ParserFactory
 
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.kernel.dataset import write
@@ -28,32 +26,9 @@ NAMES = ("augment", "label_ase", "train_mace", "calibrate", "explore_ase", "eval
 
 
 @pytest.fixture
-def parse(localhost: orm.Computer, tmp_path: Path) -> Callable[..., tuple[dict[str, Any], int, str]]:
+def parse(parse_files: Callable[..., Any]) -> Callable[..., tuple[dict[str, Any], int, str]]:
     """Return a function that parses planted files and gives outputs, exit status and message."""
-
-    def call(
-        name: str,
-        files: dict[str, bytes],
-        inputs: dict[str, orm.Node] | None = None,
-        temporary: Path | None = None,
-    ) -> tuple[dict[str, Any], int, str]:
-        node = orm.CalcJobNode(computer=localhost, process_type=f"aiida.calculations:alpot.{name}")
-        node.set_options({"resources": {"num_machines": 1}, "parser_name": f"alpot.{name}"})
-        for key, value in (inputs or {}).items():
-            node.base.links.add_incoming(value, LinkType.INPUT_CALC, key)
-        node.store()
-        retrieved = orm.FolderData()
-        for key, content in files.items():
-            retrieved.base.repository.put_object_from_bytes(content, key)
-        retrieved.base.links.add_incoming(node, LinkType.CREATE, "retrieved")
-        retrieved.store()
-        folder = None if temporary is None else str(temporary)
-        outputs, process = ParserFactory(f"alpot.{name}").parse_from_node(
-            node, store_provenance=False, retrieved_temporary_folder=folder
-        )
-        return outputs or {}, process.exit_status, process.exit_message
-
-    return call
+    return lambda name, *files, **others: parse_files(f"alpot.{name}", *files, **others)
 
 
 def report(**changes: Any) -> bytes:

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 from aiida import orm
-from aiida.common.links import LinkType
 from aiida.engine import run_get_node
-from aiida.plugins import CalculationFactory, ParserFactory
+from aiida.plugins import CalculationFactory
 from ase import Atoms
 
 from aiida_alpot.calculations.calibrate import CalibrateCalculation
@@ -68,34 +67,16 @@ def run_job(code: orm.InstalledCode) -> Run:
 
 
 @pytest.fixture
-def parse(aiida_profile: Any, code: orm.InstalledCode, tmp_path: Path) -> Callable[..., Any]:
+def parse(parse_files: Callable[..., Any]) -> Callable[..., Any]:
     """Parse what a job left: the report (None: it was killed), files, and files that are not kept."""
 
     def run_parser(
-        name: str,
-        report: Mapping[str, Any] | None,
-        *,
-        files: Mapping[str, bytes] | None = None,
-        temporary: Path | None = None,
-        inputs: Mapping[str, orm.Node] | None = None,
+        name: str, report: Mapping[str, Any] | None, *, files: Mapping[str, bytes] | None = None, **others: Any
     ) -> tuple[dict[str, Any], int, str]:
-        node = orm.CalcJobNode(computer=code.computer, process_type=f"aiida.calculations:{name}")
-        node.set_options({"resources": {"num_machines": 1, "num_mpiprocs_per_machine": 1}, "parser_name": name})
-        for key, value in (inputs or {}).items():
-            node.base.links.add_incoming(value, LinkType.INPUT_CALC, key)
-        node.store()
-        retrieved = orm.FolderData()
-        for key, content in {**(files or {}), **({} if report is None else {"report.json": _json(report)})}.items():
-            target = tmp_path / "planted"
-            target.write_bytes(content)
-            retrieved.base.repository.put_object_from_file(str(target), key)
-        retrieved.base.links.add_incoming(node, LinkType.CREATE, "retrieved")
-        retrieved.store()
         assert CalculationFactory(name).spec().inputs["metadata"]["options"]["parser_name"].default == name
-        outputs, process = ParserFactory(name).parse_from_node(
-            node, store_provenance=False, retrieved_temporary_folder=None if temporary is None else str(temporary)
+        return parse_files(
+            name, {**(files or {}), **({} if report is None else {"report.json": _json(report)})}, **others
         )
-        return outputs or {}, process.exit_status, process.exit_message
 
     return run_parser
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiida import orm
 from aiida.common.links import LinkType
+from ase import Atoms
+from ase.io import write
 from click.testing import CliRunner, Result
 
 from aiida_alpot import __version__
 from aiida_alpot.cli import main
+from aiida_alpot.data.pes import PESData
 from aiida_alpot.protocols import list_protocols
 from aiida_alpot.report.progress import find_history
 from aiida_alpot.workflows.slots import Offer
@@ -142,6 +146,34 @@ def test_resume_refuses_what_it_cannot_do(
     assert result.exit_code != 0
     assert message in result.output
     assert "Traceback" not in result.output
+
+
+def test_structures_of_a_resumed_campaign_lead_to_the_file_they_came_from(
+    aiida_profile: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    killed_campaign: orm.WorkChainNode,
+    make_copper: Callable[..., list[Atoms]],
+) -> None:
+    submitted: list[Any] = []
+    monkeypatch.setattr(main_module, "submit", lambda builder: submitted.append(builder) or plant(0))
+    write(tmp_path / "more.xyz", make_copper(3, seed=1), format="extxyz")
+    result = call("-p", aiida_profile.name, "resume", killed_campaign.pk, "--structures", tmp_path / "more.xyz")
+    assert result.exit_code == 0, result.output
+    frames = submitted[0].structures
+    assert len(frames) == 3
+    assert frames.creator.process_label == "import_frames"
+    assert frames.creator.inputs.file.filename == "more.xyz"
+
+
+def test_structures_are_not_stored_for_a_campaign_that_cannot_be_resumed(
+    aiida_profile: Any, tmp_path: Path, make_copper: Callable[..., list[Atoms]]
+) -> None:
+    write(tmp_path / "more.xyz", make_copper(3, seed=1), format="extxyz")
+    before = orm.QueryBuilder().append(PESData).count()
+    result = call("-p", aiida_profile.name, "resume", plant(0).pk, "--structures", tmp_path / "more.xyz")
+    assert "still runs" in result.output
+    assert orm.QueryBuilder().append(PESData).count() == before
 
 
 def test_history_of_a_resumed_campaign_begins_with_that_of_the_one_before(aiida_profile: Any) -> None:

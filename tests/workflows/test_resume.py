@@ -53,6 +53,28 @@ def test_a_campaign_that_runs_is_refused(aiida_profile: Any) -> None:
         ActiveLearningWorkChain.get_builder_to_resume(node.store())
 
 
+def test_tolerances_and_overrides_of_the_same_stage_both_change_it(killed_campaign: orm.WorkChainNode) -> None:
+    before = killed_campaign.inputs.calibrate.settings.get_dict()
+    builder = ActiveLearningWorkChain.get_builder_to_resume(
+        killed_campaign,
+        tolerances={"force": 0.05},
+        overrides={"calibrate": {"settings": {"n_min": 3}}, "convergence": {"patience": 2}},
+    )
+    wanted = {"energy": 0.004, "force": 0.05}
+    assert builder.calibrate.settings.get_dict() == {**before, "tolerances": wanted, "n_min": 3}
+    assert builder.convergence.get_dict() == {"tolerances": wanted, "patience": 2}
+
+
+def test_a_tolerance_in_the_overrides_wins_over_the_one_given_beside_them(killed_campaign: orm.WorkChainNode) -> None:
+    builder = ActiveLearningWorkChain.get_builder_to_resume(
+        killed_campaign,
+        tolerances={"energy": 0.002, "force": 0.05},
+        overrides={"calibrate": {"settings": {"tolerances": {"force": 0.2}}}},
+    )
+    assert builder.calibrate.settings["tolerances"] == {"energy": 0.002, "force": 0.2}
+    assert builder.convergence["tolerances"] == {"energy": 0.002, "force": 0.05}
+
+
 def make_campaign(stages: dict[str, dict[str, Any]]) -> orm.WorkChainNode:
     """Return a failed campaign that called a splitting and these stages: exit status and outputs by link label."""
     node = orm.WorkChainNode(process_type="aiida.workflows:alpot.active_learning")

@@ -15,6 +15,7 @@ from aiida.orm import WorkChainNode
 from rich.console import Console
 
 from aiida_alpot import __version__
+from aiida_alpot.cli.pes import import_file
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.kernel._extras import MissingPackageError
 from aiida_alpot.protocols import list_protocols
@@ -93,8 +94,10 @@ def resume_campaign(
         builder = ActiveLearningWorkChain.get_builder_to_resume(
             campaign, stage=stage, overrides=changes, tolerances=parse_tolerances(tolerances), **nodes
         )
+        if structures is not None:  # stored only now: what is refused above leaves nothing behind
+            builder.structures = import_file(structures)
         node = submit(builder)
-    except (ValueError, InvalidOperation) as error:
+    except (OSError, ValueError, InvalidOperation) as error:
         raise click.ClickException(str(error)) from error
     first = builder["resume"]["stage"].value if "resume" in builder else "structures"
     click.echo(f"campaign <{campaign.pk}> goes on as <{node.pk}> from the stage {first!r}: aiida-alpot watch {node.pk}")

@@ -53,13 +53,21 @@ def export(datum: PESData, path: Path, file_format: str | None) -> None:
 @decorators.with_dbenv()
 def import_(path: Path, file_format: str | None) -> None:
     """Store the frames of PATH as a dataset."""
-    if not path.name.isprintable():  # so is a byte that is no UTF-8; neither fits into a database
-        echo.echo_critical(f"the file name {path.name!a} has characters that cannot be stored; rename the file")
     try:
-        PESData.from_file(path, file_format)  # a file that is refused should not leave a failed process behind
+        node = import_file(path, file_format)
     except (OSError, ValueError) as error:
         echo.echo_critical(str(error))
-    file = orm.SinglefileData(path.resolve())
-    optional = {} if file_format is None else {"file_format": orm.Str(file_format)}
-    node = import_frames(file, **optional)
     echo.echo_success(f"stored {len(node)} frames ({node.n_labelled} labelled) as PESData <{node.pk}>")
+
+
+def import_file(path: Path, file_format: str | None = None) -> PESData:
+    """Store the frames of a file as a dataset whose provenance leads to the file.
+
+    :param file_format: name of the format if the ending of the file does not tell.
+    :raises ValueError: if the file cannot be read, or its name not be stored.
+    """
+    if not path.name.isprintable():  # so is a byte that is no UTF-8; neither fits into a database
+        raise ValueError(f"the file name {path.name!a} has characters that cannot be stored; rename the file")
+    PESData.from_file(path, file_format)  # a file that is refused should not leave a failed process behind
+    optional = {} if file_format is None else {"file_format": orm.Str(file_format)}
+    return import_frames(orm.SinglefileData(path.resolve()), **optional)

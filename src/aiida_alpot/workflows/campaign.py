@@ -37,6 +37,17 @@ RESUMABLE = ("structures", "train", "calibrate", "explore", "evaluate", "label")
 
 def define_inputs(spec: WorkChainSpec) -> None:
     """Declare the inputs of the loop, with those of every stage in a namespace of its own."""
+    define_start(spec)
+    spec.input("kernel", valid_type=orm.SinglefileData, default=get_kernel, help="The code of the kernel of all jobs.")
+    define_loop(spec)
+    spec.input("explore_from", valid_type=PESData, required=False, help="Starting frames of all explorations.")
+    define_resume(spec)
+    define_stages(spec)
+    spec.inputs.validator = check_campaign
+
+
+def define_start(spec: WorkChainSpec) -> None:
+    """Declare what a campaign may begin with: structures, a labelled dataset, a committee, a pool of candidates."""
     spec.input("structures", valid_type=PESData, required=False, help="Frames to augment and label.")
     spec.input("dataset", valid_type=PESData, required=False, help="Frames that are labelled already.")
     spec.input("test_frames", valid_type=PESData, required=False, help="Labelled frames that are only reported on.")
@@ -57,7 +68,10 @@ def define_inputs(spec: WorkChainSpec) -> None:
     spec.input_namespace(
         "candidates", valid_type=PESData, dynamic=True, required=False, help="Pool searched instead of exploring."
     )
-    spec.input("kernel", valid_type=orm.SinglefileData, default=get_kernel, help="The code of the kernel of all jobs.")
+
+
+def define_loop(spec: WorkChainSpec) -> None:
+    """Declare the seed, and what governs the loop: its end, splits, and how committees follow one another."""
     spec.input(
         "seed",
         valid_type=orm.Int,
@@ -105,8 +119,10 @@ def define_inputs(spec: WorkChainSpec) -> None:
         default=lambda: orm.Bool(False),
         help="Train once more from scratch at the end (AutoPot's --fresh_potential).",
     )
-    spec.input("explore_from", valid_type=PESData, required=False, help="Starting frames of all explorations.")
-    define_resume(spec)
+
+
+def define_stages(spec: WorkChainSpec) -> None:
+    """Declare the inputs of every stage but those that the loop provides."""
     for stage, (work_chain, provided) in STAGES.items():
         spec.expose_inputs(
             work_chain,
@@ -119,7 +135,6 @@ def define_inputs(spec: WorkChainSpec) -> None:
             },
         )
         spec.inputs[stage].validator = None
-    spec.inputs.validator = check_campaign
 
 
 def define_resume(spec: WorkChainSpec) -> None:

@@ -15,10 +15,7 @@ pytest.importorskip("mace")
 
 from aiida_alpot.testing.models import make_tiny_mace  # noqa: E402
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Environment variable TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD:UserWarning"),
-    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:Environment variable TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD:UserWarning")
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -362,9 +363,9 @@ def test_an_exploration_that_runs_out_of_time_keeps_its_frames(job, explored, mo
 
     original = runner._run_one
 
-    def run_one(atoms, plan, calculator, monitor, settings, rules, deadline, *others):
+    def run_one(plan, start, calculator, context):
         deadline = None if next(ticks) == 0.0 else 0.0
-        return original(atoms, plan, calculator, monitor, settings, rules, deadline, *others)
+        return original(plan, start, calculator, replace(context, deadline=deadline))
 
     monkeypatch.setattr(runner, "_run_one", run_one)
     with pytest.raises(TaskInterruptedError, match="walltime"):

@@ -87,16 +87,15 @@ def explore(
         flags = [has_stress(atoms) for atoms in starting_frames]
         plans = plan_trajectories(len(starting_frames), settings, seed, periodic=flags, label=label)
     _check_plans(plans, starting_frames)
-    monitor = Monitor(potentials, uncertainty)
+    context = _Context(Monitor(potentials, uncertainty), settings, rules, deadline, state, iteration)
     frames: list[Atoms] = []
     entries: list[dict[str, Any]] = []
     for plan in plans:
         finished = None if state is None else state.load_finished(plan)
         if finished is None:
-            start = starting_frames[plan.frame]
             # a new calculator: what the trajectory before left in its cache and neighbour list is not this one's
             calculator = potentials[driver].calculator()
-            finished = _run_one(start, plan, calculator, monitor, settings, rules, deadline, state, iteration)
+            finished = _run_one(plan, starting_frames[plan.frame], calculator, context)
         frames.extend(finished[0])
         entries.append(finished[1])
         if on_progress is not None:
@@ -120,24 +119,30 @@ def build_rules(settings: ExploreSettings, uncertainty: UncertaintyModel | None)
     return StopRules(uncertainty.gamma_save, uncertainty.gamma_break, limits)
 
 
+@dataclass(frozen=True)
+class _Context:
+    """What the trajectories of an exploration share; see :func:`explore`."""
+
+    monitor: Monitor
+    settings: ExploreSettings
+    rules: StopRules
+    deadline: float | None
+    state: ExplorationState | None
+    iteration: int
+
+
 def _run_one(
-    atoms: Atoms,
-    plan: TrajectoryPlan,
-    calculator: Calculator,
-    monitor: Monitor,
-    settings: ExploreSettings,
-    rules: StopRules,
-    deadline: float | None,
-    state: ExplorationState | None,
-    iteration: int,
+    plan: TrajectoryPlan, start: Atoms, calculator: Calculator, context: _Context
 ) -> tuple[list[Atoms], dict[str, Any]]:
     """Return the frames of one trajectory and its entry in the report."""
+    deadline, state = context.deadline, context.state
     began = time.monotonic()
     if deadline is not None and began >= deadline:
         return [], _entry(plan, TrajectoryResult([], "walltime", 0, {}), 0.0)
-    result = run_trajectory(atoms, plan, calculator, monitor, settings, rules=rules, deadline=deadline, state=state)
+    monitor, settings, rules = context.monitor, context.settings, context.rules
+    result = run_trajectory(start, plan, calculator, monitor, settings, rules=rules, deadline=deadline, state=state)
     for frame in result.frames:
-        _keep_books(frame, atoms, plan, iteration)
+        _keep_books(frame, start, plan, context.iteration)
     entry = _entry(plan, result, time.monotonic() - began)
     if state is not None and result.reason != "walltime":
         state.save_finished(plan, result.frames, entry)

@@ -98,19 +98,15 @@ def select(
     check_fixed_splits(fixed)
     flags = flag(candidates, thresholds, gamma_select)
     beyond = above_upper(candidates, thresholds, upper or {})
-    fresh = _fresh(candidates, known_ids)
-    usable = fresh if allow_unhealthy else fresh & candidates.healthy
-    wanted = usable & ~beyond
-    pool = wanted & (flags.any if chosen_strategy.pool == "flagged" else candidates.healthy)
-    thinned = pool if min_distance is None else thin(candidates, pool, min_distance)
+    sieve = _sift(candidates, flags, chosen_strategy, known_ids, beyond, min_distance, allow_unhealthy)
 
-    population = fresh & candidates.healthy & _control_mask(candidates, control_candidates)
-    size = _control_size(control_share, budget, int(thinned.sum()), int(population.sum()))
-    drawn = _draw_control(candidates, population, pool, size, control_share, fixed, n_control_groups_before, seed)
+    population = sieve.fresh & candidates.healthy & _control_mask(candidates, control_candidates)
+    size = _control_size(control_share, budget, int(sieve.thinned.sum()), int(population.sum()))
+    drawn = _draw_control(candidates, population, sieve.pool, size, control_share, fixed, n_control_groups_before, seed)
     control = np.array(sorted(drawn.rows), dtype=np.int64)
     # no group of held-out frames, of this iteration or an earlier one, may give training frames
     held_out = set(drawn.groups.split) | {group for group, split in fixed.items() if split in CONTROL_SPLITS}
-    trainable = thinned & ~np.isin(candidates.group, sorted(held_out))
+    trainable = sieve.thinned & ~np.isin(candidates.group, sorted(held_out))
     training, groups = _select_training(
         candidates, chosen_strategy, trainable, budget - len(control), validation_share, fixed, training_features, seed
     )
@@ -118,11 +114,8 @@ def select(
     report = {
         "strategy": strategy,
         "budget": budget,
-        **_count_candidates(candidates, flags, fresh, known_ids),
-        "n_near_duplicates": int((pool & ~thinned).sum()),
-        "n_above_upper": int((beyond & flags.any & usable).sum()),
-        "n_in_control_groups": int((thinned & ~trainable).sum()),
-        "n_eligible": int(trainable.sum()),
+        **_count_candidates(candidates, flags, sieve.fresh, known_ids),
+        **_count_sifted(sieve, flags, trainable),
         **_count_selected(candidates, result),
         "control_excluded_groups": drawn.spared,
     }
@@ -147,6 +140,44 @@ def _fresh(candidates: CandidateTable, known_ids: Collection[str]) -> BoolArray:
     fresh[order[first]] = True
     known = np.array(sorted(known_ids), dtype=np.str_)
     return np.asarray(fresh & ~np.isin(candidates.structure_id, known))
+
+
+@dataclass(frozen=True, eq=False)
+class _Sieve:
+    """What is left of the candidates, masks of shape (n_frames,).
+
+    :ivar fresh: the first of their structure and new to the dataset.
+    :ivar usable: fresh, and healthy unless unhealthy ones are allowed.
+    :ivar beyond: above an upper bound.
+    :ivar pool: usable, below the upper bounds, and what the strategy chooses from.
+    :ivar thinned: the pool without near duplicates.
+    """
+
+    fresh: BoolArray
+    usable: BoolArray
+    beyond: BoolArray
+    pool: BoolArray
+    thinned: BoolArray
+
+
+def _sift(
+    candidates: CandidateTable,
+    flags: Flags,
+    strategy: Strategy,
+    known_ids: Collection[str],
+    beyond: BoolArray,
+    min_distance: float | None,
+    allow_unhealthy: bool,
+) -> _Sieve:
+    """Return which candidates are worth training on.
+
+    :param beyond: which candidates are above an upper bound, shape (n_frames,).
+    """
+    fresh = _fresh(candidates, known_ids)
+    usable = fresh if allow_unhealthy else fresh & candidates.healthy
+    pool = usable & ~beyond & (flags.any if strategy.pool == "flagged" else candidates.healthy)
+    thinned = pool if min_distance is None else thin(candidates, pool, min_distance)
+    return _Sieve(fresh, usable, beyond, pool, thinned)
 
 
 def _rng(seed: int, name: str) -> np.random.Generator:
@@ -257,6 +288,15 @@ def _count_candidates(
         "n_flagged_unhealthy": int((flags.any & ~healthy).sum()),
         "flagged": {name: int((mask & healthy).sum()) for name, mask in flags.masks.items()},
         "limits": dict(flags.limits),
+    }
+
+
+def _count_sifted(sieve: _Sieve, flags: Flags, trainable: BoolArray) -> dict[str, Any]:
+    return {
+        "n_near_duplicates": int((sieve.pool & ~sieve.thinned).sum()),
+        "n_above_upper": int((sieve.beyond & flags.any & sieve.usable).sum()),
+        "n_in_control_groups": int((sieve.thinned & ~trainable).sum()),
+        "n_eligible": int(trainable.sum()),
     }
 
 
