@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$(EXTRAS)]"
 	touch $(STAMP)
 
-quickstart: $(STAMP) ## learn a potential for ethanol from one structure, about six minutes on two cores
+quickstart: $(STAMP) ## learn a potential for ethanol from one structure, about seven minutes on two cores
 	$(BIN)/python examples/quickstart/run.py
 
 test: $(STAMP) ## run all tests
