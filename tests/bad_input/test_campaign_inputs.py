@@ -93,6 +93,10 @@ ARGUMENTS: dict[str, tuple[dict[str, Any], Sequence[str]]] = {
     "call-25 an input with a typing error": ({"strcutures": 1}, ["'strcutures'", "did you mean 'structures'?"]),
     "call-26 a seed in words": ({"seed": "one"}, ["seed", "Int"]),
     "call-27 nothing to begin with": ({"structures": None}, ["structures", "needed"]),
+    "call-28 a code of a stage with a typing error": (
+        {"code": {"tarin": None}}, ["code: unknown key 'tarin'", "did you mean 'train'?"]),
+    "call-29 one frame in place of a node": ({"structures": Atoms("Cu")}, ["structures", "PESData"]),
+    "call-30 a protocol in a list": ({"protocol": ["fast"]}, ["protocol: unknown key \"['fast']\"", "'fast'"]),
 }  # fmt: skip
 
 
@@ -100,6 +104,12 @@ ARGUMENTS: dict[str, tuple[dict[str, Any], Sequence[str]]] = {
 def test_a_wrong_argument_is_named(case: str, campaign: Any, refused: Any) -> None:
     arguments, words = ARGUMENTS[case]
     refused(lambda: campaign(**arguments), words)
+
+
+def test_a_whole_number_will_do_for_a_float(campaign: Any) -> None:
+    started = campaign({"label": {"max_failed_fraction": 0}})
+    assert started.inputs.label.max_failed_fraction.value == 0.0
+    assert isinstance(started.inputs.label.max_failed_fraction, orm.Float)
 
 
 def setting(stage: str, **values: Any) -> dict[str, Any]:
@@ -191,6 +201,13 @@ SETTINGS: dict[str, tuple[dict[str, Any], Sequence[str]]] = {
     "set-69 a search without its labels": ({"label": None}, ["label", "needed"]),
     "set-70 a search without its thresholds": ({"calibrate": None}, ["calibrate", "thresholds"]),
     "set-71 a seed below zero": ({"seed": -1}, ["seed", "at least 0"]),
+    "set-73 no sample of a trajectory": (
+        setting("explore", sample_every=100, n_steps=10), ["explore.settings.sample_every", "at most n_steps"]),
+    "set-74 a time step of a picosecond": (
+        setting("explore", timestep=1000), ["timestep must be above 0 and at most 20, got 1000"]),
+    "set-75 copies without end": (setting("augment", copies=10**9), ["'copies' must be at most 100000"]),
+    "set-76 supercells of a tenth of a millimetre": (
+        setting("augment", supercell={"min_length": 1e6}), ["'min_length' must be at most 1000 Å"]),
     "set-72 no label allowed": ({"max_labels": 0}, ["max_labels", "at least 1"]),
 }  # fmt: skip
 

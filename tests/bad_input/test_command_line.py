@@ -11,11 +11,15 @@ from typing import Any
 import pytest
 from aiida import orm
 from aiida.cmdline.commands.cmd_verdi import verdi
+from aiida.engine.utils import instantiate_process
+from aiida.manage.manager import get_manager
 from click.testing import CliRunner, Result
+from plumpy.process_states import ProcessState
 
 from aiida_alpot.cli import main
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.data.potential import PotentialData
+from aiida_alpot.workflows.active_learning import ActiveLearningWorkChain
 
 pytestmark = [pytest.mark.usefixtures("aiida_profile"), pytest.mark.timeout(60)]
 
@@ -66,10 +70,54 @@ def test_a_wrong_call_of_aiida_alpot_is_named(case: str) -> None:
     check(CliRunner().invoke(main, list(arguments)), words)
 
 
-def test_a_workflow_that_is_no_campaign_is_named() -> None:
+@pytest.mark.parametrize("command", ["history", "watch", "resume"])
+def test_a_workflow_that_is_no_campaign_is_named(command: str) -> None:
     """cli-15 the history of something else."""
-    node = orm.WorkChainNode().store()
-    check(CliRunner().invoke(main, ["history", str(node.pk)]), [node.pk, "no finished iteration"])
+    node = orm.WorkChainNode(process_type="aiida.workflows:alpot.label")
+    node.set_process_label("LabelWorkChain")
+    node.set_process_state(ProcessState.FINISHED)
+    words = [f"<{node.store().pk}> is no campaign but LabelWorkChain", "expected an ActiveLearningWorkChain"]
+    check(CliRunner().invoke(main, [command, str(node.pk)]), words)
+
+
+@pytest.fixture
+def failed_campaign(python_code: Any, good: SimpleNamespace) -> orm.WorkChainNode:
+    """A campaign that failed before its first stage."""
+    emt = {"label": {"parameters": {"calculator": "ase.calculators.emt:EMT"}}}
+    structures = PESData.from_frames(good.frames()).store()
+    builder = ActiveLearningWorkChain.get_builder_from_protocol(python_code, overrides=emt, structures=structures)
+    node = instantiate_process(get_manager().get_runner(), builder).node
+    node.set_process_state(ProcessState.FINISHED)
+    node.set_exit_status(400)
+    return node
+
+
+OVERRIDES: dict[str, tuple[str, Sequence[str], Sequence[str]]] = {
+    "cli-25 no number of iterations": ("max_iterations: null", [], ["max_iterations", "got null", "give a value"]),
+    "cli-26 a date for a seed": ("seed: 2020-01-01", [], ["seed: expected plain values", "2020"]),
+    "cli-27 no options": ("label: {options: null}", [], ["label.options", "got null"]),
+    "cli-28 no dataset": ("dataset: null", [], ["dataset", "got null"]),
+    "cli-29 no convergence": ("convergence: null", [], ["convergence", "got null"]),
+    "cli-30 a number for a name": ("1: 2", [], ["unknown key '1'", "valid keys"]),
+    "cli-31 a word for a stage beside a tolerance": (
+        "calibrate: abc", ["--tolerance", "force=0.1"], ["calibrate: expected a mapping", "'abc'"]),
+    "cli-32 a word for a number": ("seed: one", [], ["seed", "Int"]),
+    "cli-33 a word for a window": ("label: {max_concurrent: many}", [], ["label.max_concurrent", "expected", "int"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OVERRIDES)
+def test_overrides_of_resume_that_cannot_be_are_named(
+    case: str, failed_campaign: orm.WorkChainNode, plant: Any
+) -> None:
+    text, options, words = OVERRIDES[case]
+    overrides = ["--overrides", str(plant("changes.yaml", text))]
+    check(CliRunner().invoke(main, ["resume", str(failed_campaign.pk), *overrides, *options]), words)
+
+
+def test_levels_without_a_campaign_are_named() -> None:
+    """cli-34 the levels of the jobs of nothing."""
+    check(CliRunner().invoke(main, ["slots", "--levels", "3"]), ["--levels", "--max-concurrent", "give both"])
 
 
 @pytest.fixture

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import os
 import pickle
 from collections.abc import Callable, Sequence
@@ -180,6 +183,62 @@ FILES: dict[str, tuple[str, Damage, Sequence[str]]] = {
     "file-58 a CIF without a structure": ("bad.cif", lambda _: "data_x\n_cell 1", ["bad.cif", "holds no frame"]),
     "file-59 an ending nobody knows": ("bad.foo", lambda _: "abc", ["bad.foo", "no known format", "name one"]),
     "file-60 a program": ("bad.py", lambda _: "import os", ["bad.py", "another format"]),
+    "file-82 an empty line before more frames, compressed": (
+        "bad.xyz.gz",
+        lambda good: gzip.compress(good.xyz.replace("\n4\n", "\n\n4\n", 1).encode()),
+        ["bad.xyz.gz, line 7 is empty", "would be lost"],
+    ),
+    "file-83 a foreign unit, compressed": (
+        "bad.extxyz.xz",
+        lambda good: lzma.compress(good.xyz.replace("energy=", "units=bohr energy=", 1).encode()),
+        ["bad.extxyz.xz, frame 0", "units=bohr"],
+    ),
+    "file-84 gzip cut in the middle": (
+        "bad.xyz.gz", lambda good: gzip.compress(good.xyz.encode())[:-60], ["bad.xyz.gz", "damaged"]),
+    "file-85 text named .gz": ("bad.xyz.gz", lambda good: good.xyz, ["bad.xyz.gz", "damaged"]),
+    "file-86 a dataset, compressed": (
+        "bad.h5.gz", lambda good: gzip.compress(good.h5), ["bad.h5.gz", "decompress it first"]),
+    "file-87 an ASE database, compressed": (
+        "bad.db.bz2", lambda good: bz2.compress(good.db), ["bad.db.bz2", "decompress it first"]),
+    "file-88 extended xyz without an ending": (
+        "bad", lambda good: good.xyz.replace("\n4\n", "\n\n4\n", 1), ["bad, line 7 is empty", "would be lost"]),
+    "file-89 an energy that is true": (
+        "bad.xyz", edited("energy=-1.0", "energy=T"), ["frame 0", "energy is T or F", "expected a number"]),
+    "file-90 an energy without a value": (
+        "bad.xyz", single(f"{CELL} {BASIC} the lowest energy of all"), ["frame 0", "energy is T or F"]),
+    "file-91 forces that are true": (
+        "bad.xyz", single(f"{CELL} {BASIC}:forces:L:3", "Cu 0 0 0 T F F"), ["frame 0", "forces is T or F"]),
+    "file-92 species and atomic numbers that contradict": (
+        "bad.xyz",
+        single(f"{CELL} Properties=species:S:1:Z:I:1:pos:R:3", "Cu 47 0 0 0"),
+        ["frame 0", "line 3", "species Cu and atomic number 47", "correct it"],
+    ),
+    "file-93 a stress that is not symmetric": (
+        "bad.xyz",
+        single(f'{CELL} {BASIC} stress="1 2 0 0 1 0 0 0 1"'),
+        ["frame 0", "stress is not symmetric, by 2 eV/Å³", "correct or remove"],
+    ),
+    "file-94 a stress under REF_ that is not symmetric": (
+        "bad.xyz", single(f'{CELL} {BASIC} REF_stress="1 2 0 0 1 0 0 0 1"'), ["frame 0", "stress is not symmetric"]),
+    "file-95 two energies under one name": (
+        "bad.xyz", edited("energy=-1.0", "energy=-1.0 energy=-2.0"), ["frame 0", "'energy' is given twice", "remove"]),
+    "file-96 two cells": ("bad.xyz", single(f"{CELL} {CELL} {BASIC}"), ["frame 0", "'Lattice' is given twice"]),
+    "file-97 a virial without a stress": (
+        "bad.xyz",
+        single(f'{CELL} {BASIC} energy=1 virial="1 0 0 0 1 0 0 0 1"'),
+        ["frame 0", "'virial' is not read as stress", "−virial/volume"],
+    ),
+    "file-98 a column called force": (
+        "bad.xyz",
+        single(f"{CELL} {BASIC}:force:R:3 energy=1", "Cu 0 0 0 0 0 0"),
+        ["frame 0", "'force' is not read as forces", "rename it to forces"],
+    ),
+    "file-99 an energy in capitals": (
+        "bad.xyz", edited("energy=", "Energy="), ["frame 0", "'Energy' is not read as energy", "rename"]),
+    "file-100 a cell under another name": (
+        "bad.xyz", single(f'Cell="3 0 0 0 3 0 0 0 3" {BASIC}'), ["frame 0", "'Cell'", "write Lattice"]),
+    "file-101 forces without the prefix of the energy": (
+        "bad.xyz", edited("energy=", "REF_energy="), ["frame 0", "forces would be left out beside REF_energy"]),
 }  # fmt: skip
 
 
@@ -349,3 +408,35 @@ def test_a_dataset_is_not_half_written_when_a_frame_is_refused(
     bad[-1].calc = None
     refused(lambda: write(tmp_path / "out.h5", bad), ["frame 2"])
     assert not list(tmp_path.iterdir())
+
+
+def test_compressed_extended_xyz_is_read_as_it_is(good: SimpleNamespace, plant: Any) -> None:
+    for name, compress in {"a.xyz.gz": gzip.compress, "a.extxyz.bz2": bz2.compress, "a.xyz.xz": lzma.compress}.items():
+        assert [len(atoms) for atoms in read_frames(plant(name, compress(good.xyz.encode())))] == [4, 4, 4], name
+
+
+def test_a_name_with_an_at_sign_is_no_other_file(good: SimpleNamespace, plant: Any, refused: Any) -> None:
+    """file-102 x.xyz@0 beside x.xyz, and an ending that is one."""
+    plant("x.xyz", good.xyz)
+    refused(lambda: read_frames(plant("x.xyz@0", good.xyz)), ["x.xyz@0", "no known format", "name one"])
+    result = CliRunner().invoke(verdi, ["data", "alpot.pes", "import", str(plant("x.xyz@0", good.xyz))])
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert "no known format" in result.output
+    assert len(read_frames(plant("x.xyz@0", good.xyz), "extxyz")) == 3
+    assert len(read_frames(plant("y@1.xyz", good.xyz))) == 3
+
+
+def test_a_file_called_minus_is_not_the_standard_input(
+    good: SimpleNamespace, plant: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """file-103 a file of one sign."""
+    monkeypatch.chdir(plant("-", good.xyz).parent)
+    assert len(read_frames("-")) == 3
+
+
+def test_results_of_a_potential_beside_complete_labels_are_left_out(plant: Any) -> None:
+    columns = "Properties=species:S:1:pos:R:3:REF_forces:R:3:forces:R:3"
+    comment = f'{CELL} {columns} REF_energy=1 energy=2 stress="1 0 0 0 1 0 0 0 1"'
+    (atoms,) = read_frames(plant("both.xyz", f"1\n{comment}\nCu 0 0 0 1 0 0 2 0 0\n"))
+    assert (atoms.get_potential_energy(), atoms.get_forces().tolist()) == (1.0, [[1, 0, 0]])
+    assert set(atoms.calc.results) == {"energy", "forces"}

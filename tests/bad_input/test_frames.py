@@ -61,6 +61,18 @@ FRAMES: dict[str, tuple[Change, Sequence[str]]] = {
         lambda a: calc_only(a, cell=[3.6, 3.6, 0], pbc=[True, False, True]), ["frame 1", "cell vector is zero"]),
     "frame-14 a cell that is NaN": (
         lambda a: calc_only(a, cell=np.full((3, 3), np.nan)), ["frame 1", "cell", "not finite"]),
+    "frame-32 a cell in one plane": (
+        lambda a: calc_only(a, cell=[[3.6, 0, 0], [0, 3.6, 0], [3.6, 3.6, 0]]),
+        ["frame 1", "cell vectors in one plane or line", "pbc to False"],
+    ),
+    "frame-33 two equal vectors of a slab": (
+        lambda a: calc_only(a, cell=[[3.6, 0, 0], [3.6, 0, 0], [0, 0, 9]], pbc=[True, True, False]),
+        ["frame 1", "cell vectors in one plane or line"],
+    ),
+    "frame-34 a cell in another unit": (
+        lambda a: calc_only(a, cell=np.eye(3) * 0.36), ["frame 1", "less than 0.5 Å", "is its cell in Å?"]),
+    "frame-35 a cell of long vectors and no height": (
+        lambda a: calc_only(a, cell=[[90, 0, 0], [90, 0.1, 0], [0, 0, 9]]), ["frame 1", "less than 0.5 Å"]),
     "frame-15 a species beyond the periodic table": (
         lambda a: calc_only(a, numbers=[29, 29, 29, 130]), ["frame 1", "outside 1–118", "replace"]),
     "frame-16 a status nobody knows": (
@@ -274,3 +286,17 @@ def test_overlapping_atoms_are_quarantined_with_their_names() -> None:
     verdict = check_labels(atoms)
     assert verdict is not None
     assert verdict.startswith("quarantined: atoms overlap: 0 (Cu), 1 (Cu)")
+
+
+def test_small_flat_and_low_dimensional_cells_of_real_matter_are_taken(tmp_path: Path) -> None:
+    """frame-36 solid hydrogen under pressure, a skewed cell, a slab and a wire without the vectors they do not need."""
+    frames = [
+        Atoms("H", cell=np.eye(3), pbc=True),
+        Atoms("Cu", cell=[[2.5, 0, 0], [5, 2.2, 0], [0, 0, 2.5]], pbc=True),
+        Atoms("C", cell=[[2.4, 0, 0], [1.2, 2.1, 0], [0, 0, 0]], pbc=[True, True, False]),
+        Atoms("C", cell=[[0, 0, 0], [0, 0, 0], [0, 0, 1.3]], pbc=[False, False, True]),
+        Atoms("C", cell=np.eye(3) * 0.1, pbc=False),
+    ]
+    write(tmp_path / "out.h5", frames)
+    with Dataset.open(tmp_path / "out.h5") as dataset:
+        assert len(dataset) == len(frames)

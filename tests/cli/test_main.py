@@ -93,6 +93,15 @@ def test_history_draws_a_figure(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("aiida_profile")
+def test_a_figure_in_a_missing_folder_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    result = call("history", plant(2).pk, "--figure", tmp_path / "missing" / "errors.png")
+    assert result.exit_code == 1
+    assert "Error: --figure: cannot write" in result.output
+    assert isinstance(result.exception, SystemExit)
+
+
+@pytest.mark.usefixtures("aiida_profile")
 def test_a_campaign_without_iterations_says_so() -> None:
     campaign = plant(0)
     result = call("history", campaign.pk)

@@ -16,6 +16,7 @@ from aiida_alpot.kernel.geometry import (
     closest_pair_ratio,
     nearest_neighbour_distance,
     perpendicular_heights,
+    smallest_heights,
 )
 
 
@@ -118,3 +119,19 @@ def test_impossible_frames_are_refused(atoms, message):
 def test_dependent_cell_vectors_are_refused():
     with pytest.raises(ValueError, match="linearly dependent"):
         perpendicular_heights([[1, 0, 0], [2, 0, 0], [0, 0, 1]])
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), scale=st.floats(1e-3, 1e3))
+def test_heights_of_many_cells_are_those_of_each(seed, scale):
+    rng = np.random.default_rng(seed)
+    cells, pbc = scale * rng.normal(size=(8, 3, 3)), rng.random((8, 3)) < 0.7
+    expected = [perpendicular_heights(cell, axes).min() for cell, axes in zip(cells, pbc, strict=True)]
+    assert smallest_heights(cells, pbc) == pytest.approx(expected, rel=1e-6)
+
+
+def test_dependent_or_missing_vectors_have_no_height():
+    flat = [[3.0, 0, 0], [0, 3.0, 0], [3.0, 3.0, 0]]
+    cells = np.array([flat, flat, np.zeros((3, 3)), np.eye(3) * 1e200])
+    pbc = np.array([[1, 1, 1], [1, 1, 0], [0, 0, 1], [1, 1, 1]], dtype=bool)
+    assert smallest_heights(cells, pbc).tolist() == [0.0, 3.0, 0.0, 1e200]

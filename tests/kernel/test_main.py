@@ -3,6 +3,7 @@
 import json
 import sys
 import types
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -17,10 +18,10 @@ from aiida_alpot.kernel.tasks import TASKS, TaskError, TaskInterruptedError
 def run_task(tmp_path, monkeypatch):
     """Run *function* as if it were the task ``augment``; give the exit status and the report."""
 
-    def run(function):
+    def run(function, **entries):
         module = types.SimpleNamespace(run=function)
         monkeypatch.setitem(sys.modules, TASKS["augment"], module)
-        (tmp_path / "task.json").write_text(json.dumps({"seed": 3}))
+        (tmp_path / "task.json").write_text(json.dumps({"seed": 3, **entries}))
         status = runner.main(["augment", str(tmp_path / "task.json")])
         text = (tmp_path / "report.json").read_text()
         return status, json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
@@ -43,6 +44,15 @@ def test_results_of_a_task_are_reported(run_task, tmp_path):
     assert report.pop("packages")["numpy"] == np.__version__
     results = {"seed": 3, "folder": str(tmp_path)}
     assert report == {"status": "ok", "message": "", "results": results, "task": "augment", "version": __version__}
+
+
+def test_the_packages_of_calculators_are_reported_although_other_processes_import_them(run_task):
+    inner = {"calculator": "hypothesis.core:Nothing", "parameters": {}}
+    entries = {"calculator": "pytest:Class", "parameters": {"calcs": [inner, {"calculator": "no_such_package:X"}]}}
+    _, report = run_task(lambda task, folder: {}, settings=entries)
+    assert report["packages"]["pytest"] == pytest.__version__
+    assert report["packages"]["hypothesis"] == metadata.version("hypothesis")
+    assert "no_such_package" not in report["packages"]
 
 
 def test_an_interrupted_task_reports_what_it_has(run_task):

@@ -31,7 +31,9 @@ def test_training_time_is_that_of_the_slowest_member(make):
 
 
 def test_what_is_not_known_yet_is_a_dash():
-    assert cells(build_table([{"iteration": 0, "n_labels": 12}])) == [("0", "12", *["–"] * 7)]
+    table = build_table([{"iteration": 0, "n_labels": 12}])
+    assert cells(table) == [("0", "12", *["–"] * 7)]
+    assert table.title == "No errors yet"
 
 
 def test_an_error_that_is_not_defined_is_a_dash(make):

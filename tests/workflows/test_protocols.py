@@ -61,11 +61,17 @@ class TestBuilders:
         with pytest.raises(ValueError, match="code: there is none for the stage 'augment'"):
             build({"label": python_code}, structures=copper)
 
-    def test_options_go_to_every_stage_that_has_none_of_its_own(self, python_code: Any, copper: Any) -> None:
-        overrides = {"train": {"options": {"max_wallclock_seconds": 7200}}}
-        builder = build(python_code, structures=copper, options={"queue_name": "debug"}, overrides=overrides)
-        assert builder.label.options.get_dict() == {"queue_name": "debug"}
-        assert builder.train.options.get_dict() == {"max_wallclock_seconds": 7200}
+    def test_options_of_a_stage_go_on_top_of_those_of_all_key_by_key(self, python_code: Any, copper: Any) -> None:
+        common = {"resources": {"num_machines": 1, "num_mpiprocs_per_machine": 1}, "queue_name": "debug"}
+        overrides = {
+            "label": {"options": {"resources": {"num_mpiprocs_per_machine": 8}}},
+            "train": {"options": {"max_wallclock_seconds": 7200, "queue_name": None}},
+        }
+        builder = build(python_code, structures=copper, options=common, overrides=overrides)
+        resources = {"num_machines": 1, "num_mpiprocs_per_machine": 8}
+        assert builder.label.options.get_dict() == {"resources": resources, "queue_name": "debug"}
+        assert builder.train.options.get_dict() == {"resources": common["resources"], "max_wallclock_seconds": 7200}
+        assert builder.explore.options.get_dict() == common
 
     def test_an_input_that_is_no_node_in_the_database_stays_plain(self, python_code: Any, copper: Any) -> None:
         builder = build(python_code, structures=copper, overrides={"label": {"max_concurrent": 3}})

@@ -42,6 +42,9 @@ def test_labels_of_the_iteration_are_learnt_from_when_an_earlier_stage_begins(pe
 def test_a_stage_that_was_not_reached_or_does_not_exist_is_refused() -> None:
     with pytest.raises(ValueError, match="'label' was not reached, the campaign ended in 'explore'"):
         choose_stage(Reached("explore"), "label", set())
+    with pytest.raises(ValueError, match="the structures are labelled; begin with a stage of the iteration"):
+        choose_stage(Reached("explore"), "structures", set())
+    assert choose_stage(Reached("structures"), "structures", set()) == "structures"
     with pytest.raises(ValueError, match="did you mean 'explore'"):
         choose_stage(Reached("label"), "exlore", set())
 

@@ -352,7 +352,9 @@ class TestExploration:
                 "potentials": members,
                 "uncertainty": error_bars(members),
                 "frames": pes(2),
-                "settings": orm.Dict({"temperatures": [300, 600], "pressures": [0, 1], "n_steps": 10}),
+                "settings": orm.Dict(
+                    {"temperatures": [300, 600], "pressures": [0, 1], "n_steps": 10, "sample_every": 5}
+                ),
                 "seed": orm.Int(3),
                 "trajectories_per_job": orm.Int(3),
                 "iteration": orm.Int(4),

@@ -24,7 +24,19 @@ from aiida_alpot.report.progress import find_history, watch
 from aiida_alpot.report.slots import build_slots_table, describe_offer
 from aiida_alpot.report.table import build_table
 from aiida_alpot.workflows.active_learning import ActiveLearningWorkChain
+from aiida_alpot.workflows.resume import require_campaign
 from aiida_alpot.workflows.slots import Demand, Load, daemon_offer, describe_shortage, live_demands
+
+
+def _require_campaign(_: click.Context, __: click.Parameter, node: WorkChainNode) -> WorkChainNode:
+    try:
+        require_campaign(node)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    return node
+
+
+CAMPAIGN = arguments.WORKFLOW("campaign", callback=_require_campaign)
 
 
 @click.group("aiida-alpot", context_settings={"help_option_names": ["-h", "--help"]})
@@ -41,14 +53,14 @@ def main(profile: str | None) -> None:
 
 
 @main.command("watch")
-@arguments.WORKFLOW("campaign")
+@CAMPAIGN
 def watch_campaign(campaign: WorkChainNode) -> None:
     """Show stage, jobs and table of a campaign until it ends."""
     watch(campaign)
 
 
 @main.command("history")
-@arguments.WORKFLOW("campaign")
+@CAMPAIGN
 @click.option("--figure", type=click.Path(dir_okay=False, path_type=Path), help="Also draw the errors into this file.")
 def show_history(campaign: WorkChainNode, figure: Path | None) -> None:
     """Show the table of a campaign, finished or not."""
@@ -63,11 +75,13 @@ def show_history(campaign: WorkChainNode, figure: Path | None) -> None:
             plot_history(iterations, figure)
         except (MissingPackageError, ValueError) as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            raise click.ClickException(f"--figure: cannot write {figure}: {error.strerror or error}") from error
         click.echo(f"wrote {figure}")
 
 
 @main.command("resume")
-@arguments.WORKFLOW("campaign")
+@CAMPAIGN
 @click.option("--stage", help="Begin with this stage of the iteration: train, calibrate, explore, evaluate or label.")
 @click.option("--max-iterations", type=click.IntRange(min=0), help="Most rounds, those that are done included.")
 @click.option("--tolerance", "tolerances", multiple=True, metavar="NAME=VALUE", help="Largest error, e.g. force=0.05.")
@@ -97,7 +111,7 @@ def resume_campaign(
         if structures is not None:  # stored only now: what is refused above leaves nothing behind
             builder.structures = import_file(structures)
         node = submit(builder)
-    except (OSError, ValueError, InvalidOperation) as error:
+    except (OSError, TypeError, ValueError, InvalidOperation) as error:
         raise click.ClickException(str(error)) from error
     first = builder["resume"]["stage"].value if "resume" in builder else "structures"
     click.echo(f"campaign <{campaign.pk}> goes on as <{node.pk}> from the stage {first!r}: aiida-alpot watch {node.pk}")
@@ -138,14 +152,14 @@ def parse_tolerances(pairs: tuple[str, ...]) -> dict[str, float] | None:
 @click.option(
     "--max-concurrent", type=click.IntRange(min=1), help="Count one campaign more, with this many jobs at once."
 )
-@click.option(
-    "--levels", type=click.IntRange(min=1), default=1, show_default=True, help="Processes of one of its jobs."
-)
-def show_slots(max_concurrent: int | None, levels: int) -> None:
+@click.option("--levels", type=click.IntRange(min=1), help="Processes of one of its jobs, with --max-concurrent. [1]")
+def show_slots(max_concurrent: int | None, levels: int | None) -> None:
     """Show the process slots that the live processes need and the daemon has; fail if it may lock itself up."""
+    if levels is not None and max_concurrent is None:
+        raise click.UsageError("--levels is of the campaign that --max-concurrent counts; give both")
     demands = live_demands()
     if max_concurrent is not None:
-        demands.append(Demand.of("one campaign more", [Load(parents=2, window=max_concurrent, levels=levels)]))
+        demands.append(Demand.of("one campaign more", [Load(parents=2, window=max_concurrent, levels=levels or 1)]))
     offer = daemon_offer()
     Console().print(build_slots_table(demands))
     click.echo(describe_offer(demands, offer))

@@ -7,12 +7,15 @@ partial results written), ``missing_package``, ``invalid_input`` or ``failed``.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
+import re
 import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ from aiida_alpot.kernel.jsonio import read_json, write_json
 from aiida_alpot.kernel.tasks import TASKS, TaskError, TaskInterruptedError
 
 REPORT = "report.json"
-_PACKAGES = ("ase", "h5py", "mace", "numpy", "scipy", "torch")
+_PACKAGES = ("ase", "e3nn", "h5py", "mace", "numpy", "scipy", "torch")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,11 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name, task_file = arguments
     start = time.monotonic()
     folder = Path(task_file).resolve().parent
+    task: Mapping[str, Any] = {}
     try:
-        report = _run(name, _read_task(Path(task_file)), folder)
+        task = _read_task(Path(task_file))
+        report = _run(name, task, folder)
     except ValueError as error:
         report = {"status": "invalid_input", "message": str(error)}
-    report.update(task=name, version=__version__, seconds=time.monotonic() - start, **_environment())
+    report.update(task=name, version=__version__, seconds=time.monotonic() - start, **_environment(task))
     try:
         write_json(folder / REPORT, report)
     except OSError as error:
@@ -63,11 +68,32 @@ def _read_task(path: Path) -> Mapping[str, Any]:
         ) from error
 
 
-def _environment() -> dict[str, Any]:
-    """Return the version of Python and of the packages that the task imported: the hash of a job knows neither."""
+def _environment(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the version of Python and of the packages that the task ran with: the hash of a job knows neither.
+
+    These are the packages that were imported, and those of calculators, which are imported in processes of their own.
+    """
     found = {name: getattr(sys.modules.get(name), "__version__", None) for name in _PACKAGES}
+    for name in _calculator_packages(task):
+        with contextlib.suppress(metadata.PackageNotFoundError, ValueError):  # a module of the user has no version
+            found[name] = found.get(name) or metadata.version(name)
     packages = {name: str(version) for name, version in found.items() if version is not None}
     return {"python": sys.version.split()[0], "packages": packages}
+
+
+def _calculator_packages(task: Mapping[str, Any]) -> set[str]:
+    """Return the packages of all calculators named in a task, those within others too."""
+    found: set[str] = set()
+    left: list[Any] = [task]
+    while left:
+        value = left.pop()
+        if isinstance(value, Mapping):
+            path = value.get("calculator")
+            found |= {re.split("[.:]", path)[0]} if isinstance(path, str) else set()
+            left.extend(value.values())
+        elif isinstance(value, list):
+            left.extend(value)
+    return found
 
 
 def _run(name: str, task: Mapping[str, Any], folder: Path) -> dict[str, Any]:

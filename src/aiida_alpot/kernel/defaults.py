@@ -1,6 +1,8 @@
 """Every default that a paper gives, in one place, with its source.
 
-[TrainsPot] Bidoggia et al., "AiiDA-TrainsPot", January 2026. [UQ-ACE] the UQ-ACE paper.
+[TrainsPot] Bidoggia et al., "AiiDA-TrainsPot", January 2026.
+[UQ-ACE] Shuang, Wei, Liu, Gao and Dey, "Model accuracy and data heterogeneity shape uncertainty quantification in
+machine learning interatomic potentials", Mach. Learn.: Sci. Technol. 7, 025002 (2026), doi:10.1088/2632-2153/ae3d80.
 """
 
 from __future__ import annotations

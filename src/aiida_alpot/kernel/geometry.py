@@ -15,10 +15,13 @@ from ase.data import covalent_radii
 from ase.geometry import complete_cell
 from ase.neighborlist import primitive_neighbor_list
 
-from aiida_alpot.kernel.units import FloatArray, IntArray
+from aiida_alpot.kernel.units import BoolArray, FloatArray, IntArray
 
 _FIRST_REACH = 3.0
 """Å, first cutoff of the search for the closest pair; it is doubled until a pair is found."""
+
+_DEPENDENT = 1e-12
+"""Square of the volume that unit vectors span, below which they count as linearly dependent."""
 
 
 class Pair(NamedTuple):
@@ -90,6 +93,29 @@ def perpendicular_heights(cell: npt.ArrayLike, pbc: npt.ArrayLike | None = None)
         raise ValueError(f"the periodic cell vectors are linearly dependent: {rows.tolist()}")
     heights[periodic] = 1.0 / np.linalg.norm(np.linalg.pinv(rows), axis=0)
     return heights
+
+
+def smallest_heights(cells: FloatArray, pbc: BoolArray) -> FloatArray:
+    """Return the smallest of the :func:`perpendicular_heights` of each of many cells.
+
+    With unit vectors u along the periodic axes, and the Gram matrix G of them, h_i² = c_i² det(G) / cofactor_ii(G).
+
+    :param cells: vectors as rows, shape (n, 3, 3), Å, finite.
+    :param pbc: shape (n, 3).
+    :return: shape (n,), Å; 0 if the periodic vectors are linearly dependent, infinite if no axis is periodic.
+    """
+    used = pbc & cells.any(axis=2)
+    scale = np.where(used, np.abs(cells).max(axis=2), 1.0)
+    vectors = np.where(used[..., None], cells / scale[..., None], 0.0)
+    lengths = np.where(used, np.sqrt((vectors**2).sum(axis=2)), 1.0)
+    a, b, c = np.moveaxis(vectors / lengths[..., None], 1, 0)
+    ab, bc, ca = ((first * second).sum(axis=1) for first, second in ((a, b), (b, c), (c, a)))
+    determinant = 1.0 + 2.0 * ab * bc * ca - ab**2 - bc**2 - ca**2
+    cofactors = np.stack([1.0 - bc**2, 1.0 - ca**2, 1.0 - ab**2], axis=1)
+    independent = np.broadcast_to((determinant > _DEPENDENT)[:, None], pbc.shape)
+    ratios = np.divide(determinant[:, None], cofactors, where=independent, out=np.zeros(pbc.shape))
+    heights = used * scale * lengths * np.sqrt(ratios)
+    return np.asarray(np.where(pbc, heights, np.inf).min(axis=1))
 
 
 def _closest(atoms: Atoms, radii: FloatArray) -> Pair | None:

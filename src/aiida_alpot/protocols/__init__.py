@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from typing import Any, ClassVar, cast
 
@@ -28,7 +28,7 @@ def load_protocol(
     """
     content = yaml.safe_load(files(__name__).joinpath(f"{work_chain}.yaml").read_text(encoding="utf-8"))
     name = content["default_protocol"] if name is None else name
-    if name not in content["protocols"]:
+    if not isinstance(name, str) or name not in content["protocols"]:
         raise ValueError(unknown_key_message(str(name), content["protocols"], "protocol"))
     inputs = merge_recursively(content["default_inputs"], content["protocols"][name].get("inputs", {}))
     return merge_recursively(inputs, overrides or {})
@@ -67,19 +67,39 @@ def change_inputs(builder: ProcessBuilder, ports: Any, changes: Mapping[str, Any
 
     :param ports: the namespace of ports of the builder.
     :raises ValueError: if there is no such input, or it belongs to a stage that the builder leaves out.
+    :raises TypeError: if a value is not plain.
     """
     for key, value in changes.items():
         if key not in ports:
-            raise ValueError(unknown_key_message(key, ports, where))
+            raise ValueError(unknown_key_message(str(key), ports, where))
+        name = key if where == "inputs" else f"{where}.{key}"
+        if value is None:
+            raise ValueError(f"{name}: an input that was given cannot be taken away, got null; give a value")
         old = builder.get(key, None)
         if isinstance(ports[key], PortNamespace):
             if not isinstance(value, Mapping) or not old:
-                raise ValueError(f"{key}: it has no inputs to change in this campaign, got {value!r}")
-            change_inputs(old, ports[key], value, key)
+                raise ValueError(f"{name}: it has no inputs to change in this campaign, got {value!r}")
+            change_inputs(old, ports[key], value, name)
         elif isinstance(old, orm.Dict) and isinstance(value, Mapping):
-            builder[key] = orm.Dict(merge_recursively(old.get_dict(), value))
+            set_input(builder, key, _to_node(merge_recursively(old.get_dict(), value), name), name)
         else:
-            builder[key] = value if ports[key].non_db else orm.to_aiida_type(value)
+            set_input(builder, key, fit_value(value, ports[key], name), name)
+
+
+def fit_value(value: Any, port: Any, where: str) -> Any:
+    """Return a plain value as what a port takes: as it is, or as a node; a whole number will do for a ``Float``.
+
+    :raises TypeError: if the value is not plain.
+    """
+    if port.non_db:
+        return value
+    is_whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= 2**53
+    return _to_node(float(value) if is_whole and _takes_float_only(port) else value, where)
+
+
+def _takes_float_only(port: Any) -> bool:
+    kinds = port.valid_type if isinstance(port.valid_type, tuple) else (port.valid_type,)
+    return orm.Float in kinds and orm.Int not in kinds
 
 
 class ProtocolMixin:
@@ -104,7 +124,7 @@ class ProtocolMixin:
         :param protocol: name, see :func:`list_protocols`.
         :param overrides: plain values nested like the inputs, e.g. ``{"evaluate": {"settings": {"budget": 50}}}``; a
             stage set to None does not run.
-        :param options: scheduler options of all stages.
+        :param options: scheduler options of all stages; those that ``overrides`` give to a stage go on top, key by key.
         :param tolerances: largest errors wanted, ``energy`` in eV/atom, ``force`` in eV/Å, ``stress`` in eV/Å³: for the
             thresholds of the search and for its end alike; ``force_max``, on the worst atom, for the thresholds only.
         :param nodes: further inputs of the WorkChain, e.g. ``structures``.
@@ -114,7 +134,11 @@ class ProtocolMixin:
         for name, value in given.items():
             if value is not None and not isinstance(value, Mapping):
                 raise TypeError(f"{name}: expected a mapping, got {value!r:.80}")
+        _check_code(code, cast(Any, cls).STAGE_NAMES)
         wanted = load_protocol(cls.PROTOCOL, protocol, tolerance_overrides(tolerances))
+        if options is not None:
+            common = {stage: {"options": options} for stage in cast(Any, cls).STAGE_NAMES if stage in wanted}
+            wanted = merge_recursively(wanted, common)
         inputs = merge_recursively(wanted, overrides or {})
         builder: ProcessBuilder = cls.get_builder()  # type: ignore[attr-defined]
         ports = cls.spec().inputs  # type: ignore[attr-defined]
@@ -122,23 +146,36 @@ class ProtocolMixin:
             if key not in ports:
                 raise ValueError(unknown_key_message(str(key), ports, cls.PROTOCOL))
             if key in cast(Any, cls).STAGE_NAMES:
-                _set_input(builder, key, _fill_stage(key, ports[key], value, code, options))
+                set_input(builder, key, _fill_stage(key, ports[key], value, code))
             else:
-                _set_input(builder, key, _to_node(value, key))
+                set_input(builder, key, fit_value(value, ports[key], key))
         for key, node in nodes.items():
             if key not in ports:
                 raise ValueError(unknown_key_message(key, ports, cls.PROTOCOL))
             if node is not None:
-                _set_input(builder, key, node)
+                set_input(builder, key, node)
         return builder
 
 
-def _set_input(builder: ProcessBuilder, key: str, value: Any) -> None:
-    """Give an input to a builder; a refusal names it."""
+def _check_code(code: Any, stages: Iterable[str]) -> None:
+    """Refuse a code for a stage that does not exist."""
+    for stage in code if isinstance(code, Mapping) else ():
+        if stage not in stages:
+            raise ValueError(unknown_key_message(str(stage), stages, "code"))
+
+
+def set_input(builder: ProcessBuilder, key: str, value: Any, where: str = "") -> None:
+    """Give an input to a builder.
+
+    :param where: names the input in messages, *key* if empty.
+    :raises ValueError: naming the input, if the builder refuses it.
+    """
     try:
         setattr(builder, key, value)
+    except TypeError as error:
+        raise ValueError(f"{where or key}: {error} Give a node, frames as PESData.from_frames") from error
     except ValueError as error:
-        raise ValueError(f"{key}: {str(error).removeprefix('invalid attribute value ')}") from error
+        raise ValueError(f"{where or key}: {str(error).removeprefix('invalid attribute value ')}") from error
 
 
 def _to_node(value: Any, where: str) -> Any:
@@ -156,7 +193,6 @@ def _fill_stage(
     ports: Any,
     values: Mapping[str, Any],
     code: orm.AbstractCode | Mapping[str, orm.AbstractCode],
-    options: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     if not isinstance(values, Mapping):
         raise TypeError(f"{stage}: expected a mapping of the inputs of the stage, got {values!r:.80}")
@@ -164,13 +200,11 @@ def _fill_stage(
     for key, value in values.items():
         if key not in ports:
             raise ValueError(unknown_key_message(str(key), ports, stage))
-        filled[key] = value if ports[key].non_db else _to_node(value, f"{stage}.{key}")
+        filled[key] = fit_value(value, ports[key], f"{stage}.{key}")
     if isinstance(code, Mapping):
         if stage not in code:
             raise ValueError(f"code: there is none for the stage {stage!r}")
         filled["code"] = code[stage]
     else:
         filled["code"] = code
-    if options is not None and "options" not in values:
-        filled["options"] = orm.Dict(dict(options))
     return filled

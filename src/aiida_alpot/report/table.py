@@ -20,11 +20,12 @@ def reported_split(row: Mapping[str, Any]) -> str | None:
 def build_table(iterations: Sequence[Mapping[str, Any]]) -> Table:
     """Return one line per iteration: labels, errors of the committee mean, thresholds, what was found."""
     split = next((name for row in iterations if (name := reported_split(row))), None)
-    title = {EXTERNAL: "test set", None: "?"}.get(split, f"{split} split")
+    where = "test set" if split == EXTERNAL else f"{split} split"
+    title = f"Error: root mean square of the committee mean on the {where}" if split else "No errors yet"
     table = Table(
         box=SIMPLE,
         pad_edge=False,
-        title=f"Error: root mean square of the committee mean on the {title}",
+        title=title,
         title_justify="left",
     )
     for column in (

@@ -18,9 +18,11 @@ from aiida.engine import ProcessBuilder
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.data.uncertainty import UncertaintyData
 from aiida_alpot.kernel.settings import unknown_key_message
-from aiida_alpot.protocols import change_inputs, merge_recursively, tolerance_overrides
+from aiida_alpot.protocols import change_inputs, merge_recursively, set_input, tolerance_overrides
 from aiida_alpot.workflows.campaign import RESUMABLE
 
+PROCESS_TYPE = "aiida.workflows:alpot.active_learning"
+"""What tells the node of a campaign from others."""
 REPORTS = {
     "train": "training",
     "calibrate": "calibration",
@@ -91,15 +93,20 @@ class ResumeMixin:
         :param overrides: inputs to change, plain values nested like the inputs, e.g. ``{"max_iterations": 5}``.
         :param tolerances: largest errors wanted, as in ``get_builder_from_protocol``.
         :param nodes: inputs to replace, e.g. ``structures``: more frames to augment, label and learn from.
-        :raises ValueError: if the campaign still runs, nothing is left to do, or an input does not exist.
+        :raises ValueError: if the campaign is none or still runs, nothing is left to do, or an input does not exist.
+        :raises TypeError: if a value is not plain.
         """
         if not campaign.is_terminated:
             raise ValueError(
                 f"campaign <{campaign.pk}> still runs; wait for it, or end it: verdi process kill {campaign.pk}"
             )
+        require_campaign(campaign)
         changes = dict(overrides or {})
         for key, value in tolerance_overrides(tolerances).items():
-            changes[key] = merge_recursively(value, changes.get(key) or {})
+            given = changes.get(key, {})
+            if not isinstance(given, Mapping):
+                raise ValueError(f"{key}: expected a mapping beside tolerances, got {given!r:.80}")
+            changes[key] = merge_recursively(value, given)
         reached = Campaign(campaign).reached
         first = choose_stage(reached, stage, {*changes, *nodes})
         builder = campaign.get_builder_restart()
@@ -109,10 +116,23 @@ class ResumeMixin:
         for key, node in nodes.items():
             if key not in cls.spec().inputs:  # type: ignore[attr-defined]
                 raise ValueError(unknown_key_message(key, cls.spec().inputs, "inputs"))  # type: ignore[attr-defined]
-            setattr(builder, key, node)
+            set_input(builder, key, node)
         if campaign.is_finished_ok:
             _require_work(builder, reached, first, {*changes, *nodes, *([stage] if stage else [])})
         return builder
+
+
+def require_campaign(node: orm.ProcessNode) -> None:
+    """Refuse a process that is no campaign.
+
+    :raises ValueError: naming what it is and what is expected.
+    """
+    if node.process_type != PROCESS_TYPE:
+        found = node.process_label or node.process_type or node.class_node_type
+        raise ValueError(
+            f"<{node.pk}> is no campaign but {found}; expected an ActiveLearningWorkChain, "
+            "see verdi process list -a -L ActiveLearningWorkChain"
+        )
 
 
 def choose_stage(reached: Reached, wanted: str | None, changed: set[str]) -> str:
@@ -122,6 +142,8 @@ def choose_stage(reached: Reached, wanted: str | None, changed: set[str]) -> str
     """
     if wanted is not None and wanted not in RESUMABLE:
         raise ValueError(unknown_key_message(wanted, RESUMABLE, "stage"))
+    if wanted == "structures" and reached.stage != "structures":
+        raise ValueError("stage: the structures are labelled; begin with a stage of the iteration, e.g. 'train'")
     last = RESUMABLE.index(reached.stage)
     if wanted is not None and RESUMABLE.index(wanted) > last:
         raise ValueError(f"stage: {wanted!r} was not reached, the campaign ended in {reached.stage!r}")

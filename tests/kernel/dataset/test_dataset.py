@@ -26,7 +26,9 @@ from aiida_alpot.kernel.dataset.storage import read_rows
 def make_frame(seed, n_atoms=None, stress=True, **info):
     rng = np.random.default_rng(seed)
     n_atoms = n_atoms or int(rng.integers(1, 6))
-    atoms = Atoms(rng.choice([1, 8, 14], n_atoms), rng.random((n_atoms, 3)) * 5, cell=rng.random((3, 3)) * 9, pbc=True)
+    atoms = Atoms(
+        rng.choice([1, 8, 14], n_atoms), rng.random((n_atoms, 3)) * 5, cell=rng.random((3, 3)) + 7 * np.eye(3), pbc=True
+    )
     results = {"energy": float(rng.normal()), "forces": rng.normal(size=(n_atoms, 3))}
     if stress:
         results["stress"] = rng.normal(size=6)

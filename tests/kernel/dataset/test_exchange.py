@@ -16,7 +16,7 @@ from aiida_alpot.kernel.dataset import SCHEMA, Dataset, read_frames, write, writ
 
 def rich_frame(seed, **info):
     rng = np.random.default_rng(seed)
-    atoms = Atoms("SiOH", rng.random((3, 3)) * 7, cell=rng.random((3, 3)) * 9, pbc=[True, True, False])
+    atoms = Atoms("SiOH", rng.random((3, 3)) * 7, cell=rng.random((3, 3)) + 7 * np.eye(3), pbc=[True, True, False])
     atoms.info.update(
         split="train", group='md "1" é', origin="it's", iteration=4, config_type="5", weight=0.1, parent="T",
         cost=1 / 3, reason="line\nbreak \\ tab\t", fingerprint="[1, 2]", charge=-1.0, empty="", number=7, real=7.0,

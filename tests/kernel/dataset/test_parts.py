@@ -31,7 +31,9 @@ def make_frame(seed, part):
     """Return a frame; stress and the columns of the user differ from part to part."""
     rng = np.random.default_rng(seed)
     n_atoms = int(rng.integers(1, 6))
-    atoms = Atoms(rng.choice([1, 8, 14], n_atoms), rng.random((n_atoms, 3)) * 5, cell=rng.random((3, 3)) * 9, pbc=True)
+    atoms = Atoms(
+        rng.choice([1, 8, 14], n_atoms), rng.random((n_atoms, 3)) * 5, cell=rng.random((3, 3)) + 7 * np.eye(3), pbc=True
+    )
     results = {"energy": float(rng.normal()), "forces": rng.normal(size=(n_atoms, 3))}
     if part % 2:
         results["stress"] = rng.normal(size=6)

@@ -244,3 +244,9 @@ def test_a_calculator_without_stress_fails_the_npt_trajectory_with_its_reason(cr
     result = run(crystal, tools, plan=tools.plan(pressure=0.0), calculator=NoStress())
     assert result.outcome == "failed"
     assert "stress" in result.reason
+
+
+@pytest.mark.parametrize("cell", [np.eye(3) * 0.1, [[4, 0, 0], [0, 4, 0], [4, 4, 0]], np.full((3, 3), np.nan)])
+def test_a_frame_whose_cell_has_collapsed_is_not_kept_since_no_dataset_would_take_it(cell):
+    assert md._can_be_kept(Atoms("Cu", cell=np.eye(3) * 2.5, pbc=True))
+    assert not md._can_be_kept(Atoms("Cu", cell=cell, pbc=True))

@@ -32,7 +32,7 @@ from aiida_alpot.kernel.labelling.shards import read_shard, shard_path
 from aiida_alpot.kernel.settings import SettingsError, parse_settings
 
 BROKEN = '''
-import os, time
+import errno, os, resource, time
 import numpy as np
 import aiida_alpot
 from ase.calculators.emt import EMT
@@ -62,6 +62,10 @@ class Broken(EMT):
             time.sleep(1000)
         print("noise on stdout, kernel from", aiida_alpot.__file__)
         super().calculate(atoms, properties, system_changes)
+        if hit and self.how == "full":
+            raise OSError(errno.ENOSPC, "No space left on device", "input")
+        if hit and self.how == "limit":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))
         if hit and self.how == "nan":
             self.results["forces"][0, 0] = np.nan
         if hit and self.how == "shape":
@@ -466,3 +470,19 @@ def test_a_missing_package_of_a_calculator_is_named_as_one(tmp_path: Path, isola
     with pytest.raises(MissingPackageError, match="no_such_package") as caught:
         label_dataset(tmp_path / "source.h5", tmp_path / "out.h5", settings, tmp_path / "shards")
     assert caught.value.package == "no_such_package"
+
+
+@pytest.mark.parametrize(("how", "message"), [("limit", "File too large"), ("full", "No space left on device")])
+def test_a_full_disk_under_a_worker_ends_the_run_and_fails_no_frame(source, broken, how, message):
+    with pytest.raises(OSError, match=message):
+        label(source, broken(how))
+    shards = source.parent / "shards"
+    assert not list(shards.glob(".frame-*"))
+    assert read_shard(shards, 0).status == "labelled"
+    assert read_shard(shards, 2) is None  # a resume labels it
+
+
+def test_a_full_disk_ends_a_run_without_workers_too(source, broken):
+    with pytest.raises(OSError, match="No space left on device"):
+        label(source, broken("full", isolated=False))
+    assert read_shard(source.parent / "shards", 2) is None

@@ -20,11 +20,16 @@ class AseExploreEngine(ExploreEngine):
 
     @classmethod
     def validate(cls, settings: Mapping[str, Any]) -> str | None:
-        """Check names, types and ranges of the settings."""
+        """Check names, types and ranges of the settings, and that a trajectory is long enough to be sampled."""
         try:
-            parse_settings(ExploreSettings, settings, "explore.settings")
+            found = parse_settings(ExploreSettings, settings, "explore.settings")
         except ValueError as error:
             return str(error)
+        if found.sample_every > found.n_steps:
+            return (
+                f"explore.settings.sample_every: {found.sample_every} steps between samples of a trajectory of n_steps "
+                f"{found.n_steps} give none; expected at most n_steps"
+            )
         return None
 
     @classmethod

@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from ase import Atoms
@@ -22,6 +22,9 @@ from aiida_alpot.kernel.settings import parse_settings
 
 _RESOLUTION = 1e-8
 """Å: frames that differ by less are the same frame."""
+
+MAX_COPIES: Final = 100_000
+"""Most distorted frames of one input frame: all frames are held in memory, and each is to be labelled."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class AugmentSettings:
     def __post_init__(self) -> None:
         if self.copies < 0:
             raise ValueError(f"'copies' must not be negative, got {self.copies}")
+        if self.copies > MAX_COPIES:
+            raise ValueError(f"'copies' must be at most {MAX_COPIES} of each input frame, got {self.copies}")
 
 
 @dataclass(frozen=True)

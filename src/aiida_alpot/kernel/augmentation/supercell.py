@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from ase import Atoms
@@ -11,6 +12,9 @@ from aiida_alpot.kernel.augmentation.base import NotApplicableError, Step
 from aiida_alpot.kernel.defaults import SUPERCELL_LENGTH, SUPERCELL_MAX_ATOMS
 from aiida_alpot.kernel.geometry import perpendicular_heights
 from aiida_alpot.kernel.units import IntArray
+
+MAX_LENGTH: Final = 1000.0
+"""Å, largest height that a supercell can be asked for."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class SupercellSettings:
     def __post_init__(self) -> None:
         if not self.min_length > 0.0:
             raise ValueError(f"'min_length' must be positive, got {self.min_length}")
+        if self.min_length > MAX_LENGTH:
+            raise ValueError(f"'min_length' must be at most {MAX_LENGTH:g} Å, got {self.min_length}")
         if self.max_atoms < 1:
             raise ValueError(f"'max_atoms' must be at least 1, got {self.max_atoms}")
 

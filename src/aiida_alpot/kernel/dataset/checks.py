@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from aiida_alpot.kernel.dataset.batch import Batch
 from aiida_alpot.kernel.dataset.schema import SPLITS, STATUSES
+from aiida_alpot.kernel.geometry import smallest_heights
 from aiida_alpot.kernel.units import BoolArray
+
+MIN_CELL_HEIGHT: Final = 0.5
+"""Å, smallest distance of an atom from its image along a periodic axis: two thirds of the bond in H2."""
 
 
 def check_batch(batch: Batch, start: int) -> None:
@@ -31,6 +35,12 @@ def check_batch(batch: Batch, start: int) -> None:
     _refuse(~np.isfinite(cell).all(axis=(1, 2)), start, "has a cell that is not finite; leave the frame out")
     bad = (pbc & ~cell.any(axis=2)).any(axis=1)
     _refuse(bad, start, "is periodic along an axis whose cell vector is zero; set the cell, or pbc to False there")
+    heights = smallest_heights(cell, pbc)
+    bad = heights <= 0.0
+    _refuse(bad, start, "has periodic cell vectors in one plane or line; correct the cell, or set pbc to False there")
+    bad = heights < MIN_CELL_HEIGHT
+    problem = f"repeats after less than {MIN_CELL_HEIGHT} Å along a periodic axis; is its cell in Å? Correct it"
+    _refuse(bad, start, problem)
     _check_labels(batch, start)
 
 

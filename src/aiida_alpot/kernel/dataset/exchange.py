@@ -13,6 +13,8 @@ from typing import Any, Final, Literal
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import read
+from ase.io.formats import UnknownFileTypeError, filetype, get_compression
 
 from aiida_alpot.kernel.dataset.extxyz import EXTRA_KEY, pack, restore, visible_info, write_extxyz
 from aiida_alpot.kernel.dataset.frames import REF_PREFIX, read_labels
@@ -20,7 +22,7 @@ from aiida_alpot.kernel.dataset.reader import Dataset
 from aiida_alpot.kernel.dataset.schema import LABELS, SCHEMA
 from aiida_alpot.kernel.dataset.storage import PathLike
 from aiida_alpot.kernel.dataset.writer import write
-from aiida_alpot.kernel.dataset.xyz_check import check_xyz
+from aiida_alpot.kernel.dataset.xyz_check import XyzError, check_xyz
 
 Format = Literal["extxyz", "db", "hdf5"]
 _SUFFIXES: Final[dict[str, Format]] = {
@@ -36,16 +38,20 @@ def read_frames(path: PathLike, format: str | None = None) -> list[Atoms]:  # no
     """Read the frames of a file, with labels in a SinglePointCalculator.
 
     Labels come from REF_ keys if the file has them, else from what ASE takes for results of a calculator. A user
-    column that has whole numbers in some frames and fractions in others becomes float in all.
+    column that has whole numbers in some frames and fractions in others becomes float in all. Text may be compressed
+    (.gz, .bz2, .xz).
 
     :param format: "extxyz", "db" (ASE's database), "hdf5" (a dataset) or a format of ``ase.io``; None: by the suffix.
     :raises FileNotFoundError: if there is no such file.
-    :raises ValueError: if a label has a wrong shape.
+    :raises ValueError: if a label has a wrong shape, or the file says something else than what ASE would read.
     """
     source = Path(path)
     if not source.is_file():
         raise FileNotFoundError(f"no file at {source}")
-    kind = _format(source, format)
+    name, compression = get_compression(source.name)
+    kind = _format(Path(name), format)
+    if compression and kind in ("db", "hdf5"):
+        raise ValueError(f"{source.name}: a compressed file cannot be read as {kind}; decompress it first")
     if kind == "hdf5":
         with Dataset.open(source) as dataset:
             return list(dataset)
@@ -149,15 +155,16 @@ def _is_clash(name: str) -> bool:
 
 
 def _read_ase(path: Path, kind: str | None) -> list[Atoms]:
-    from ase.io import read
-    from ase.io.formats import UnknownFileTypeError
-
     if path.stat().st_size == 0:
         return []
-    if kind == "extxyz":
-        check_xyz(path)
+    name = str(path.absolute())  # ASE takes some relative names for something else, "-" for the standard input
     try:
-        frames = read(path, index=":", format=kind)
+        kind = filetype(name) if kind is None else kind
+        if kind == "extxyz":
+            check_xyz(path)
+        frames = read(name, index=":", format=kind, do_not_split_by_at_sign=True)
+    except XyzError:
+        raise
     except UnknownFileTypeError as error:
         raise ValueError(f"{path.name}: no known format of frames ({error}); name one, e.g. extxyz") from error
     except Exception as error:  # the readers of ASE raise whatever a damaged file makes them stumble over

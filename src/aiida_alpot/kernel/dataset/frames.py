@@ -29,6 +29,8 @@ from aiida_alpot.kernel.dataset.schema import (
 
 _LOGGER = logging.getLogger(__name__)
 REF_PREFIX = "REF_"
+_ASYMMETRY = 0.01
+"""Largest difference of two opposite components of a stress, over its largest component."""
 _REF_KEYS = tuple(REF_PREFIX + name for name in LABELS)
 
 
@@ -95,6 +97,7 @@ def _shaped(name: str, value: Any, n_atoms: int, where: str) -> AnyArray:
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {name} is no number: {value!r:.60}; correct or remove it") from error
     if name == "stress" and array.size == 9 and array.shape in ((3, 3), (9,)):
+        check_symmetric(array.reshape(3, 3), f"{where}: stress")
         array = full_3x3_to_voigt_6_stress(array.reshape(3, 3))
     if name == "energy" and array.size == 1:
         array = array.reshape(())
@@ -102,6 +105,19 @@ def _shaped(name: str, value: Any, n_atoms: int, where: str) -> AnyArray:
     if array.shape != expected:
         raise ValueError(f"{where}: {name} has shape {array.shape}, expected {expected} for {n_atoms} atoms")
     return array
+
+
+def check_symmetric(stress: AnyArray, where: str) -> None:
+    """Refuse a stress of which six numbers would be another one.
+
+    :param stress: shape (3, 3), eV/Å³.
+    :param where: names it in messages.
+    :raises ValueError: if opposite components differ by more than noise.
+    """
+    with np.errstate(invalid="ignore"):  # one that is not finite is refused elsewhere
+        worst = np.abs(stress - stress.T).max()
+    if worst > _ASYMMETRY * np.abs(stress).max() + 1e-6:
+        raise ValueError(f"{where} is not symmetric, by {worst:.3g} eV/Å³; correct or remove it")
 
 
 def batch_from_frames(frames: Sequence[Atoms], start: int = 0) -> Batch:

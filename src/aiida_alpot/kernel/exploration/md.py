@@ -11,6 +11,8 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 
+from aiida_alpot.kernel.dataset.checks import MIN_CELL_HEIGHT
+from aiida_alpot.kernel.geometry import smallest_heights
 from aiida_alpot.kernel.potentials import has_stress
 from aiida_alpot.kernel.units import FloatArray
 
@@ -96,11 +98,11 @@ def run_trajectory(
     """Run one trajectory and keep frames on the way. It never raises for what happens during the dynamics.
 
     Health is tested before the committee is asked. The frame that fails is kept with ``healthy=False`` (unless its
-    numbers are not finite), and the trajectory ends. Kept frames have the user columns time_fs, md_temperature and
-    md_pressure (targets; NaN in NVT), disagreement_energy/force/force_max/stress, grade, healthy, sampled
-    (whether the frame would have been kept whatever the committee says) and save_reason (``sample``, ``gamma_save``,
-    ``gamma_break``, ``error_break``, ``health: …``). They are translated so that the centre of mass is where it was at
-    the start, in fractional coordinates if the cell moved.
+    numbers are not finite or its cell has collapsed), and the trajectory ends. Kept frames have the user columns
+    time_fs, md_temperature and md_pressure (targets; NaN in NVT), disagreement_energy/force/force_max/stress, grade,
+    healthy, sampled (whether the frame would have been kept whatever the committee says) and save_reason (``sample``,
+    ``gamma_save``, ``gamma_break``, ``error_break``, ``health: …``). They are translated so that the centre of mass
+    is where it was at the start, in fractional coordinates if the cell moved.
 
     :param atoms: the starting frame; not changed, its labels and constraints are ignored.
     :param calculator: of the driving member.
@@ -267,7 +269,7 @@ class _Run:
 
     def _keep(self, save_reason: str, assessment: Assessment, *, healthy: bool, sampled: bool = False) -> None:
         frame = bare_copy(self.atoms)
-        if not (np.all(np.isfinite(frame.positions)) and np.all(np.isfinite(np.asarray(frame.cell)))):
+        if not _can_be_kept(frame):
             return
         _undo_drift(frame, self.start)
         pressure = self.plan.pressure
@@ -313,6 +315,14 @@ def bare_copy(atoms: Atoms) -> Atoms:
             copy.set_array(name, atoms.get_array(name))
     copy.info.update({name: atoms.info[name] for name in KEPT_INFO if name in atoms.info})
     return copy
+
+
+def _can_be_kept(frame: Atoms) -> bool:
+    """Return whether a dataset would take the frame: finite, and not of a cell that has collapsed."""
+    cell = frame.cell.array
+    if not (np.all(np.isfinite(frame.positions)) and np.all(np.isfinite(cell))):
+        return False
+    return bool(smallest_heights(cell[None], frame.pbc[None])[0] >= MIN_CELL_HEIGHT)
 
 
 def _undo_drift(frame: Atoms, start: Atoms) -> None:

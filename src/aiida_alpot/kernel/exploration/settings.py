@@ -25,6 +25,9 @@ _COUNTS: Final = (
     "max_saved",
 )
 
+MAX_TIMESTEP: Final = 20.0
+"""fs, longest time step: a tenth of the slowest period of a bond of heavy atoms."""
+
 N_TEMPERATURES: Final = 5
 """Temperatures that the default schedule spreads evenly over the range of the paper."""
 
@@ -73,7 +76,7 @@ class ExploreSettings:
     :param pressures: GPa, positive in compression; NVT ignores them.
     :param n_starting_frames: frames drawn at random, without replacement, when more are given.
     :param walkers: trajectories with their own seed per frame, temperature and pressure.
-    :param timestep: fs.
+    :param timestep: fs, at most :data:`MAX_TIMESTEP`.
     :param n_steps: MD steps of a trajectory.
     :param sample_every: steps between frames that are kept whatever the committee says.
     :param check_every: steps between looks at health, disagreement and grade.
@@ -114,8 +117,9 @@ class ExploreSettings:
     def __post_init__(self) -> None:
         for name in _COUNTS:
             _check_range(self, name, 1)
-        for name in ("timestep", "barostat_time", "bulk_modulus"):
+        for name in ("barostat_time", "bulk_modulus"):
             _check_range(self, name, 0.0, exclusive=True)
+        _check_range(self, "timestep", 0.0, MAX_TIMESTEP, exclusive=True)
         _check_range(self, "friction", 0.0)
         check_device(self.device)
         self._check_choices()

@@ -19,7 +19,7 @@ from typing import Any, Final
 from aiida_alpot.kernel._extras import MissingPackageError
 from aiida_alpot.kernel.labelling.settings import LabelSettings
 from aiida_alpot.kernel.labelling.shards import Shard, read_matching_shard, write_shard
-from aiida_alpot.kernel.labelling.worker import BOOT, DONE, REFUSED, Task, WorkerSetup
+from aiida_alpot.kernel.labelling.worker import BOOT, DONE, REFUSED, UNWRITTEN, Task, WorkerSetup
 
 _POLL_S: Final = 0.5
 _GRACE_S: Final = 5.0
@@ -97,6 +97,7 @@ class WorkerPool:
         :param deadline: on the clock of ``time.monotonic``; a frame in work at that time is given up.
         :return: whether all tasks are done.
         :raises CalculatorError: if a worker cannot build the calculator or dies while it tries.
+        :raises OSError: if a worker cannot write its labels.
         """
         for number in range(min(self._settings.n_workers, n_tasks)):
             self._start(number)
@@ -151,6 +152,8 @@ class WorkerPool:
             return self._lost(worker)
         if kind == REFUSED:
             raise refusal(text)
+        if kind == UNWRITTEN:
+            raise text
         worker.is_ready = True
         if kind != DONE:
             return 0

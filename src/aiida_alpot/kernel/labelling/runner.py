@@ -71,6 +71,7 @@ def label_dataset(
     :param shard_dir: where finished frames are kept until then; created if needed.
     :param progress_path: a JSON file with ``done``, ``total`` and ``failed``, rewritten at most once a second.
     :raises CalculatorError: if the calculator cannot be built.
+    :raises OSError: if labels cannot be written, which is no failure of a frame.
     :raises ValueError: if source and output are the same file.
     """
     start = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import zipfile
 from dataclasses import dataclass, field
@@ -60,14 +61,21 @@ def shard_path(folder: Path, index: int) -> Path:
 
 
 def write_shard(folder: Path, index: int, shard: Shard) -> None:
-    """Write a shard under a temporary name and rename it: a reader never sees half of one."""
+    """Write a shard under a temporary name and rename it: a reader never sees half of one.
+
+    :raises OSError: if it cannot be written; nothing is left of it.
+    """
     path = shard_path(folder, index)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     values: dict[str, Any] = {f"label_{name}": np.asarray(label) for name, label in shard.labels.items()}
     values |= {name: np.array(getattr(shard, name)) for name in ("structure_id", "fingerprint", "status", "reason")}
-    with temporary.open("wb") as file:
-        np.savez(file, cost=np.float64(shard.cost), **values)
-    temporary.replace(path)
+    content = io.BytesIO()  # a zip file that cannot be written raises more than an OSError
+    np.savez(content, cost=np.float64(shard.cost), **values)
+    try:
+        temporary.write_bytes(content.getvalue())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_shard(folder: Path, index: int) -> Shard | None:

@@ -6,6 +6,7 @@ nothing with the parent but a pipe, and works when this package is imported from
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
@@ -38,7 +39,10 @@ BOOT: Final = (
 READY: Final = "ready"
 REFUSED: Final = "refused"
 DONE: Final = "done"
+UNWRITTEN: Final = "unwritten"
+"""A shard cannot be written, which says nothing of its frame."""
 
+_DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _MAX_REASON = 300
 _WATCH_INTERVAL = 1.0
 
@@ -75,12 +79,17 @@ class Labeller:
         self._calculator = self._build()
 
     def label(self, task: Task) -> Shard:
-        """Return the labels of one frame; what goes wrong becomes the reason of a failed one."""
+        """Return the labels of one frame; what goes wrong becomes the reason of a failed one.
+
+        :raises OSError: if the disk is full, which says nothing of the frame.
+        """
         start = time.perf_counter()
         try:
             self._set_charge(task.atoms)
             labels = evaluate(self._calculator, task.atoms)
-        except Exception as error:  # noqa: BLE001 - a reference calculation that fails is a result
+        except Exception as error:  # a reference calculation that fails is a result
+            if isinstance(error, OSError) and error.errno in _DISK_FULL:
+                raise
             self._calculator = self._build()
             return self._shard(task, start, "failed", reason_of(error), {})
         status, reason = _judge(task.atoms, labels)
@@ -126,6 +135,8 @@ def reason_of(error: BaseException) -> str:
 def serve(descriptor: int) -> None:
     """Label the frames that come through a pipe until it is closed; shards are written before a frame is reported.
 
+    An error of the disk ends the work and goes to the parent as it is.
+
     :param descriptor: file descriptor of the pipe to the parent.
     """
     _watch_parent()
@@ -135,8 +146,12 @@ def serve(descriptor: int) -> None:
         labeller = Labeller(setup)
         connection.send((READY, ""))
         while (task := connection.recv()) is not None:
-            shard = labeller.label(task)
-            write_shard(Path(setup.shard_dir), task.index, shard)
+            try:
+                shard = labeller.label(task)
+                write_shard(Path(setup.shard_dir), task.index, shard)
+            except OSError as error:
+                connection.send((UNWRITTEN, error))
+                return
             connection.send((DONE, shard.status))
     except (EOFError, BrokenPipeError):
         # the parent is gone, what is done is in the shards
