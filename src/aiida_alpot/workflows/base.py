@@ -21,8 +21,9 @@ from aiida_alpot.workflows.window import WindowWorkChain
 DEFAULT_MAX_ITERATIONS = 2
 DEFAULT_MAX_CONCURRENT = 20
 
-REPEATABLE = frozenset({100, 110, 120, 140, 302})
-"""Exit codes of a job that was lost (no files, memory, walltime, its node, killed): another attempt may end well."""
+REPEATABLE = frozenset({100, 110, 120, 140, 302, 305})
+"""Exit codes of a job that was lost (no files, memory, walltime, its node, killed, its disk full): another attempt may
+end well."""
 CONTINUABLE = frozenset({500, 501})
 """Exit codes of a job that stopped with partial results, from which another attempt goes on."""
 
