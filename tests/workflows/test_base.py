@@ -64,6 +64,7 @@ def test_setup_plans_every_job_as_pending(stage: Any, trained: Any) -> None:
 
 def test_no_more_than_max_concurrent_jobs_run_at_once(stage: Any, trained: Any) -> None:
     rig = stage(trained, max_concurrent=2)
+    assert rig.process.node.inputs.max_concurrent.value == 2
     rig.step("setup")
     rig.step("run_jobs")
     assert rig.labels == ["m000", "m001"]

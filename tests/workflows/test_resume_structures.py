@@ -129,3 +129,8 @@ def test_new_structures_of_a_campaign_in_its_loop_are_augmented_and_begin_with_f
     assert builder.dataset.uuid == split.uuid
     without = resume(campaign)
     assert {"structures", "augment"}.isdisjoint(without._inputs(prune=True))
+
+
+def test_a_resumed_campaign_keeps_the_window_of_its_stages(failed: Any) -> None:
+    builder = resume(failed({}, label__max_concurrent=orm.Int(5).store()))
+    assert builder.label.max_concurrent.value == 5
