@@ -7,7 +7,7 @@ from aiida.plugins import CalculationFactory
 
 from aiida_alpot.kernel.tasks import TASKS
 
-OF_THE_MACHINE = {302, 303, 310, 320, 400, 410, 413, 414, 500, 501}
+OF_THE_MACHINE = {302, 303, 305, 310, 320, 400, 410, 413, 414, 500, 501}
 OF_THE_INPUTS = {411, 412, 420, 430}
 
 

@@ -9,6 +9,7 @@ import pytest
 from aiida.plugins import CalculationFactory, ParserFactory
 
 from aiida_alpot.kernel.tasks import TASKS
+from aiida_alpot.workflows.base import REPEATABLE
 
 pytestmark = pytest.mark.usefixtures("aiida_profile")
 Parse = Callable[..., tuple[dict[str, Any], int, str]]
@@ -47,9 +48,17 @@ def test_refused_input_says_why(parse: Parse, name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_unforeseen_failure_keeps_its_message(parse: Parse, name: str) -> None:
-    _, status, message = parse(name, {"status": "failed", "code": "exception", "message": "OSError: disk full"})
+    _, status, message = parse(name, {"status": "failed", "code": "exception", "message": "ZeroDivisionError: by 0"})
     assert status == 400
-    assert "OSError: disk full" in message
+    assert "ZeroDivisionError: by 0" in message
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_full_disk_has_an_exit_code_of_its_own_that_is_tried_again(parse: Parse, name: str) -> None:
+    _, status, message = parse(name, {"status": "failed", "code": "files", "message": "No space left on device"})
+    assert status == 305
+    assert status in REPEATABLE
+    assert "No space left on device" in message
 
 
 FAILURES = {

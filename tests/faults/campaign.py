@@ -33,7 +33,7 @@ OVERRIDES: dict[str, Any] = {
     "label": {"parameters": {"calculator": "reference:SlowMorse", "parameters": COPPER}, "max_iterations": 4},
     "explore": {
         "max_iterations": 4,
-        "trajectories_per_job": 4,
+        "trajectories_per_job": 2,
         "settings": {
             "ensemble": "nvt", "temperatures": [300, 600], "n_starting_frames": 2, "n_steps": 60, "timestep": 2.0,
             "sample_every": 10, "check_every": 10, "error_break": None,

@@ -1,5 +1,6 @@
 """The job runner turns whatever becomes of a task into a report that a parser can read."""
 
+import errno
 import json
 import sys
 import types
@@ -11,6 +12,7 @@ import pytest
 from aiida_alpot import __version__
 from aiida_alpot.kernel import __main__ as runner
 from aiida_alpot.kernel._extras import MissingPackageError, require
+from aiida_alpot.kernel.exploration.state import StateError
 from aiida_alpot.kernel.tasks import TASKS, TaskError, TaskInterruptedError
 
 
@@ -100,6 +102,21 @@ def test_an_unforeseen_failure_is_reported_too(run_task, capsys):
     assert (status, report["status"], report["code"]) == (1, "failed", "exception")
     assert report["message"] == "ZeroDivisionError: by zero"
     assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        StateError("cannot write running-00000.npz"),
+        RuntimeError("Can't decrement id ref count (file write failed: errno = 28, error message = 'No space left')"),
+    ],
+)
+def test_a_full_disk_is_told_from_a_failure_of_the_task(run_task, error):
+    _, report = run_task(raising(error))
+    assert (report["status"], report["code"]) == ("failed", "files")
+    assert str(error) in report["message"]
+    assert "look at the quota" in report["message"]
 
 
 def test_numbers_that_are_not_finite_become_null(run_task):

@@ -225,6 +225,42 @@ class TestStart:
         assert rig.run() is None
         assert rig.output("dataset").n_labelled == 13
 
+    def test_frames_of_a_labelling_that_failed_join_the_new_structures_and_are_not_augmented(
+        self, campaign: Any, augment: Any, pes: Any
+    ) -> None:
+        earlier = pes(6, seed=2, labelled=True, failed=2)
+        resume = {"stage": orm.Str("structures"), "frames": {"d000": earlier}}
+        structures = PESData.from_frames([*pes(2, seed=9), *earlier]).store()
+        rig = campaign(dataset=None, structures=structures, augment=augment, resume=resume, max_iterations=orm.Int(0))
+        assert rig.run() is None
+        assert len(rig.sent("augment")["frames"]) == 2
+        frames = rig.sent("label")["frames"]
+        assert (len(frames), frames.n_labelled) == (8 + 6, 4)
+        assert frames.creator.process_label == "merge_structures"
+
+    def test_only_structures_that_the_resumed_campaign_has_not_had_are_augmented(
+        self, campaign: Any, augment: Any, pes: Any
+    ) -> None:
+        dataset, resume = pes(10, labelled=True), {"stage": orm.Str("train")}
+        structures = PESData.from_frames([*dataset, *pes(2, seed=9)]).store()
+        rig = campaign(structures=structures, augment=augment, resume=resume, max_iterations=orm.Int(0))
+        assert rig.run() is None
+        assert rig.labels == ["augment", "label", *links("train", "calibrate")]
+        assert len(rig.sent("augment")["frames"]) == 2
+        rig = campaign(structures=dataset, augment=augment, resume=resume, max_iterations=orm.Int(0))
+        assert rig.run() is None
+        assert rig.labels == links("train", "calibrate")
+
+    def test_folders_of_a_resumed_campaign_are_for_the_first_stage_that_runs(
+        self, campaign: Any, pes: Any, localhost: orm.Computer
+    ) -> None:
+        folder = orm.RemoteData(remote_path="/tmp/labels", computer=localhost).store()
+        resume = {"stage": orm.Str("train"), "checkpoints": {"labels": folder}}
+        rig = campaign(structures=pes(3, seed=9), resume=resume, max_iterations=orm.Int(0))
+        assert rig.run() is None
+        assert rig.sent("label")["checkpoints"]["labels"].uuid == folder.uuid
+        assert not rig.sent("iteration_00_train").get("checkpoints")
+
     def test_from_a_dataset_nothing_is_labelled_first(self, campaign: Any) -> None:
         rig = campaign(max_iterations=orm.Int(0))
         assert rig.run() is None

@@ -64,6 +64,7 @@ def test_setup_plans_every_job_as_pending(stage: Any, trained: Any) -> None:
 
 def test_no_more_than_max_concurrent_jobs_run_at_once(stage: Any, trained: Any) -> None:
     rig = stage(trained, max_concurrent=2)
+    assert rig.process.node.inputs.max_concurrent.value == 2
     rig.step("setup")
     rig.step("run_jobs")
     assert rig.labels == ["m000", "m001"]
@@ -128,7 +129,7 @@ def test_a_failed_job_is_not_repeated_and_keeps_its_reason(stage: Any, trained: 
     assert rig.process.failures() == {"m001": "exit status 411: it diverged"}
 
 
-@pytest.mark.parametrize("exit_status", [100, 110, 120, 140, 302, 500, 501])
+@pytest.mark.parametrize("exit_status", [100, 110, 120, 140, 302, 305, 413, 500, 501])
 def test_a_lost_or_interrupted_job_is_tried_again(stage: Any, trained: Any, plant: Any, exit_status: int) -> None:
     lost = lambda _: plant(exit_status=exit_status, remote_folder=_remote(plant))  # noqa: E731
     rig = stage(in_turn(lost, trained), committee_size=orm.Int(2))
@@ -158,17 +159,17 @@ def test_max_iterations_of_one_never_repeats(stage: Any, plant: Any) -> None:
     assert rig.labels == ["m000", "m001", "m002"]
 
 
-def test_a_killed_child_is_not_retried(stage: Any, trained: Any, plant: Any) -> None:
+def test_a_killed_child_is_not_retried_and_counts_as_lost(stage: Any, trained: Any, plant: Any) -> None:
     rig = stage(lambda s: plant(state=ProcessState.KILLED) if s.label == "m000" else trained(s))
-    assert rig.run() is None
+    assert rig.run().status == 403
     assert rig.labels.count("m000") == 1
     assert rig.process.failures() == {"m000": "it was killed"}
 
 
-def test_an_excepted_child_is_not_retried(stage: Any, trained: Any, plant: Any) -> None:
+def test_an_excepted_child_is_not_retried_and_counts_as_lost(stage: Any, trained: Any, plant: Any) -> None:
     broken = {"state": ProcessState.EXCEPTED, "exception": "KeyError: 'x'\n"}
     rig = stage(lambda s: plant(**broken) if s.label == "m000" else trained(s))
-    assert rig.run() is None
+    assert rig.run().status == 403
     assert rig.labels.count("m000") == 1
     assert rig.process.failures() == {"m000": "it excepted: KeyError: 'x'"}
 

@@ -176,6 +176,12 @@ def test_live_campaigns_count_by_their_inputs_and_others_by_what_lives(live: Any
     ]
 
 
+def test_the_window_of_a_live_campaign_is_read_from_its_inputs(live: Any) -> None:
+    live("alpot.active_learning", label__engine="ase", label__max_concurrent=7)
+    (demand,) = live_demands()
+    assert (demand.held, demand.used) == (2, 9)
+
+
 def test_a_stage_that_runs_alone_has_one_parent(live: Any) -> None:
     stage = live("alpot.train", engine="mace", committee_size=4)
     assert live_demands() == [Demand(f"alpot.train <{stage.pk}>", held=1, used=5)]

@@ -280,6 +280,18 @@ class TestTraining:
         assert "2 members are usable, 3 are needed; m001: exit status 411: it diverged" in exit_code.message
         assert sorted(rig.output("potentials")) == ["m000", "m002"]
 
+    @pytest.mark.parametrize("exit_status", [302, 305, 413])
+    def test_a_member_lost_in_all_attempts_ends_the_stage_with_the_others_attached(
+        self, train: Starter, failing: Any, plant: Any, exit_status: int
+    ) -> None:
+        done = failing()
+        rig = train(lambda s: plant(exit_status=exit_status) if s.label == "m000" else done(s))
+        exit_code = rig.run()
+        assert exit_code.status == 403
+        assert f"1 of 3 jobs, the last attempt at m000 with exit status {exit_status}" in exit_code.message
+        assert sorted(rig.output("potentials")) == ["m001", "m002"]
+        assert sorted(rig.output("report")["members"]) == ["m001", "m002"]
+
     def test_all_failed_ends_with_401(self, train: Starter, failing: Any) -> None:
         exit_code = train(failing("m000", "m001", "m002")).run()
         assert exit_code.status == 401
@@ -448,6 +460,15 @@ class TestExploration:
         assert exit_code.status == 403
         assert "1 of 3 jobs, the last attempt at j001" in exit_code.message
         assert sorted(rig.output("candidates")) == ["j000", "j001", "j002"]
+
+    def test_a_full_disk_in_one_of_several_jobs_ends_the_stage_and_does_not_change_the_candidates(
+        self, explore: Starter, explored: Any, plant: Any
+    ) -> None:
+        rig = explore(lambda s: plant(exit_status=305, message="no space left") if s.label == "j001" else explored(s))
+        exit_code = rig.run()
+        assert exit_code.status == 403
+        assert "1 of 3 jobs, the last attempt at j001 with exit status 305: no space left" in exit_code.message
+        assert rig.labels.count("j001") == 2
 
     def test_lost_jobs_are_allowed_for_by_max_lost_fraction(self, explore: Starter, explored: Any) -> None:
         rig = explore(lambda s: explored(s, 500 if s.label == "j001" else 0), max_lost_fraction=orm.Float(0.4))

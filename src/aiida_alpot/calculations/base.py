@@ -105,6 +105,7 @@ class KernelCalculation(CalcJob):
             spec, 302, "ERROR_NO_REPORT", "The job left no report: it was killed or never started. {detail}"
         )
         uncached_exit_code(spec, 303, "ERROR_OUTPUT_MISSING", "The job left no usable file {file}: {detail}")
+        uncached_exit_code(spec, 305, "ERROR_FILES", "The disk of the job is full or broken: {detail}")
         uncached_exit_code(spec, 310, "ERROR_MISSING_PACKAGE", "The job's Python lacks the package {package}: {detail}")
         uncached_exit_code(spec, 320, "ERROR_INVALID_INPUT", "The job refused its input: {detail}")
         uncached_exit_code(spec, 400, "ERROR_TASK_FAILED", "The task failed: {detail}")

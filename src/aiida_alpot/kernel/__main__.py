@@ -21,6 +21,7 @@ from typing import Any
 
 from aiida_alpot import __version__
 from aiida_alpot.kernel._extras import MissingPackageError, describe_missing
+from aiida_alpot.kernel.disk import is_disk_error
 from aiida_alpot.kernel.jsonio import read_json, write_json
 from aiida_alpot.kernel.tasks import TASKS, TaskError, TaskInterruptedError
 
@@ -113,14 +114,14 @@ def _run(name: str, task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError) as error:
         traceback.print_exc()
         return {"status": "invalid_input", "message": f"{type(error).__name__}: {error}"}
-    except OSError as error:
-        return {"status": "failed", "code": "files", "message": describe_os_error(error)}
     except Exception as error:  # noqa: BLE001  the report is how an unforeseen failure reaches the parser
+        if isinstance(error, OSError) or is_disk_error(error):
+            return {"status": "failed", "code": "files", "message": describe_file_error(error)}
         traceback.print_exc()
         return {"status": "failed", "code": "exception", "message": f"{type(error).__name__}: {error}"}
 
 
-def describe_os_error(error: OSError) -> str:
+def describe_file_error(error: Exception) -> str:
     """Return what went wrong with a file of the job and what to look at."""
     return f"a file of the job cannot be read or written: {error}; look at the quota and permissions of its folder"
 

@@ -23,7 +23,7 @@ class KernelParser(Parser):
     """Reads ``report.json``; subclasses turn files into nodes in :meth:`parse_files`."""
 
     FAILURES: ClassVar[Mapping[str, str]] = {}
-    """Exit code label for each code of a :class:`~aiida_alpot.kernel.tasks.TaskError`."""
+    """Exit code label for each code of a :class:`~aiida_alpot.kernel.tasks.TaskError` that is of one task only."""
 
     def parse(self, **kwargs: Any) -> ExitCode | None:
         """Attach the outputs there are and return why they are not complete, if so."""
@@ -100,5 +100,5 @@ class KernelParser(Parser):
             return codes.ERROR_MISSING_PACKAGE.format(package=report.get("package", "?"), detail=detail)
         if report["status"] == "invalid_input":
             return codes.ERROR_INVALID_INPUT.format(detail=detail)
-        label = self.FAILURES.get(report.get("code", ""), "ERROR_TASK_FAILED")
+        label = {**self.FAILURES, "files": "ERROR_FILES"}.get(report.get("code", ""), "ERROR_TASK_FAILED")
         return codes[label].format(detail=detail)

@@ -13,6 +13,8 @@ from aiida.engine.processes.workchains.workchain import WorkChainSpec
 from aiida_alpot.calculations.functions.dataset import (
     extend_dataset,
     merge_datasets,
+    merge_structures,
+    select_new,
     select_unknown,
     split_dataset,
 )
@@ -48,7 +50,9 @@ class ActiveLearningWorkChain(ProtocolMixin, ResumeMixin, WorkChain):
         define_inputs(spec)
         spec.outline(
             cls.setup,
+            cls.leave_out_earlier,
             if_(cls.should_augment)(cls.run_augmentation, cls.inspect_augmentation),
+            cls.join_earlier,
             cls.leave_out_known,
             if_(cls.should_label_structures)(cls.run_first_labelling, cls.inspect_first_labelling),
             cls.start_dataset,
@@ -103,17 +107,36 @@ class ActiveLearningWorkChain(ProtocolMixin, ResumeMixin, WorkChain):
         if warning is not None:
             self.report(warning)
 
+    def leave_out_earlier(self) -> None:
+        """Do not augment again what the campaign that is resumed has had."""
+        resume = self.inputs.get("resume", {})
+        known = dict(resume.get("frames", {}))
+        if "dataset" in self.inputs and self.ctx.first_stage not in (None, "structures"):
+            known["dataset"] = self.inputs.dataset
+        if known and self.should_augment():
+            self.ctx.initial = select_new(self.ctx.initial, **known)
+
     def should_augment(self) -> bool:
-        """Return whether the structures are to be augmented."""
-        return "structures" in self.inputs and "augment" in self.inputs
+        """Return whether there are structures to be augmented."""
+        return "augment" in self.inputs and self.ctx.initial is not None and len(self.ctx.initial) > 0
 
     def run_augmentation(self) -> ExitCode | None:
         """Submit the augmentation."""
-        return self._submit_stage("augment", "augment", frames=self.inputs.structures, seed=self.ctx.seeds["augment"])
+        return self._submit_stage("augment", "augment", frames=self.ctx.initial, seed=self.ctx.seeds["augment"])
 
     def inspect_augmentation(self) -> ExitCode | None:
         """Go on with the augmented frames."""
         return self._inspect("augment", lambda outputs: self.ctx.update(initial=outputs.frames))
+
+    def join_earlier(self) -> ExitCode | None:
+        """Take the frames of a first labelling that failed, with the labels they have, in with the structures."""
+        earlier = dict(self.inputs.get("resume", {}).get("frames", {}))
+        if earlier and self.ctx.initial is not None:
+            try:
+                self.ctx.initial = merge_structures(**earlier, **{f"d{len(earlier):03d}": self.ctx.initial})
+            except ValueError as error:
+                return self._end_with(self.exit_codes.ERROR_NO_DATASET.format(detail=str(error)))
+        return None
 
     def leave_out_known(self) -> None:
         """Do not label again what the given dataset has labels of."""
@@ -364,7 +387,8 @@ class ActiveLearningWorkChain(ProtocolMixin, ResumeMixin, WorkChain):
         inputs.update(provided)
         inputs.kernel = self.inputs.kernel
         inputs.metadata = {"call_link_label": label, "label": label}
-        if self.ctx.first_stage == ("structures" if label == "label" else stage):
+        first = "structures" if "structures" in self.inputs else self.ctx.first_stage
+        if "resume" in self.inputs and first == ("structures" if label == "label" else stage):
             inputs.checkpoints = dict(self.inputs.resume.get("checkpoints", {}))
         try:
             node = submit_once(self, Job(work_chain, inputs), label)

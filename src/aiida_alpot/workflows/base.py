@@ -21,8 +21,9 @@ from aiida_alpot.workflows.window import WindowWorkChain
 DEFAULT_MAX_ITERATIONS = 2
 DEFAULT_MAX_CONCURRENT = 20
 
-REPEATABLE = frozenset({100, 110, 120, 140, 302})
-"""Exit codes of a job that was lost (no files, memory, walltime, its node, killed): another attempt may end well."""
+REPEATABLE = frozenset({100, 110, 120, 140, 302, 305})
+"""Exit codes of a job that was lost (no files, memory, walltime, its node, killed, its disk full): another attempt may
+end well."""
 CONTINUABLE = frozenset({500, 501})
 """Exit codes of a job that stopped with partial results, from which another attempt goes on."""
 
@@ -85,10 +86,10 @@ class StageWorkChain(WindowWorkChain):
         )
         spec.input(
             "max_concurrent",
-            valid_type=int,
-            non_db=True,
-            default=DEFAULT_MAX_CONCURRENT,
-            validator=lambda value, _: None if value >= 1 else f"max_concurrent: expected at least 1, got {value}",
+            valid_type=orm.Int,
+            serializer=orm.to_aiida_type,
+            default=lambda: orm.Int(DEFAULT_MAX_CONCURRENT),
+            validator=non_negative_validator("max_concurrent", minimum=1),
             help="Most jobs of this stage that run at once.",
         )
         spec.input_namespace(
@@ -153,7 +154,7 @@ class StageWorkChain(WindowWorkChain):
         for key in running.keys() - live.keys():
             self._inspect_job(key, running[key])
         n_pending = len(self.ctx.pending)
-        while self.ctx.pending and len(live) < self.inputs.max_concurrent:
+        while self.ctx.pending and len(live) < self.inputs.max_concurrent.value:
             key = self.ctx.pending.pop(0)
             node = self._submit_job(key)
             if node is not None:

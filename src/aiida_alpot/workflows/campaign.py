@@ -159,9 +159,10 @@ def define_resume(spec: WorkChainSpec) -> None:
     spec.input("resume.previous", valid_type=UncertaintyData, required=False, help="The error bars before these.")
     spec.input("resume.selected", valid_type=PESData, required=False, help="Selected frames, some may have labels.")
     namespaces = {
+        "frames": (PESData, "Frames of a first labelling that failed, some have labels; they join the structures."),
         "candidates": (PESData, "Frames of the exploration that is complete."),
         "reports": (orm.Dict, "Reports of the stages of the iteration that are complete."),
-        "checkpoints": (orm.RemoteData, "Folders of the jobs of the stage to go on with, by key."),
+        "checkpoints": (orm.RemoteData, "Folders of the jobs of the first stage that runs, by key."),
     }
     for name, (valid_type, text) in namespaces.items():
         spec.input_namespace(f"resume.{name}", valid_type=valid_type, dynamic=True, required=False, help=text)

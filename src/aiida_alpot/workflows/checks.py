@@ -104,6 +104,7 @@ def _check_species(inputs: Mapping[str, Any]) -> str | None:
 def known_symbols(inputs: Mapping[str, Any]) -> list[str]:
     """Return the chemical symbols of all frames that a campaign is to learn from."""
     nodes = [inputs[name] for name in ("structures", "dataset") if inputs.get(name) is not None]
+    nodes += ((inputs.get("resume") or {}).get("frames") or {}).values()
     return sorted({symbol for node in nodes for symbol in node.symbols})
 
 

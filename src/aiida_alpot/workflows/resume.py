@@ -49,7 +49,8 @@ class Reached:
 
     :param stage: of :data:`~aiida_alpot.workflows.campaign.RESUMABLE`, the first that is not complete.
     :param left_out: stages that the campaign has no inputs for.
-    :param frames: what is to be labelled, or is in part, if the stage is ``structures``.
+    :param frames: what is to be labelled, or is in part, if the stage is ``structures``; not to be augmented.
+    :param earlier: frames of the campaigns before that are still to join these.
     :param dataset: as it was when the iteration began, None before the first.
     :param extended: with the labels of this iteration, None if there are none.
     """
@@ -58,6 +59,7 @@ class Reached:
     left_out: frozenset[str] = frozenset()
     history: orm.Dict | None = None
     frames: PESData | None = None
+    earlier: Mapping[str, PESData] = field(default_factory=dict)
     dataset: PESData | None = None
     extended: PESData | None = None
     starting: PESData | None = None
@@ -92,7 +94,8 @@ class ResumeMixin:
         :param stage: to begin with an earlier stage of the iteration: train, calibrate, explore, evaluate or label.
         :param overrides: inputs to change, plain values nested like the inputs, e.g. ``{"max_iterations": 5}``.
         :param tolerances: largest errors wanted, as in ``get_builder_from_protocol``.
-        :param nodes: inputs to replace, e.g. ``structures``: more frames to augment, label and learn from.
+        :param nodes: inputs to replace, but for ``structures``: more frames to augment, label and learn from. What was
+            augmented, labelled or to be labelled is kept, and is not augmented again.
         :raises ValueError: if the campaign is none or still runs, nothing is left to do, or an input does not exist.
         :raises TypeError: if a value is not plain.
         """
@@ -111,7 +114,7 @@ class ResumeMixin:
         first = choose_stage(reached, stage, {*changes, *nodes})
         builder = campaign.get_builder_restart()
         del builder["kernel"]  # the code as it is now
-        _fill(builder, reached, first)
+        _fill(builder, reached, first, has_new="structures" in nodes)
         change_inputs(builder, cls.spec().inputs, changes)  # type: ignore[attr-defined]
         for key, node in nodes.items():
             if key not in cls.spec().inputs:  # type: ignore[attr-defined]
@@ -157,15 +160,15 @@ def choose_stage(reached: Reached, wanted: str | None, changed: set[str]) -> str
     return next(stage for stage in RESUMABLE[RESUMABLE.index(first) :] if stage not in reached.left_out)
 
 
-def _fill(builder: ProcessBuilder, reached: Reached, first: str) -> None:
-    """Replace what the campaign began with by what it had reached."""
+def _fill(builder: ProcessBuilder, reached: Reached, first: str, *, has_new: bool) -> None:
+    """Replace what the campaign began with by what it had reached.
+
+    :param has_new: whether structures are given, which are still to be augmented.
+    """
     if reached.dataset is None:
-        if reached.frames is not None:
-            builder.structures = reached.frames
-            _remove(builder, "augment")
-        builder.resume = {"stage": orm.Str("structures"), "checkpoints": dict(reached.checkpoints)}
+        _fill_before_the_loop(builder, reached, has_new=has_new)
         return
-    _remove(builder, "structures", "augment", "potentials", "uncertainty", "resume")
+    _remove(builder, "structures", "potentials", "uncertainty", "resume", *([] if has_new else ["augment"]))
     position = RESUMABLE.index(first)
     builder.dataset = reached.dataset if first == "label" or reached.extended is None else reached.extended
     builder.explore_from = reached.starting
@@ -180,8 +183,22 @@ def _fill(builder: ProcessBuilder, reached: Reached, first: str) -> None:
         "candidates": dict(reached.candidates) if position >= RESUMABLE.index("evaluate") else None,
         "selected": reached.selected if first == "label" else None,
         "reports": {name: reached.reports[name] for name in kept if name in reached.reports},
-        "checkpoints": dict(reached.checkpoints) if first == reached.stage else None,
+        "checkpoints": dict(reached.checkpoints) if first == reached.stage and not has_new else None,
     }
+    builder.resume = {name: value for name, value in resume.items() if value is not None and value != {}}
+
+
+def _fill_before_the_loop(builder: ProcessBuilder, reached: Reached, *, has_new: bool) -> None:
+    """Replace the structures by what became of them, or let that join the new ones."""
+    earlier = dict(reached.earlier)
+    if reached.frames is not None and has_new:
+        earlier[f"d{len(earlier):03d}"] = reached.frames
+    elif reached.frames is not None:
+        builder.structures = reached.frames
+        _remove(builder, "augment")
+    # the campaign may have been resumed itself, with structures that it then failed to label
+    resume = {"stage": orm.Str("structures"), **(builder.get("resume", None) or {})}
+    resume |= {"frames": earlier, "checkpoints": dict(reached.checkpoints)}
     builder.resume = {name: value for name, value in resume.items() if value is not None and value != {}}
 
 
@@ -268,8 +285,10 @@ class Campaign:
         labelling = self._before.get("label")
         if labelling is None:
             augment = self._before.get("augment")
-            frames = augment.outputs.frames if augment is not None and augment.is_finished_ok else None
-            return Reached("structures", frames=frames)
+            frames = None if "augment" in self.node.inputs else self._given("structures")
+            if augment is not None and augment.is_finished_ok:
+                frames = augment.outputs.frames
+            return Reached("structures", frames=frames, earlier=dict(self._resume.get("frames", {})))
         frames = labelling.outputs.labelled if "labelled" in labelling.outputs else labelling.inputs.frames
         return Reached("structures", frames=frames, checkpoints=self._checkpoints("structures", labelling))
 

@@ -23,6 +23,8 @@ from aiida_alpot.workflows.base import CONTINUABLE, REPEATABLE, StageWorkChain, 
 
 MIN_MEMBERS = 2
 """Fewest members that can disagree."""
+OUT_OF_MEMORY = 413
+"""Exit code of a training that the scheduler did not end, but its own node; the same as 110 for what follows."""
 
 
 def _validate_committee_size(value: orm.Int, _: Any) -> str | None:
@@ -68,10 +70,14 @@ def _validate(inputs: Any, _: Any) -> str | None:
 
 
 class TrainingWorkChain(StageWorkChain):
-    """Trains the members of a committee, each with its own seed, side by side."""
+    """Trains the members of a committee, each with its own seed, side by side.
+
+    A member that is lost in all attempts ends the stage: resume the campaign. One that MACE could not train, by its own
+    account, is left out as long as ``min_members`` are usable.
+    """
 
     STAGE = "train"
-    RETRIED = REPEATABLE | CONTINUABLE
+    RETRIED = REPEATABLE | CONTINUABLE | {OUT_OF_MEMORY}
 
     @classmethod
     def define(cls, spec: WorkChainSpec) -> None:
@@ -134,12 +140,14 @@ class TrainingWorkChain(StageWorkChain):
         return job
 
     def attach_results(self) -> ExitCode | None:
-        """Attach the members that ended well; fewer than ``min_members`` are not enough."""
+        """Attach the members that ended well; a lost one, or fewer than ``min_members``, end the stage."""
         jobs = self.finished_jobs()
         if not jobs:
             return self.all_failed()
         self.out_many(namespace("potentials", {key: job.outputs.potential for key, job in jobs.items()}))
         self.out("report", summarise_committee(**{key: job.outputs.report for key, job in jobs.items()}))
+        if self.lost_jobs():
+            return self.jobs_lost(self.lost_jobs())
         if len(jobs) < self.inputs.min_members.value:
             failures = "; ".join(f"{key}: {reason}" for key, reason in self.failures().items())
             return self.exit_codes.ERROR_TOO_MANY_FAILURES.format(

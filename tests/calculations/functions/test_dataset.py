@@ -16,7 +16,9 @@ from aiida_alpot.calculations.functions.dataset import (
     extend_dataset,
     import_frames,
     merge_datasets,
+    merge_structures,
     select_frames,
+    select_new,
     split_dataset,
 )
 from aiida_alpot.data.pes import PESData
@@ -51,6 +53,25 @@ def test_import_refuses_a_file_without_frames_by_name(tmp_path: Path) -> None:
     (tmp_path / "none.xyz").write_text("")
     with pytest.raises(ValueError, match=r"none\.xyz holds no frame"):
         import_frames(orm.SinglefileData(tmp_path / "none.xyz"))
+
+
+def test_merged_structures_occur_once_and_keep_their_label_whichever_dataset_has_it(
+    make_copper: Make, label_emt: Any
+) -> None:
+    frames = make_copper(4)
+    a = PESData.from_frames([*label_emt(frames[:1]), *frames[1:3]]).store()
+    b = PESData.from_frames([frames[0], *label_emt(frames[1:2]), *frames[2:]]).store()
+    merged = merge_structures(a=a, b=b)
+    assert column(merged, "group") == ["copper-0-0", "copper-0-2", "copper-0-1", "copper-0-3"]
+    assert column(merged, "status") == ["labelled", "unlabelled", "labelled", "unlabelled"]
+
+
+def test_new_structures_are_those_that_no_other_dataset_has(make_copper: Make, label_emt: Any) -> None:
+    frames = make_copper(4)
+    known = {"a": PESData.from_frames(label_emt(frames[:1])).store(), "b": PESData.from_frames(frames[2:3]).store()}
+    new = select_new(PESData.from_frames(frames).store(), **known)
+    assert column(new, "group") == ["copper-0-1", "copper-0-3"]
+    assert len(select_new(known["b"], **known)) == 0
 
 
 def test_merge_takes_datasets_in_the_order_of_their_names(make_copper: Make) -> None:

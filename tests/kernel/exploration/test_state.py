@@ -1,5 +1,6 @@
 """A stopped exploration goes on as if it had never stopped."""
 
+import errno
 import time
 
 import numpy as np
@@ -19,7 +20,7 @@ def mortal(tools):
     """A committee that dies at a given call of its forces."""
 
     class Mortal(tools.ScaledEmt):
-        calls, dies_at = 0, None
+        calls, dies_at, death = 0, None, Stopped()
 
         def calculator(self):
             potential = self
@@ -28,7 +29,7 @@ def mortal(tools):
                 def calculate(self, *arguments, **options):
                     potential.calls += 1
                     if potential.calls == potential.dies_at:
-                        raise Stopped
+                        raise potential.death
                     super().calculate(*arguments, **options)
 
             return Calculator(self)
@@ -133,6 +134,13 @@ def test_a_snapshot_keeps_numbers_that_json_has_not(tmp_path, tools):
     np.testing.assert_array_equal(found.arrays["positions"], snapshot.arrays["positions"])
     assert found.numbers == snapshot.numbers
     assert found.frames == []
+
+
+def test_a_calculator_without_disk_is_not_a_failure_of_the_trajectory(crystal, mortal, tools, tmp_path):
+    committee = mortal()
+    committee[0].dies_at, committee[0].death = 3, OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(OSError, match="No space left"):
+        run([crystal], committee, tools.settings(driver=0), tmp_path)
 
 
 def test_a_full_disk_is_not_a_failure_of_the_trajectory(crystal, mortal, tools, tmp_path, monkeypatch):

@@ -197,3 +197,17 @@ def test_a_parent_of_another_content_is_refused_before_it_is_loaded(make, tmp_pa
 )  # fmt: skip
 def test_the_reason_of_an_end_is_the_line_about_the_error_wherever_it_stands(log, reason):
     assert train_mace.find_reason(log) == reason
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "code"),
+    [
+        (1, "OSError: [Errno 28] No space left on device", "files"),
+        (1, "OSError: [Errno 122] Disk quota exceeded: 'checkpoints'", "files"),
+        (1, "torch.OutOfMemoryError: CUDA out of memory.", "out_of_memory"),
+        (-9, "Epoch 3", "out_of_memory"),
+        (1, "TypeError: max_ell", "training"),
+    ],
+)
+def test_what_the_machine_did_to_a_training_is_told_from_an_error_of_mace(status, reason, code):
+    assert train_mace.classify_end(status, reason) == code

@@ -68,6 +68,52 @@ def select_unknown(frames: PESData, dataset: PESData) -> PESData:
 
 
 @calcfunction
+def select_new(frames: PESData, **known: PESData) -> PESData:
+    """Return those of *frames* whose structure is in none of the datasets *known*, with a label or without.
+
+    :param frames: the frames to choose from.
+    :param known: frames that are left out.
+    """
+    ids = [_structures(node)[0] for node in known.values()]
+    with frames.dataset() as reader:
+        return _store_view(reader[~np.isin(reader.frame_ids(labels=False), np.concatenate(ids))])
+
+
+@calcfunction
+def merge_structures(**datasets: PESData) -> PESData:
+    """Return the frames of several datasets, in the order of their names, without those that occur in two of them.
+
+    Of a structure that occurs in two, a frame with a label stays, or else the one of the first dataset. Copies within
+    one dataset stay as they are.
+
+    :param datasets: frames, some of them labelled.
+    """
+    nodes = [datasets[name] for name in sorted(datasets)]
+    structures = [_structures(node) for node in nodes]
+    labelled = np.concatenate([ids[has_label] for ids, has_label in structures])
+    taken = labelled[:0]
+    with TemporaryDirectory() as folder:
+        sources: list[PESData | Path] = []
+        for k, (node, (ids, has_label)) in enumerate(zip(nodes, structures, strict=True)):
+            stays = (has_label | ~np.isin(ids, labelled)) & ~np.isin(ids, taken)
+            taken = np.concatenate([taken, ids[stays]])
+            sources.append(node if stays.all() else _write_rows(node, stays, Path(folder) / f"{k}.h5"))
+        return PESData.join(sources)
+
+
+def _structures(node: PESData) -> tuple[Any, Any]:
+    """Return the id of the structure of each frame, and whether it has a label; both of shape (n_frames,)."""
+    with node.dataset() as reader:
+        return reader.frame_ids(labels=False), reader.column("status") == "labelled"
+
+
+def _write_rows(node: PESData, rows: Any, path: Path) -> Path:
+    with node.dataset() as reader:
+        reader[rows].write(path)
+    return path
+
+
+@calcfunction
 def split_dataset(dataset: PESData, settings: orm.Dict, seed: orm.Int) -> PESData:
     """Return the dataset with a split for every frame that has none; whole groups, fixed for life.
 

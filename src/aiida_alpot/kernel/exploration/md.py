@@ -12,6 +12,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 
 from aiida_alpot.kernel.dataset.checks import MIN_CELL_HEIGHT
+from aiida_alpot.kernel.disk import is_disk_error
 from aiida_alpot.kernel.geometry import smallest_heights
 from aiida_alpot.kernel.potentials import has_stress
 from aiida_alpot.kernel.units import FloatArray
@@ -154,7 +155,9 @@ class _Run:
             return self._loop(deadline)
         except (ImportError, StateError):
             raise
-        except Exception as error:  # noqa: BLE001 - a calculator may raise anything; the reason is kept and reported
+        except Exception as error:  # a calculator may raise anything; the reason is kept and reported
+            if is_disk_error(error):
+                raise
             text = f"{type(error).__name__}: {error}"
             self._keep(f"health: failed at step {self.n_steps + 1}", Assessment.unknown(1), healthy=False)
             return f"failed: step {self.n_steps + 1}: {text}"

@@ -26,7 +26,7 @@ SAVE_INTERVAL: Final = 30.0
 """Seconds between two snapshots of a running trajectory."""
 
 
-class StateError(RuntimeError):
+class StateError(OSError):
     """The state cannot be kept: that says nothing of the trajectory, and must not count as its failure."""
 
 

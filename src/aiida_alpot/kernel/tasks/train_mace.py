@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from ase import Atoms
 
 from aiida_alpot.kernel._extras import MissingPackageError, require
 from aiida_alpot.kernel.dataset import Dataset
+from aiida_alpot.kernel.disk import tells_of_disk
 from aiida_alpot.kernel.potentials import finite_difference_check, load
 from aiida_alpot.kernel.potentials.mace import MacePotential
 from aiida_alpot.kernel.seeds import derive_seed
@@ -100,8 +102,16 @@ def _run_mace(arguments: Sequence[str], folder: Path, deadline: float | None) ->
         reason = find_reason((folder / LOG).read_text(encoding="utf-8"))
         if (missing := re.search(r"No module named '(\w+)", reason)) is not None:
             raise MissingPackageError(missing[1], "mace", reason)
-        code = "out_of_memory" if "out of memory" in reason.lower() or process.returncode == -9 else "training"
-        raise TaskError(code, f"mace_run_train ended with status {process.returncode}: {reason}")
+        raise TaskError(
+            classify_end(process.returncode, reason), f"mace_run_train ended with status {process.returncode}: {reason}"
+        )
+
+
+def classify_end(status: int, reason: str) -> str:
+    """Return the code of a training that ended badly; one that SIGKILL ended was most likely out of memory."""
+    if tells_of_disk(reason):
+        return "files"
+    return "out_of_memory" if "out of memory" in reason.lower() or status == -signal.SIGKILL else "training"
 
 
 def find_reason(log: str) -> str:
