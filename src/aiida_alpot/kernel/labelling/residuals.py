@@ -1,0 +1,84 @@
+"""Labels against a committee: errors beside what the committee expected of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from aiida_alpot.kernel.labelling.limits import Finding
+from aiida_alpot.kernel.labelling.quality_settings import QualitySettings
+from aiida_alpot.kernel.labelling.robust import excess, tail_limit
+from aiida_alpot.kernel.uncertainty.committee import Deviations
+from aiida_alpot.kernel.units import FloatArray
+
+_NAMES: Final = ("energy", "force", "expected_energy", "expected_force")
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """What a committee that was not fitted to the labels gets wrong on them, beside what it expected to.
+
+    :param energy: error of the committee mean, shape (n_frames,), eV/atom; NaN for frames without a label.
+    :param force: rms over the force components, shape (n_frames,), eV/Å.
+    :param expected_energy: calibrated error or disagreement, shape (n_frames,), eV/atom.
+    :param expected_force: the same for the forces, shape (n_frames,), eV/Å.
+    """
+
+    energy: FloatArray
+    force: FloatArray
+    expected_energy: FloatArray
+    expected_force: FloatArray
+
+    def __post_init__(self) -> None:
+        shapes = {name: np.shape(getattr(self, name)) for name in _NAMES}
+        if len(set(shapes.values())) != 1 or len(shapes["energy"]) != 1:
+            raise ValueError(f"residuals: expected four arrays of one length, got the shapes {shapes}")
+        for name in _NAMES:
+            if np.any(np.asarray(getattr(self, name)) < 0):
+                raise ValueError(f"residuals: {name} must not be negative")
+
+    @classmethod
+    def from_deviations(cls, error: Deviations, expected: Deviations) -> Residuals:
+        """Return the residuals from ``error(members, reference, "committee_mean")`` and ``disagreement(members)``."""
+        return cls(error.energy, error.force, expected.energy, expected.force)
+
+    def check_length(self, n_frames: int) -> None:
+        """Refuse residuals of other frames.
+
+        :raises ValueError: if their number is not *n_frames*.
+        """
+        if len(self.energy) != n_frames:
+            raise ValueError(f"residuals: expected one entry for each of {n_frames} frames, got {len(self.energy)}")
+
+    def take(self, rows: npt.ArrayLike) -> Residuals:
+        """Return the residuals of some frames."""
+        return Residuals(*(np.asarray(getattr(self, name))[np.asarray(rows)] for name in _NAMES))
+
+
+def check_committee(residuals: Residuals, settings: QualitySettings) -> list[Finding]:
+    """Compare the error of a committee with what it expected, relative to how that usually goes.
+
+    Both errors are compared with what is usual for the expected errors of energy and forces together, so that a
+    calibration that is off by a factor, or not linear, does no harm.
+    """
+    known = np.flatnonzero(np.isfinite(np.column_stack([getattr(residuals, name) for name in _NAMES])).all(axis=1))
+    if len(known) < settings.n_min:
+        return []
+    chosen = residuals.take(known)
+    findings = []
+    for name, unit, residual, floor in (
+        ("energy", "eV/atom", chosen.energy, settings.committee_energy_floor),
+        ("forces", "eV/Å", chosen.force, settings.committee_force_floor),
+    ):
+        ratio = excess(residual, (chosen.expected_energy, chosen.expected_force))
+        limit = tail_limit(ratio, settings.committee_factor)
+        for k in np.flatnonzero((ratio > limit) & (residual > floor)):
+            reason = (
+                f"{name}: the committee is {residual[k]:.3g} {unit} off, {ratio[k]:.2g} times as much as usual for its "
+                "disagreement"
+            )
+            findings.append(Finding(int(known[k]), "committee", reason, float(ratio[k]), limit))
+    return findings

@@ -1,0 +1,156 @@
+"""Sign and unit of the stress of an engine, once per engine: by the energy of strained frames.
+
+``σ = (1/V) dE/dε`` (ASE's sign: positive in tension). The energies of a frame that was stretched and compressed by ε
+along an axis tell the stress that the label must have, whatever the engine calls it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+from ase import Atoms, units
+
+from aiida_alpot.kernel.dataset.frames import read_labels
+from aiida_alpot.kernel.units import FloatArray
+
+Outcome = Literal["right", "wrong_sign", "wrong_unit", "inconclusive"]
+UNITS: Final = {
+    "GPa": 1.0 / units.GPa,
+    "kB": 10.0 / units.GPa,
+    "bar": 1e4 / units.GPa,
+    "Pa": 1e9 / units.GPa,
+    "Ry/bohr³": units.Bohr**3 / units.Ry,
+    "Ha/bohr³": units.Bohr**3 / units.Hartree,
+}
+"""Value of 1 eV/Å³ in other units."""
+SMALLEST: Final = 1.0 * units.GPa
+"""eV/Å³, stress below which a Pulay stress may hide what is looked for."""
+
+
+@dataclass(frozen=True)
+class StressVerdict:
+    """Whether a stress is what the energies say.
+
+    :param outcome: ``"right"``, ``"wrong_sign"``, ``"wrong_unit"`` (with either sign) or ``"inconclusive"``.
+    :param factor: label over the stress from energies, by least squares; NaN if inconclusive.
+    :param reason: in words.
+    :param expected: stress from energies, shape (3,), eV/Å³: xx, yy, zz; NaN along axes that were not strained.
+    """
+
+    outcome: Outcome
+    factor: float
+    reason: str
+    expected: FloatArray
+
+
+def probe_frames(atoms: Atoms, strain: float = 0.01) -> list[Atoms]:
+    """Return the frames to be labelled for :func:`check_stress`: *atoms*, then each axis stretched and compressed.
+
+    Choose a frame that is under stress, of several GPa if the code has a Pulay stress.
+
+    :param atoms: a frame with at least one periodic axis whose cell vector lies along x, y or z.
+    :param strain: ε, without unit.
+    :return: ``1 + 2 n`` frames without labels: as it is, then +ε and −ε along each of n axes.
+    :raises ValueError: if no axis can be strained, or *strain* is not in (0, 0.1].
+    """
+    if not 0 < strain <= 0.1:
+        raise ValueError(f"strain must be in (0, 0.1], got {strain}")
+    frames = [_bare(atoms)]
+    for axis in _axes(atoms):
+        for step in (strain, -strain):
+            frames.append(_bare(atoms))
+            factors = np.ones(3)
+            factors[axis] += step
+            frames[-1].set_cell(atoms.cell.array * factors, scale_atoms=True)
+    return frames
+
+
+def check_stress(labelled: Sequence[Atoms], strain: float = 0.01, tolerance: float = 0.15) -> StressVerdict:
+    """Compare the stress of a frame with the energies of the same frame strained.
+
+    :param labelled: :func:`probe_frames` with labels of one engine, in their order.
+    :param strain: as given to :func:`probe_frames`.
+    :param tolerance: share of the factor that may be wrong: a Pulay stress, and the third derivative of the energy.
+        Nothing is concluded from a frame whose stress is smaller than :data:`SMALLEST`.
+    :raises ValueError: if the frames are not those of :func:`probe_frames`, or labels are missing.
+    """
+    axes = _axes(labelled[0]) if len(labelled) else []
+    if not axes or len(labelled) != 1 + 2 * len(axes):
+        raise ValueError(
+            f"expected the {1 + 2 * len(axes)} frames of probe_frames with labels, in their order, got {len(labelled)}"
+        )
+    labels = [read_labels(atoms, f"probe {k}") for k, atoms in enumerate(labelled)]
+    if "stress" not in labels[0] or any("energy" not in found for found in labels):
+        raise ValueError("every probe needs an energy and the first one a stress: ask the engine for the stress")
+    _check_strains(labelled, axes, strain)
+    volume = labelled[0].get_volume()
+    expected = np.full(3, np.nan)
+    for n, axis in enumerate(axes):
+        up, down = (float(labels[1 + 2 * n + k]["energy"]) for k in (0, 1))
+        expected[axis] = (up - down) / (2.0 * strain * volume)
+    return _judge(np.asarray(labels[0]["stress"])[:3], expected, tolerance)
+
+
+def _judge(stress: FloatArray, expected: FloatArray, tolerance: float) -> StressVerdict:
+    known = np.isfinite(expected)
+    size = float(np.linalg.norm(expected[known]) / np.sqrt(known.sum()))
+    if size < SMALLEST:
+        reason = (
+            f"the frame is under {size / units.GPa:.2g} GPa only, which a Pulay stress can hide: "
+            f"take a frame under more than {SMALLEST / units.GPa:.2g} GPa"
+        )
+        return StressVerdict("inconclusive", float("nan"), reason, expected)
+    factor = float(stress[known] @ expected[known] / (expected[known] @ expected[known]))
+    rest = float(np.linalg.norm(stress[known] - factor * expected[known]))
+    if abs(factor) < 1e-12 or rest > 2.0 * tolerance * abs(factor) * np.linalg.norm(expected[known]):
+        reason = (
+            f"the stress is not proportional to the one from energies (best factor {factor:.3g}): look at the labels"
+        )
+        return StressVerdict("inconclusive", factor, reason, expected)
+    sign = "with the opposite sign (as VASP and Quantum ESPRESSO)" if factor < 0 else "with ASE's sign"
+    if abs(abs(factor) - 1.0) <= tolerance:
+        if factor > 0:
+            return StressVerdict("right", factor, f"the stress is what the energies say, factor {factor:.3g}", expected)
+        return StressVerdict("wrong_sign", factor, f"the stress is off by {factor:.3g}: it is eV/Å³ {sign}", expected)
+    for name, value in UNITS.items():
+        if abs(abs(factor) / value - 1.0) <= tolerance:
+            reason = f"the stress is off by {factor:.4g}: it looks like {name} {sign}"
+            return StressVerdict("wrong_unit", factor, reason, expected)
+    if abs(abs(factor) - 1.0) <= 3.0 * tolerance:
+        reason = f"a factor of {factor:.3g} between stress and energies: a Pulay stress, or a loose convergence"
+        return StressVerdict("inconclusive", factor, reason, expected)
+    reason = f"the stress is off by {factor:.4g}, {sign}: no unit that is known"
+    return StressVerdict("wrong_unit", factor, reason, expected)
+
+
+def _axes(atoms: Atoms) -> list[int]:
+    """Return the Cartesian axes along which all vectors that reach there are periodic."""
+    cell = atoms.cell.array
+    found = [
+        axis
+        for axis in range(3)
+        if atoms.cell.rank == 3
+        and all(atoms.pbc[k] for k in range(3) if abs(cell[k, axis]) > 1e-8 * np.linalg.norm(cell[k]))
+    ]
+    if not found:
+        raise ValueError("no axis can be strained: the stress needs a cell with a periodic axis along x, y or z")
+    return found
+
+
+def _check_strains(labelled: Sequence[Atoms], axes: Sequence[int], strain: float) -> None:
+    wanted = probe_frames(labelled[0], strain)
+    for k, (atoms, probe) in enumerate(zip(labelled, wanted, strict=True)):
+        if len(atoms) != len(probe) or not np.allclose(atoms.cell.array, probe.cell.array, atol=1e-6):
+            raise ValueError(
+                f"probe {k} is not the one of probe_frames with strain {strain:g} and axes "
+                f"{', '.join('xyz'[axis] for axis in axes)}"
+            )
+
+
+def _bare(atoms: Atoms) -> Atoms:
+    copy = atoms.copy()
+    copy.calc = None
+    return copy
