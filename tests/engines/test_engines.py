@@ -17,14 +17,19 @@ from aiida_alpot.calculations.train_mace import TrainMaceCalculation
 from aiida_alpot.data.potential import PotentialData
 from aiida_alpot.engines.explore.base import ExplorationInputs, ExploreEngine
 from aiida_alpot.engines.job import JobResources
-from aiida_alpot.engines.label.base import LabelEngine
+from aiida_alpot.engines.label.base import LabelEngine, LabelRequest
 from aiida_alpot.engines.train.base import MemberInputs, TrainEngine
 from aiida_alpot.plugins import known_engines, load_engine
 
 CONTRACTS = {"label": LabelEngine, "train": TrainEngine, "explore": ExploreEngine}
 WHERE = {"label": "label.parameters", "train": "train.parameters", "explore": "explore.settings"}
 ENGINES = [(kind, name) for kind in CONTRACTS for name in known_engines(kind)]
-VALID = {"label": {"calculator": "ase.calculators.emt:EMT"}, "train": {}, "explore": {}}
+VALID = {"ase": {"calculator": "ase.calculators.emt:EMT"}}
+"""Parameters that a label engine cannot do without."""
+
+
+def _valid(kind: str, name: str) -> dict[str, Any]:
+    return VALID.get(name, {}) if kind == "label" else {}
 
 
 @pytest.fixture
@@ -59,14 +64,14 @@ def test_every_engine_keeps_the_contract_of_its_kind(kind: str, name: str) -> No
 
 @pytest.mark.parametrize(("kind", "name"), ENGINES)
 def test_every_engine_names_an_unknown_key_and_the_stage(kind: str, name: str) -> None:
-    message = load_engine(kind, name).validate({**VALID[kind], "no_such_key": 1})  # type: ignore[arg-type]
+    message = load_engine(kind, name).validate({**_valid(kind, name), "no_such_key": 1})  # type: ignore[arg-type]
     assert message is not None
     assert message.startswith(f"{WHERE[kind]}: unknown key 'no_such_key'")
 
 
 @pytest.mark.parametrize(("kind", "name"), ENGINES)
 def test_every_engine_accepts_its_defaults(kind: str, name: str) -> None:
-    assert load_engine(kind, name).validate(VALID[kind]) is None  # type: ignore[arg-type]
+    assert load_engine(kind, name).validate(_valid(kind, name)) is None  # type: ignore[arg-type]
 
 
 def test_an_unknown_engine_is_refused_with_the_nearest() -> None:
@@ -92,13 +97,16 @@ def accepted(process: type[Process], inputs: Any) -> bool:
 
 class TestAseLabels:
     engine = load_engine("label", "ase")
-    parameters = VALID["label"]
+    parameters = VALID["ase"]
+
+    def request(self, frames: Any) -> LabelRequest:
+        return LabelRequest(frames, orm.Dict(self.parameters), self.engine.complete(self.parameters, frames.symbols))
 
     def prepare(self, copper: Any, resources: JobResources, previous: Any = None) -> Any:
-        return self.engine.prepare_job("labels", copper, orm.Dict(self.parameters), resources, previous)
+        return self.engine.prepare_job("labels", self.request(copper), resources, previous)
 
     def test_one_job_labels_all_frames(self, copper: Any, resources: JobResources) -> None:
-        assert self.engine.plan_jobs(copper) == ["labels"]
+        assert self.engine.plan_jobs(self.request(copper)) == ["labels"]
         job = self.prepare(copper, resources)
         assert job.process is LabelAseCalculation
         assert job.inputs["frames"] is copper
@@ -117,8 +125,8 @@ class TestAseLabels:
 
     def test_what_was_labelled_is_collected(self, copper: Any, copper_dataset: Any, localhost: Any) -> None:
         job = ended(0, localhost, labelled=copper_dataset.clone())
-        assert self.engine.collect(copper, [job]).uuid == job.outputs.labelled.uuid
-        assert self.engine.collect(copper, [ended(310, localhost)]) is None
+        assert self.engine.collect(self.request(copper), {"labels": job}, {}).uuid == job.outputs.labelled.uuid
+        assert self.engine.collect(self.request(copper), {"labels": ended(310, localhost)}, {}) is None
 
 
 class TestMaceTraining:

@@ -106,3 +106,18 @@ def test_every_species_has_a_training_frame(make, split, seed):
     splits = split(frames, {"train": 0.4, "validation": 0.3, "test": 0.3}, seed=seed)
     assert splits[9] == "train"
     assert set(splits) == {"train", "validation", "test"}
+
+
+def test_a_label_that_was_computed_anew_with_other_settings_is_not_fitted_to(make, split):
+    old = make.crystals(20)
+    for atoms in old:
+        atoms.info["fingerprint"] = "old"
+        atoms.info["split"] = "train"
+    new = [atoms.copy() for atoms in old[:5]]
+    for atoms, before in zip(new, old, strict=False):
+        atoms.calc = before.calc
+        atoms.info.update(fingerprint="new", split="")
+    splits = split([*old, *new])
+    assert splits[:5] == [""] * 5
+    assert splits[5:20] == ["train"] * 15
+    assert "" not in splits[20:]

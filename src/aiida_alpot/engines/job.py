@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from aiida import orm
 from aiida.engine import Process
+
+REPEATABLE: Final = frozenset({100, 110, 120, 140, 302, 305})
+"""Exit codes of a job that was lost (no files, memory, walltime, its node, killed, its disk full): another attempt may
+end well."""
+CONTINUABLE: Final = frozenset({500, 501})
+"""Exit codes of a job of the kernel that stopped with partial results, from which another attempt goes on."""
 
 
 @dataclass(frozen=True)

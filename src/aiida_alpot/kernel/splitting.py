@@ -47,18 +47,21 @@ def split_columns(dataset: Dataset, settings: Mapping[str, Any], seed: int) -> d
     Only labelled frames take part in the shares; the others get the split of their group or none. Every species has a
     training frame: where the draw leaves one out, a group that has it is moved into the training split.
 
-    Groups that share a structure count as one: of two copies none can test what was fitted to the other.
+    Groups that share a structure count as one: of two copies none can test what was fitted to the other. A label that
+    was computed anew with other settings has no split: it stays in the dataset, but nothing is fitted to it.
 
     :raises ValueError: if there are fewer groups than splits, or copies of one structure lie in different splits
         already; the message says what to do.
     """
     shares = asdict(parse_settings(SplitSettings, settings, "split"))
-    labelled = dataset.column("status") == "labelled"
     ids = dataset.frame_ids(labels=False)
+    superseded = find_superseded(ids, dataset.column("fingerprint"))
+    labelled = (dataset.column("status") == "labelled") & ~superseded
     groups = join_groups(dataset.column("group"), ids)
     keys = np.where(groups == "", ids, groups)
-    _check_copies(ids, dataset.column("split"))
-    fixed = _extend_to_groups(dataset.column("split").astype(object), groups)
+    given = np.where(superseded, "", dataset.column("split").astype(object))
+    _check_copies(ids, given)
+    fixed = _extend_to_groups(given, groups)
     while True:
         splits = fixed.copy()
         splits[labelled] = assign_splits(
@@ -66,8 +69,22 @@ def split_columns(dataset: Dataset, settings: Mapping[str, Any], seed: int) -> d
         )
         group = _group_to_train_on(splits, dataset, keys, fixed, seed)
         if group is None:
-            return {"split": [str(split) for split in _extend_to_groups(splits, groups)]}
+            complete = np.where(superseded, "", _extend_to_groups(splits, groups))
+            return {"split": [str(split) for split in complete]}
         fixed[keys == group] = "train"
+
+
+def find_superseded(ids: npt.NDArray[Any], fingerprints: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Return which rows are of a structure that a later row was labelled anew with other settings.
+
+    :param ids: structure id of each frame.
+    :param fingerprints: of the settings of each label, "" for none.
+    """
+    last: dict[str, str] = {
+        str(identity): str(found) for identity, found in zip(ids, fingerprints, strict=True) if str(found)
+    }
+    pairs = zip(ids, fingerprints, strict=True)
+    return np.array([last.get(str(identity), str(found)) != str(found) for identity, found in pairs], dtype=np.bool_)
 
 
 def join_groups(groups: npt.NDArray[Any], ids: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -391,7 +391,7 @@ class ActiveLearningWorkChain(ProtocolMixin, ResumeMixin, WorkChain):
         if "resume" in self.inputs and first == ("structures" if label == "label" else stage):
             inputs.checkpoints = dict(self.inputs.resume.get("checkpoints", {}))
         try:
-            node = submit_once(self, Job(work_chain, inputs), label)
+            node = submit_once(self, lambda: Job(work_chain, inputs), label)
         except (TypeError, ValueError) as error:
             exit_code = self.exit_codes[f"ERROR_{stage.upper()}_FAILED"]
             return self._end_with(exit_code.format(pk="not submitted", detail=str(error)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 from aiida import orm
@@ -14,18 +14,14 @@ from plumpy.process_states import ProcessState
 
 from aiida_alpot.calculations.base import non_negative_validator
 from aiida_alpot.calculations.kernel import get_kernel
-from aiida_alpot.engines.job import Job, JobResources
+from aiida_alpot.engines.job import CONTINUABLE, REPEATABLE, Job, JobResources
 from aiida_alpot.kernel.settings import unknown_key_message
 from aiida_alpot.workflows.window import WindowWorkChain
 
 DEFAULT_MAX_ITERATIONS = 2
 DEFAULT_MAX_CONCURRENT = 20
-
-REPEATABLE = frozenset({100, 110, 120, 140, 302, 305})
-"""Exit codes of a job that was lost (no files, memory, walltime, its node, killed, its disk full): another attempt may
-end well."""
-CONTINUABLE = frozenset({500, 501})
-"""Exit codes of a job that stopped with partial results, from which another attempt goes on."""
+REPORTS = 20
+"""Most lines on progress in the report of a stage, beside those on failures."""
 
 
 def validate_options(value: orm.Dict | None, _: Any) -> str | None:
@@ -56,8 +52,6 @@ class StageWorkChain(WindowWorkChain):
     """
 
     STAGE: ClassVar[str]
-    RETRIED: ClassVar[frozenset[int]] = REPEATABLE
-    """Exit codes of a job after which it is submitted again."""
 
     @classmethod
     def define(cls, spec: WorkChainSpec) -> None:
@@ -115,6 +109,11 @@ class StageWorkChain(WindowWorkChain):
             "and resume the campaign: what is finished is kept",
         )
 
+    @property
+    def retried(self) -> frozenset[int]:
+        """Exit codes of a job after which it is submitted again."""
+        return REPEATABLE
+
     @abstractmethod
     def plan_jobs(self) -> list[str]:
         """Return the keys of the jobs: letters, digits and underscores."""
@@ -138,6 +137,7 @@ class StageWorkChain(WindowWorkChain):
         self.ctx.running = {}
         self.ctx.repeated = {}
         self.ctx.failed = {}
+        self.ctx.reported = -1
         return None
 
     def has_unfinished_jobs(self) -> bool:
@@ -153,6 +153,8 @@ class StageWorkChain(WindowWorkChain):
         live = {key: node for key, node in running.items() if not node.is_terminated}
         for key in running.keys() - live.keys():
             self._inspect_job(key, running[key])
+        if self.ctx.pending and not self.should_go_on():
+            self.ctx.pending = []
         n_pending = len(self.ctx.pending)
         while self.ctx.pending and len(live) < self.inputs.max_concurrent.value:
             key = self.ctx.pending.pop(0)
@@ -160,10 +162,16 @@ class StageWorkChain(WindowWorkChain):
             if node is not None:
                 live[key] = node
         self.ctx.running = {key: node.pk for key, node in live.items()}
-        if len(self.ctx.pending) < n_pending:
-            n_ended = self.ctx.n_jobs - len(self.ctx.pending) - len(live)
-            self.report(f"{self.STAGE}: {len(live)} jobs run, {n_ended} of {self.ctx.n_jobs} have ended")
+        n_ended = self.ctx.n_jobs - len(self.ctx.pending) - len(live)
+        share = REPORTS * n_ended // max(self.ctx.n_jobs, 1)
+        if len(self.ctx.pending) < n_pending and share != self.ctx.reported:
+            self.ctx.reported = share
+            self.report(f"{self.STAGE}: {n_ended} of {self.ctx.n_jobs} jobs have ended, {len(live)} run")
         self.wait_for_any(live)
+
+    def should_go_on(self) -> bool:
+        """Return whether the jobs that wait are worth beginning."""
+        return True
 
     def finished_jobs(self) -> dict[str, orm.ProcessNode]:
         """Return the last attempt of every job that ended well, by key."""
@@ -175,7 +183,7 @@ class StageWorkChain(WindowWorkChain):
         The one that ended well, else the last one that left partial results (a later attempt that was lost does not
         hide them), else the last one.
         """
-        return {key: _latest_partial(nodes) or nodes[-1] for key, nodes in find_jobs(self.node).items()}
+        return {key: self._latest_partial(nodes) or nodes[-1] for key, nodes in find_jobs(self.node).items()}
 
     def failures(self) -> dict[str, str]:
         """Return the reason of every job that failed for good."""
@@ -201,14 +209,15 @@ class StageWorkChain(WindowWorkChain):
     def _submit_job(self, key: str) -> orm.ProcessNode | None:
         """Submit the next attempt at a job, None if its inputs are refused."""
         n_before = self.ctx.repeated.get(key, 0)
-        before = find_called(self.node, key)[:n_before] if n_before else []
-        options = self.inputs.options.get_dict()
-        resources = JobResources(
-            self.inputs.code, self.inputs.kernel, options, key, self._checkpoint(key, before), n_before
-        )
+
+        def prepare() -> Job:
+            before = find_called(self.node, key)[:n_before] if n_before else []
+            options, checkpoint = self.inputs.options.get_dict(), self._checkpoint(key, before)
+            resources = JobResources(self.inputs.code, self.inputs.kernel, options, key, checkpoint, n_before)
+            return self.prepare_job(key, resources, self._latest_partial(before))
+
         try:
-            prepared = self.prepare_job(key, resources, _latest_partial(before))
-            return submit_once(self, prepared, key, n_before)
+            return submit_once(self, prepare, key, n_before)
         except (TypeError, ValueError) as error:
             self._note_failure(key, "", f"refused before it ran: {error}", is_lost=False)
             return None
@@ -221,20 +230,30 @@ class StageWorkChain(WindowWorkChain):
         given = self.inputs.checkpoints if "checkpoints" in self.inputs else {}
         return given.get(key, None)
 
+    def _latest_partial(self, attempts: Sequence[orm.ProcessNode]) -> orm.ProcessNode | None:
+        """Return the last attempt that left results, all or part of them."""
+        partial = CONTINUABLE & self.retried
+        usable = [node for node in attempts if node.is_finished_ok or node.exit_status in partial]
+        return usable[-1] if usable else None
+
     def _inspect_job(self, key: str, node: orm.ProcessNode) -> None:
         """Note the end of an attempt: the job is over, or to be submitted again."""
         if node.is_finished_ok:
             return
-        reason = describe_end(node)
+        reason = self.describe_end(node)
         n_attempts = self.ctx.repeated.get(key, 0) + 1
-        can_repeat = node.is_finished and node.exit_status in self.RETRIED
+        can_repeat = node.is_finished and node.exit_status in self.retried
         if can_repeat and n_attempts < self.inputs.max_iterations.value:
             self.ctx.repeated[key] = n_attempts
             self.ctx.pending.insert(0, key)
             self.report(f"{self.STAGE}: job {key} <{node.pk}> goes on in another attempt: {reason}")
             return
-        is_lost = not node.is_finished or node.exit_status in self.RETRIED
+        is_lost = not node.is_finished or node.exit_status in self.retried
         self._note_failure(key, f" <{node.pk}>", reason, is_lost=is_lost)
+
+    def describe_end(self, node: orm.ProcessNode) -> str:
+        """Return why an attempt did not end well, in one line."""
+        return describe_end(node)
 
     def _note_failure(self, key: str, where: str, reason: str, *, is_lost: bool) -> None:
         self.ctx.failed[key] = {"reason": reason, "is_lost": is_lost}
@@ -274,16 +293,18 @@ class SingleJobWorkChain(StageWorkChain):
         return None
 
 
-def submit_once(parent: WorkChain, child: Job, label: str, n_before: int = 0) -> orm.ProcessNode:
+def submit_once(parent: WorkChain, prepare: Callable[[], Job], label: str, n_before: int = 0) -> orm.ProcessNode:
     """Submit a child and return its node, unless it was submitted by a worker that was lost before it could note it.
 
     The links of the calls are the truth, not the context of the last checkpoint.
 
+    :param prepare: makes the child, if it is to be submitted.
     :param label: of the call.
     :param n_before: children of this label that are known of, earlier attempts.
     """
     called = find_called(parent.node, label)
     if len(called) <= n_before:
+        child = prepare()
         return parent.submit(child.process, **child.inputs)
     node = called[n_before]
     if node.process_state is ProcessState.CREATED and parent.runner.controller is not None:
@@ -315,21 +336,19 @@ def _called(node: orm.ProcessNode, pattern: str | None) -> list[tuple[str, orm.P
     return sorted(usable, key=lambda call: cast(int, call[1].pk))
 
 
-def _latest_partial(attempts: Sequence[orm.ProcessNode]) -> orm.ProcessNode | None:
-    """Return the last attempt that left results, all or part of them."""
-    usable = [node for node in attempts if node.is_finished_ok or node.exit_status in CONTINUABLE]
-    return usable[-1] if usable else None
-
-
 def load_process(pk: int) -> orm.ProcessNode:
     """Return the process with this pk."""
     return cast(orm.ProcessNode, orm.load_node(pk))
 
 
 def describe_end(node: orm.ProcessNode) -> str:
-    """Return why a process did not end well, in one line."""
+    """Return why a process did not end well, in one line; of a WorkChain also how its last calculation ended."""
     if node.is_finished:
-        return f"exit status {node.exit_status}: {_one_line(node.exit_message) or 'no message'}"
+        reason = f"exit status {node.exit_status}: {_one_line(node.exit_message) or 'no message'}"
+        jobs = [call for call in node.called if isinstance(call, orm.CalcJobNode)]
+        if isinstance(node, orm.WorkChainNode) and jobs and not jobs[-1].is_finished_ok:
+            return f"{reason} {jobs[-1].process_label} <{jobs[-1].pk}>: {describe_end(jobs[-1])}"
+        return reason
     if node.is_killed:
         return "it was killed"
     return f"it excepted: {_one_line(node.exception) or 'no traceback'}"

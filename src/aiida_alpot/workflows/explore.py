@@ -13,9 +13,9 @@ from aiida_alpot.calculations.explore_ase import ExploreAseCalculation, validate
 from aiida_alpot.calculations.functions.summary import PLAN, summarise_exploration
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.engines.explore.base import ExplorationInputs
-from aiida_alpot.engines.job import Job, JobResources
+from aiida_alpot.engines.job import CONTINUABLE, REPEATABLE, Job, JobResources
 from aiida_alpot.plugins import known_engines, load_engine
-from aiida_alpot.workflows.base import CONTINUABLE, REPEATABLE, StageWorkChain, namespace
+from aiida_alpot.workflows.base import StageWorkChain, namespace
 
 
 def _validate(inputs: Any, context: Any) -> str | None:
@@ -37,7 +37,6 @@ class ExplorationWorkChain(StageWorkChain):
     """
 
     STAGE = "explore"
-    RETRIED = REPEATABLE | CONTINUABLE
 
     @classmethod
     def define(cls, spec: WorkChainSpec) -> None:
@@ -85,6 +84,11 @@ class ExplorationWorkChain(StageWorkChain):
     def engine(self) -> Any:
         """The exploration engine."""
         return load_engine("explore", self.inputs.engine.value)
+
+    @property
+    def retried(self) -> frozenset[int]:
+        """Lost jobs and those that can go on."""
+        return REPEATABLE | CONTINUABLE
 
     def plan_jobs(self) -> list[str]:
         """Ask the engine."""

@@ -12,8 +12,9 @@ from aiida_alpot.calculations.base import fraction_validator, non_empty_validato
 from aiida_alpot.calculations.functions.summary import summarise_labels
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.engines.job import Job, JobResources
+from aiida_alpot.engines.label.base import LabelRequest
 from aiida_alpot.plugins import known_engines, load_engine
-from aiida_alpot.workflows.base import CONTINUABLE, REPEATABLE, StageWorkChain
+from aiida_alpot.workflows.base import StageWorkChain, find_jobs
 
 
 def _validate(inputs: Any, _: Any) -> str | None:
@@ -29,7 +30,6 @@ class LabellingWorkChain(StageWorkChain):
     """Labels frames with a reference method; a frame that fails stays, with its reason."""
 
     STAGE = "label"
-    RETRIED = REPEATABLE | CONTINUABLE
 
     @classmethod
     def define(cls, spec: WorkChainSpec) -> None:
@@ -52,6 +52,12 @@ class LabellingWorkChain(StageWorkChain):
             validator=fraction_validator("max_failed_fraction"),
             help="Largest share of frames without a label at the end.",
         )
+        spec.input(
+            "resume_from",
+            valid_type=orm.Str,
+            required=False,
+            help="uuid of the labelling stage that this one goes on with; jobs that ended well there are not repeated.",
+        )
         spec.inputs.validator = _validate
         spec.output("labelled", valid_type=PESData, required=False, help="All frames with labels or reasons.")
         spec.output("report", valid_type=orm.Dict, required=False, help="Counts, failures and cost.")
@@ -61,19 +67,57 @@ class LabellingWorkChain(StageWorkChain):
         """The labelling engine."""
         return load_engine("label", self.inputs.engine.value)
 
+    @property
+    def retried(self) -> frozenset[int]:
+        """What the engine says."""
+        return frozenset(self.engine.RETRIED)
+
+    @property
+    def request(self) -> LabelRequest:
+        """What is to be labelled, and how."""
+        return LabelRequest(self.inputs.frames, self.inputs.parameters, self.ctx.settings)
+
     def plan_jobs(self) -> list[str]:
-        """Ask the engine."""
-        return list(self.engine.plan_jobs(self.inputs.frames))
+        """Ask the engine, and leave out what the stage that is resumed has done."""
+        self.ctx.settings = self.engine.complete(self.inputs.parameters.get_dict(), self.inputs.frames.symbols)
+        keys = list(self.engine.plan_jobs(self.request))
+        done = self.earlier_jobs()
+        if done:
+            self.report(f"label: {len(done)} of {len(keys)} jobs ended well in the campaign that is resumed")
+        return [key for key in keys if key not in done]
 
     def prepare_job(self, key: str, resources: JobResources, previous: orm.ProcessNode | None) -> Job:
         """Ask the engine."""
-        job: Job = self.engine.prepare_job(key, self.inputs.frames, self.inputs.parameters, resources, previous)
+        job: Job = self.engine.prepare_job(key, self.request, resources, previous)
         return job
+
+    def should_go_on(self) -> bool:
+        """Return whether not too many have failed yet."""
+        n_failed, n_jobs = len(self.ctx.failed), self.ctx.n_jobs
+        if n_failed <= self.inputs.max_failed_fraction.value * n_jobs:
+            return True
+        self.report(f"label: {n_failed} of {n_jobs} jobs have failed: {len(self.ctx.pending)} are not begun")
+        return False
+
+    def describe_end(self, node: orm.ProcessNode) -> str:
+        """Return why an attempt did not end well, in one line, with what the engine's program said."""
+        said = self.engine.explain(node)
+        return f"{super().describe_end(node)}; {said}" if said else super().describe_end(node)
+
+    def earlier_jobs(self) -> dict[str, orm.ProcessNode]:
+        """Return the jobs that ended well in the stages that this one resumes, by key."""
+        found: dict[str, orm.ProcessNode] = {}
+        stage: Any = self.node
+        while "resume_from" in stage.inputs:
+            stage = orm.load_node(stage.inputs.resume_from.value)
+            jobs = {key: nodes[-1] for key, nodes in find_jobs(stage).items() if nodes[-1].is_finished_ok}
+            found = {**jobs, **found}
+        return found
 
     def attach_results(self) -> ExitCode | None:
         """Attach all frames, and end with an exit code if a job was lost or too many have no label."""
-        attempts = list(self.last_attempts().values())
-        labelled = self.engine.collect(self.inputs.frames, attempts) if attempts else None
+        jobs = {**self.earlier_jobs(), **self.last_attempts()}
+        labelled = self.engine.collect(self.request, jobs, self.failures())
         if labelled is None:
             return self.all_failed()
         summary = summarise_labels(labelled)

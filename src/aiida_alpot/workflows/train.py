@@ -14,12 +14,12 @@ from aiida_alpot.calculations.functions.plan import member_names, plan_committee
 from aiida_alpot.calculations.functions.summary import summarise_committee
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.data.potential import PotentialData, validate_potentials
-from aiida_alpot.engines.job import Job, JobResources
+from aiida_alpot.engines.job import CONTINUABLE, REPEATABLE, Job, JobResources
 from aiida_alpot.engines.train.base import MemberInputs
 from aiida_alpot.kernel.defaults import COMMITTEE_SIZE
 from aiida_alpot.kernel.settings import unknown_key_message
 from aiida_alpot.plugins import known_engines, load_engine
-from aiida_alpot.workflows.base import CONTINUABLE, REPEATABLE, StageWorkChain, namespace
+from aiida_alpot.workflows.base import StageWorkChain, namespace
 
 MIN_MEMBERS = 2
 """Fewest members that can disagree."""
@@ -77,7 +77,6 @@ class TrainingWorkChain(StageWorkChain):
     """
 
     STAGE = "train"
-    RETRIED = REPEATABLE | CONTINUABLE | {OUT_OF_MEMORY}
 
     @classmethod
     def define(cls, spec: WorkChainSpec) -> None:
@@ -124,6 +123,11 @@ class TrainingWorkChain(StageWorkChain):
     def engine(self) -> Any:
         """The training engine."""
         return load_engine("train", self.inputs.engine.value)
+
+    @property
+    def retried(self) -> frozenset[int]:
+        """Lost jobs, those that ran out of memory, and those that can go on."""
+        return REPEATABLE | CONTINUABLE | {OUT_OF_MEMORY}
 
     def plan_jobs(self) -> list[str]:
         """Give every member a seed of its own."""

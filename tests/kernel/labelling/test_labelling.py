@@ -244,14 +244,18 @@ def test_a_damaged_shard_is_labelled_again(source, broken, calls):
     assert (report.n_labelled, report.n_reused, calls()) == (7, 5, 9)
 
 
-def test_an_old_label_does_not_survive_a_failed_new_one(tmp_path, broken):
+def test_a_label_of_other_settings_stays_beside_the_new_one_and_is_not_taken_for_it(tmp_path, broken):
     atoms = frame(2, 0)
     atoms.calc = SinglePointCalculator(atoms, energy=5.0, forces=np.zeros((2, 3)))
     atoms.info.update(status="labelled", fingerprint="of-other-settings")
     write(tmp_path / "source.h5", [atoms])
-    _, (failed,) = label(tmp_path / "source.h5", broken("raise"))
+    _, (old, failed) = label(tmp_path / "source.h5", broken("raise"))
+    assert (old.info["fingerprint"], old.get_potential_energy()) == ("of-other-settings", 5.0)
     assert failed.info["status"] == "failed"
     assert failed.calc is None or not failed.calc.results
+    _, (old, new) = label(tmp_path / "source.h5", LabelSettings("ase.calculators.emt:EMT"))
+    assert (old.get_potential_energy(), new.info["status"]) == (5.0, "labelled")
+    assert new.get_potential_energy() != 5.0
 
 
 def test_an_empty_dataset_is_labelled(tmp_path):

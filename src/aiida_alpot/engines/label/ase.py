@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from aiida import orm
@@ -10,7 +10,7 @@ from aiida import orm
 from aiida_alpot.calculations.label_ase import LabelAseCalculation
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.engines.job import Job, JobResources
-from aiida_alpot.engines.label.base import LabelEngine
+from aiida_alpot.engines.label.base import LabelEngine, LabelRequest
 from aiida_alpot.kernel.labelling import LabelSettings
 from aiida_alpot.kernel.settings import parse_settings
 
@@ -28,7 +28,7 @@ class AseLabelEngine(LabelEngine):
         return None
 
     @classmethod
-    def plan_jobs(cls, frames: PESData) -> list[str]:  # noqa: ARG003
+    def plan_jobs(cls, request: LabelRequest) -> list[str]:  # noqa: ARG003
         """One job labels all frames."""
         return ["labels"]
 
@@ -36,13 +36,12 @@ class AseLabelEngine(LabelEngine):
     def prepare_job(
         cls,
         key: str,  # noqa: ARG003
-        frames: PESData,
-        parameters: orm.Dict,
+        request: LabelRequest,
         resources: JobResources,
         previous: orm.ProcessNode | None,
     ) -> Job:
-        """Label *frames*, or what an interrupted job left of them."""
-        inputs = {"frames": frames, "parameters": parameters, **resources.common_inputs()}
+        """Label the frames, or what an interrupted job left of them."""
+        inputs = {"frames": request.frames, "parameters": request.parameters, **resources.common_inputs()}
         if previous is not None and "labelled" in previous.outputs:
             inputs["frames"] = previous.outputs.labelled
         elif resources.checkpoint is not None:
@@ -50,7 +49,12 @@ class AseLabelEngine(LabelEngine):
         return Job(LabelAseCalculation, inputs)
 
     @classmethod
-    def collect(cls, frames: PESData, jobs: Sequence[orm.ProcessNode]) -> PESData | None:  # noqa: ARG003
+    def collect(
+        cls,
+        request: LabelRequest,  # noqa: ARG003
+        jobs: Mapping[str, orm.ProcessNode],
+        failures: Mapping[str, str],  # noqa: ARG003
+    ) -> PESData | None:
         """Return the output of the job."""
-        outputs = jobs[0].outputs
-        return outputs.labelled if "labelled" in outputs else None
+        outputs = [job.outputs.labelled for job in jobs.values() if "labelled" in job.outputs]
+        return outputs[0] if outputs else None

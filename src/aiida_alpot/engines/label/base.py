@@ -4,23 +4,41 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from aiida import orm
 
 from aiida_alpot.data.pes import PESData
-from aiida_alpot.engines.job import Job, JobResources
+from aiida_alpot.engines.job import CONTINUABLE, REPEATABLE, Job, JobResources
+
+
+@dataclass(frozen=True)
+class LabelRequest:
+    """What is to be labelled, and how.
+
+    :param frames: the frames.
+    :param parameters: of the engine, as they were given.
+    :param settings: the same, as :meth:`LabelEngine.complete` made them.
+    """
+
+    frames: PESData
+    parameters: orm.Dict
+    settings: Mapping[str, Any]
 
 
 class LabelEngine(ABC):
     """Gives frames their reference labels: all in one job, or one job a frame.
 
     A labelled dataset comes back with the frames it was given, in their order, each labelled or with the reason why
-    not; one frame may give several labelled ones.
+    not. One frame may give several labelled ones. A frame that has a label of other settings keeps it and is followed
+    by the one with the new label.
     """
 
     LEVELS: ClassVar[int] = 1
     """Processes of one job, one below the other: 1 for a CalcJob, 2 for a WorkChain around one (process slots)."""
+    RETRIED: ClassVar[frozenset[int]] = REPEATABLE | CONTINUABLE
+    """Exit codes of a job after which it is submitted again; the engine may prepare another attempt differently."""
 
     @classmethod
     @abstractmethod
@@ -28,26 +46,44 @@ class LabelEngine(ABC):
         """Return what is wrong with the parameters of the stage, naming the key, or None."""
 
     @classmethod
-    @abstractmethod
-    def plan_jobs(cls, frames: PESData) -> list[str]:
-        """Return the keys of the jobs that label *frames*: letters, digits and underscores."""
+    def complete(cls, parameters: Mapping[str, Any], symbols: Sequence[str]) -> dict[str, Any]:  # noqa: ARG003
+        """Return the parameters with everything settled that must be equal for a whole dataset, e.g. cut-offs.
+
+        :param symbols: chemical symbols that occur in it.
+        :raises ValueError: if something that is needed is missing, e.g. the pseudopotential of a species.
+        """
+        return dict(parameters)
 
     @classmethod
     @abstractmethod
-    def prepare_job(
-        cls,
-        key: str,
-        frames: PESData,
-        parameters: orm.Dict,
-        resources: JobResources,
-        previous: orm.ProcessNode | None,
-    ) -> Job:
-        """Return the job *key*.
+    def plan_jobs(cls, request: LabelRequest) -> list[str]:
+        """Return the keys of the jobs that label the frames: letters, digits and underscores.
 
-        :param previous: the attempt before, if it stopped before its end; what it labelled is not labelled again.
+        :raises ValueError: if the frames cannot be labelled with these parameters.
         """
 
     @classmethod
     @abstractmethod
-    def collect(cls, frames: PESData, jobs: Sequence[orm.ProcessNode]) -> PESData | None:
-        """Return the labelled dataset from the last attempt of every job, None if nothing was labelled."""
+    def prepare_job(
+        cls, key: str, request: LabelRequest, resources: JobResources, previous: orm.ProcessNode | None
+    ) -> Job:
+        """Return the job *key*.
+
+        :param previous: the attempt before that left partial results; what it labelled is not labelled again.
+        """
+
+    @classmethod
+    def explain(cls, job: orm.ProcessNode) -> str:  # noqa: ARG003
+        """Return what the program itself said about its failure, in one line, ``""`` for nothing."""
+        return ""
+
+    @classmethod
+    @abstractmethod
+    def collect(
+        cls, request: LabelRequest, jobs: Mapping[str, orm.ProcessNode], failures: Mapping[str, str]
+    ) -> PESData | None:
+        """Return the labelled dataset, None if nothing was labelled.
+
+        :param jobs: the last attempt at every job, by key.
+        :param failures: why jobs have failed for good, by key; some of them never ran.
+        """

@@ -15,6 +15,7 @@ from ase import Atoms
 from aiida_alpot.kernel.dataset import Dataset, write
 from aiida_alpot.kernel.jsonio import read_json, write_json
 from aiida_alpot.kernel.labelling.pool import WorkerPool, refusal
+from aiida_alpot.kernel.labelling.results import has_other_label, is_computed
 from aiida_alpot.kernel.labelling.settings import LabelSettings, label_fingerprint
 from aiida_alpot.kernel.labelling.shards import Shard, read_matching_shard, without_labels, write_shard
 from aiida_alpot.kernel.labelling.worker import Labeller, Task, WorkerSetup, describe_refusal
@@ -22,7 +23,6 @@ from aiida_alpot.kernel.labelling.worker import Labeller, Task, WorkerSetup, des
 RUN_FILE: Final = "labelling.json"
 """Beside the shards: the fingerprint of the run that wrote them."""
 
-_COMPUTED: Final = ("labelled", "quarantined")
 _PROGRESS_INTERVAL: Final = 1.0
 
 
@@ -146,18 +146,11 @@ def _prepare_folder(source: Path, out: Path, folder: Path, run: Mapping[str, Any
     return folder.resolve()
 
 
-def _is_computed(atoms: Atoms, fingerprint: str, *, retry_failed: bool) -> bool:
-    """Return whether a run with these settings has dealt with the frame before."""
-    status = atoms.info.get("status")
-    is_done = status in _COMPUTED or (status == "failed" and not retry_failed)
-    return is_done and atoms.info.get("fingerprint") == fingerprint
-
-
 def _plan(dataset: Any, ids: Sequence[str], folder: Path, setup: WorkerSetup, *, retry_failed: bool) -> _Plan:
     """Find out which frames are left to label."""
     todo, n_reused, n_failed = [], 0, 0
     for index, atoms in enumerate(dataset):
-        if _is_computed(atoms, setup.fingerprint, retry_failed=retry_failed):
+        if is_computed(atoms, setup.fingerprint, retry_failed=retry_failed):
             continue
         shard = read_matching_shard(folder, index, ids[index], setup.fingerprint)
         if shard is None or (retry_failed and shard.status == "failed"):
@@ -201,8 +194,11 @@ def _pack(
 
     def frames() -> Iterator[Atoms]:
         for index, atoms in enumerate(dataset):
-            frame, is_copy = atoms, _is_computed(atoms, fingerprint, retry_failed=bool(run.get("retry_failed", False)))
+            frame, is_copy = atoms, is_computed(atoms, fingerprint, retry_failed=bool(run.get("retry_failed", False)))
             if not is_copy:
+                if has_other_label(atoms, fingerprint):
+                    counts["superseded"] += 1
+                    yield atoms
                 shard = read_matching_shard(folder, index, ids[index], fingerprint)
                 frame = _unlabelled(atoms, missing) if shard is None else shard.apply(atoms)
             counts[frame.info["status"]] += 1

@@ -65,8 +65,8 @@ class LabelSettings:
 def label_fingerprint(settings: LabelSettings) -> str:
     """Return 16 hexadecimal digits that are equal for labels of equal settings.
 
-    First digits of the sha256 of a canonical JSON text of the calculator, its parameters and the version of the
-    package it comes from (None if it has no version). How the work is distributed does not enter.
+    They stand for the calculator, its parameters and the version of the package it comes from (None if it has no
+    version). How the work is distributed does not enter.
     """
     content = {
         "engine": "ase",
@@ -76,6 +76,14 @@ def label_fingerprint(settings: LabelSettings) -> str:
     }
     if settings.charge_parameter is not None:
         content["charge_parameter"] = settings.charge_parameter
+    return fingerprint_of(content)
+
+
+def fingerprint_of(content: Mapping[str, Any]) -> str:
+    """Return 16 hexadecimal digits of the sha256 of a canonical JSON text.
+
+    :param content: all that changes a label, plain data.
+    """
     return hashlib.sha256(_canonical(content).encode()).hexdigest()[:16]
 
 

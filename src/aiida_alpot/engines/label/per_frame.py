@@ -1,0 +1,134 @@
+"""Engines that label every frame with a process of its own."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Final
+
+from aiida import orm
+from ase import Atoms
+
+from aiida_alpot.calculations.functions.dataset import merge_datasets
+from aiida_alpot.calculations.functions.structure import frame_structure
+from aiida_alpot.data.pes import PESData
+from aiida_alpot.engines.job import Job, JobResources
+from aiida_alpot.engines.label.base import LabelEngine, LabelRequest
+from aiida_alpot.engines.label.collecting import SEPARATOR, collect_labels, job_key
+from aiida_alpot.kernel.labelling.results import Result, find_unlabelled
+
+CHUNK: Final = 50
+"""Frames whose results one calcfunction takes: a thousand frames are twenty calls, not one with thousands of links."""
+
+
+class FrameLabelEngine(LabelEngine):
+    """One WorkChain a frame; copies of a structure are computed once.
+
+    A subclass says what it computes (:meth:`fingerprint`), how (:meth:`build`) and how its outputs are read
+    (:meth:`read`). The job of a frame is named by its structure id, so that a campaign that is resumed finds it again.
+    """
+
+    NAME: ClassVar[str]
+    """Of the entry point."""
+    LEVELS: ClassVar[int] = 2
+    OUTPUTS: ClassVar[tuple[str, ...]]
+    """Names of the outputs of the job that :meth:`read` needs; the first is always there."""
+    RETRIED: ClassVar[frozenset[int]] = frozenset({302})
+
+    @classmethod
+    @abstractmethod
+    def fingerprint(cls, settings: Mapping[str, Any]) -> str:
+        """Return what tells labels of different settings apart; all that changes a label enters, and nothing else.
+
+        :param settings: the parameters, completed.
+        """
+
+    @classmethod
+    @abstractmethod
+    def build(cls, atoms: Atoms, structure: orm.StructureData, request: LabelRequest, resources: JobResources) -> Job:
+        """Return the job of one frame.
+
+        :param atoms: the frame, for what a structure does not hold: charge, starting moments.
+        """
+
+    @classmethod
+    @abstractmethod
+    def read(cls, atoms: Atoms, outputs: Mapping[str, orm.Node], settings: Mapping[str, Any]) -> Sequence[Result]:
+        """Return what a job gave for a frame.
+
+        :param outputs: those of :attr:`OUTPUTS` that there are.
+        :raises ValueError: if they cannot be read, or do not hold what a label needs.
+        """
+
+    @classmethod
+    def structure_settings(cls, settings: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003
+        """Return how frames become structures, arguments of :func:`aiida_alpot.kernel.labelling.boxes.prepare`."""
+        return {}
+
+    @classmethod
+    def plan_jobs(cls, request: LabelRequest) -> list[str]:
+        """One job for every structure that has no label of these settings."""
+        with request.frames.dataset() as reader:
+            ids = find_unlabelled(reader, cls.fingerprint(request.settings))
+        return [job_key(identity) for identity in ids]
+
+    @classmethod
+    def prepare_job(
+        cls,
+        key: str,
+        request: LabelRequest,
+        resources: JobResources,
+        previous: orm.ProcessNode | None,  # noqa: ARG003
+    ) -> Job:
+        """Return the job of the frame that the key stands for."""
+        identity, atoms = find_frame(request.frames, key)
+        structure = frame_structure(
+            request.frames, orm.Str(identity), orm.Dict(cls.structure_settings(request.settings))
+        )
+        return cls.build(atoms, structure, request, resources)
+
+    @classmethod
+    def collect(
+        cls, request: LabelRequest, jobs: Mapping[str, orm.ProcessNode], failures: Mapping[str, str]
+    ) -> PESData | None:
+        """Read the results of all jobs that ended well, in chunks."""
+        with request.frames.dataset() as reader:
+            ids = list(dict.fromkeys(str(identity) for identity in reader.frame_ids(labels=False)))
+        chunks = [ids[k : k + CHUNK] for k in range(0, len(ids), CHUNK)]
+        parts = {f"d{k:03d}": cls._collect(request, chunk, jobs, failures) for k, chunk in enumerate(chunks)}
+        return merge_datasets(**parts) if len(parts) > 1 else next(iter(parts.values()))
+
+    @classmethod
+    def _collect(
+        cls,
+        request: LabelRequest,
+        ids: Sequence[str],
+        jobs: Mapping[str, orm.ProcessNode],
+        failures: Mapping[str, str],
+    ) -> PESData:
+        outputs: dict[str, Any] = {}
+        reasons = {}
+        for identity in ids:
+            key = job_key(identity)
+            job = jobs.get(key)
+            if job is not None and job.is_finished_ok:
+                found = {name: job.outputs[name] for name in cls.OUTPUTS if name in job.outputs}
+                outputs |= {f"{key}{SEPARATOR}{name}": node for name, node in found.items()}
+            if key in failures:
+                reasons[identity] = failures[key]
+        settings = {
+            "engine": cls.NAME,
+            "fingerprint": cls.fingerprint(request.settings),
+            "parameters": dict(request.settings),
+            "ids": list(ids),
+            "failures": reasons,
+        }
+        return collect_labels(request.frames, orm.Dict(settings), **outputs)
+
+
+def find_frame(frames: PESData, key: str) -> tuple[str, Atoms]:
+    """Return the structure id and the frame that the key of a job stands for."""
+    with frames.dataset() as reader:
+        ids = reader.frame_ids(labels=False)
+        row = next(row for row, identity in enumerate(ids) if job_key(str(identity)) == key)
+        return str(ids[row]), reader[row]

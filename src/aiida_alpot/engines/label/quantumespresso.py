@@ -1,0 +1,321 @@
+"""Labels from pw.x: one ``PwBaseWorkChain`` a frame."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Final, Literal
+
+import numpy as np
+from aiida import orm
+from ase import Atoms
+from ase.data import atomic_numbers, ground_state_magnetic_moments
+from ase.stress import full_3x3_to_voigt_6_stress
+from ase.units import GPa
+
+from aiida_alpot.engines.job import Job, JobResources
+from aiida_alpot.engines.label.base import LabelRequest
+from aiida_alpot.engines.label.extras import require
+from aiida_alpot.engines.label.per_frame import FrameLabelEngine
+from aiida_alpot.kernel.labelling.boxes import DEFAULT_VACUUM, name_kinds, starting_moments
+from aiida_alpot.kernel.labelling.results import Result
+from aiida_alpot.kernel.labelling.settings import fingerprint_of
+from aiida_alpot.kernel.settings import SettingsError, parse_settings, unknown_key_message
+
+NAMELISTS: Final = ("CONTROL", "SYSTEM", "ELECTRONS")
+NEUTRAL: Final[Mapping[str, frozenset[str]]] = {
+    "CONTROL": frozenset({"calculation", "tprnfor", "tstress", "etot_conv_thr", "forc_conv_thr", "max_seconds"})
+    | {"disk_io", "verbosity", "restart_mode", "iprint", "wf_collect"},
+    "SYSTEM": frozenset({"nbnd"}),
+    "ELECTRONS": frozenset({"electron_maxstep", "mixing_beta", "mixing_mode", "mixing_ndim", "diagonalization"})
+    | {"diago_david_ndim", "diago_cg_maxiter", "diago_ppcg_maxiter", "diago_full_acc", "diago_rmm_ndim"}
+    | {"startingpot", "startingwfc", "adaptive_thr", "conv_thr_init", "conv_thr_multi"},
+}
+"""Keys that change how pw.x gets to the ground state, not which: they do not enter the fingerprint."""
+MANAGED: Final = frozenset({"ecutwfc", "ecutrho", "starting_magnetization", "nspin", "tot_charge", "assume_isolated"})
+
+
+@dataclass(frozen=True)
+class QuantumEspressoSettings:
+    """How pw.x labels frames.
+
+    :param protocol: of aiida-quantumespresso: fast, balanced or stringent. It gives what is not given here.
+    :param pseudo_family: label of an installed family of pseudopotentials; that of the protocol if None.
+    :param cutoffs: ``{"wavefunction": …, "density": …}`` in Ry; if None the largest that the family recommends for a
+        species of the dataset. They are the same for all frames.
+    :param kpoints_distance: largest distance between k-points along periodic axes, 1/Å; one point along the others.
+    :param electronic_type: ``"metal"`` smears the occupations; ``"insulator"`` fixes them.
+    :param magnetic_moments: starting moments by element, μB; frames with moments of their own keep these. None for no
+        spin polarisation, but that of isolated atoms, which follow Hund's rule.
+    :param isolated: what to do about the images of a molecule: ``"martyna-tuckerman"``, ``"makov-payne"`` or
+        ``"none"``. Slabs always take ``assume_isolated = '2D'``.
+    :param vacuum: between images along axes that are not periodic, at least, Å.
+    :param vdw: ``vdw_corr`` of pw.x, e.g. ``"grimme-d3"``; None for none.
+    :param parameters: keys of the namelists CONTROL, SYSTEM and ELECTRONS to set.
+    :param retries: namelist ELECTRONS of further attempts at a frame that did not converge; only keys that do not
+        change the result.
+    :param max_restarts: attempts that ``PwBaseWorkChain`` makes by its own rules, before one of ours.
+    """
+
+    protocol: Literal["fast", "balanced", "stringent"] = "balanced"
+    pseudo_family: str | None = None
+    cutoffs: Mapping[str, float] | None = None
+    kpoints_distance: float | None = None
+    electronic_type: Literal["metal", "insulator"] = "metal"
+    magnetic_moments: Mapping[str, float] | None = None
+    isolated: Literal["none", "martyna-tuckerman", "makov-payne"] = "martyna-tuckerman"
+    vacuum: float = DEFAULT_VACUUM
+    vdw: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    retries: tuple[Mapping[str, Any], ...] = (
+        {"mixing_beta": 0.1, "mixing_mode": "local-TF", "mixing_ndim": 12, "electron_maxstep": 200},
+    )
+    max_restarts: int = 3
+
+    def __post_init__(self) -> None:
+        for name in ("kpoints_distance", "vacuum"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise SettingsError(f"{name} must be positive, got {value}")
+        for symbol in self.magnetic_moments or {}:
+            if symbol not in atomic_numbers:
+                raise SettingsError(f"magnetic_moments: {symbol!r} is not a chemical symbol")
+        for attempt in self.retries:
+            unknown = set(attempt) - NEUTRAL["ELECTRONS"]
+            if unknown:
+                raise SettingsError(f"retries: {min(unknown)!r} would change the label; use only keys of convergence")
+        if self.cutoffs is not None:
+            _check_cutoffs(self.cutoffs)
+        _check_namelists(self.parameters)
+
+
+def _check_cutoffs(cutoffs: Mapping[str, float]) -> None:
+    if set(cutoffs) != {"wavefunction", "density"}:
+        raise SettingsError(f"cutoffs: expected 'wavefunction' and 'density', got {sorted(cutoffs)}")
+    if not 0 < cutoffs["wavefunction"] <= cutoffs["density"]:
+        raise SettingsError(f"cutoffs: expected 0 < wavefunction <= density, got {dict(cutoffs)}")
+
+
+def _check_namelists(parameters: Mapping[str, Any]) -> None:
+    for name, content in parameters.items():
+        if name not in NAMELISTS:
+            raise SettingsError(unknown_key_message(name, NAMELISTS, "parameters"))
+        if not isinstance(content, Mapping):
+            raise SettingsError(f"parameters.{name}: expected a mapping, got {content!r}")
+        taken = MANAGED & set(content) if name == "SYSTEM" else set()
+        if taken:
+            raise SettingsError(f"parameters.SYSTEM.{min(taken)} follows from the other settings and the frame")
+
+
+class QuantumEspressoLabelEngine(FrameLabelEngine):
+    """pw.x through ``PwBaseWorkChain`` and its protocols.
+
+    The energy is the one that pw.x marks with an exclamation mark. With smearing it is the free energy E - TS, of
+    which the forces are the derivative. It is not extrapolated to zero temperature.
+    """
+
+    NAME: ClassVar[str] = "quantumespresso"
+    OUTPUTS: ClassVar[tuple[str, ...]] = ("output_parameters", "output_trajectory")
+    RETRIED: ClassVar[frozenset[int]] = frozenset({302, 401})
+
+    @classmethod
+    def validate(cls, parameters: Mapping[str, Any]) -> str | None:
+        """Check names, types and ranges."""
+        try:
+            parse_settings(QuantumEspressoSettings, parameters, "label.parameters")
+        except ValueError as error:
+            return str(error)
+        return None
+
+    @classmethod
+    def complete(cls, parameters: Mapping[str, Any], symbols: Sequence[str]) -> dict[str, Any]:
+        """Settle the family of pseudopotentials, the cut-offs and what the protocol gives."""
+        settings = parse_settings(QuantumEspressoSettings, parameters, "label.parameters")
+        inputs = _workchain().get_protocol_inputs(settings.protocol)
+        family = load_family(settings.pseudo_family or inputs["pseudo_family"])
+        missing = sorted(set(symbols) - set(family.elements))
+        if missing:
+            raise ValueError(
+                f"the pseudopotential family {family.label!r} has none for {', '.join(missing)}; "
+                "name one that has: label.parameters.pseudo_family"
+            )
+        completed = asdict(settings)
+        completed["pseudo_family"] = family.label
+        completed["pseudos"] = _family_hash(family)
+        completed["cutoffs"] = dict(settings.cutoffs or _recommended_cutoffs(family, symbols))
+        completed["kpoints_distance"] = settings.kpoints_distance or inputs["kpoints_distance"]
+        completed["conv_thr_per_atom"] = inputs["meta_parameters"]["conv_thr_per_atom"]
+        given = {name: dict(inputs["pw"]["parameters"].get(name, {})) for name in NAMELISTS}
+        completed["parameters"] = {name: {**given[name], **settings.parameters.get(name, {})} for name in NAMELISTS}
+        completed["retries"] = [dict(attempt) for attempt in settings.retries]
+        return completed
+
+    @classmethod
+    def fingerprint(cls, settings: Mapping[str, Any]) -> str:
+        """Pseudopotentials, cut-offs, k-points, functional and all else that changes the ground state."""
+        names = ("pseudos", "cutoffs", "kpoints_distance", "electronic_type", "magnetic_moments", "isolated", "vacuum")
+        content = {name: settings[name] for name in (*names, "vdw", "conv_thr_per_atom")}
+        content["parameters"] = {
+            name: {key: value for key, value in entries.items() if key not in NEUTRAL[name]}
+            for name, entries in settings["parameters"].items()
+        }
+        return fingerprint_of({"engine": cls.NAME, **content})
+
+    @classmethod
+    def structure_settings(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Boxes around what is not periodic, cubic where the images are corrected for."""
+        return {
+            "vacuum": settings["vacuum"],
+            "cubic": settings["isolated"] != "none",
+            "moments": settings["magnetic_moments"],
+        }
+
+    @classmethod
+    def build(cls, atoms: Atoms, structure: orm.StructureData, request: LabelRequest, resources: JobResources) -> Job:
+        """Return a ``PwBaseWorkChain`` for one frame."""
+        from aiida_quantumespresso.common.types import ElectronicType, SpinType
+
+        settings = request.settings
+        moments = _moments(atoms, settings)
+        spin = {"spin_type": SpinType.NONE}
+        if moments is not None:
+            _, of_kind = name_kinds(list(atoms.symbols), moments)
+            if len(atoms) == 1:
+                of_kind = {structure.get_kind_names()[0]: float(moments[0])}
+            spin = {"spin_type": SpinType.COLLINEAR, "initial_magnetic_moments": of_kind}
+        overrides = {
+            "pseudo_family": settings["pseudo_family"],
+            "kpoints_distance": settings["kpoints_distance"],
+            "max_iterations": settings["max_restarts"],
+            "pw": {"parameters": frame_parameters(atoms, settings, resources.n_before)},
+        }
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="This protocol was developed for fully periodic")
+            builder = _workchain().get_builder_from_protocol(
+                resources.code,
+                structure,
+                protocol=settings["protocol"],
+                overrides=overrides,
+                electronic_type=ElectronicType[settings["electronic_type"].upper()],
+                options=dict(resources.options),
+                **spin,
+            )
+        builder.metadata = {"call_link_label": resources.label, "label": resources.label}
+        return Job(_workchain(), builder)
+
+    @classmethod
+    def explain(cls, job: orm.ProcessNode) -> str:
+        """Return the message that pw.x frames with percent signs."""
+        calculations = [call for call in job.called if isinstance(call, orm.CalcJobNode)]
+        if not calculations or "retrieved" not in calculations[-1].outputs:
+            return ""
+        retrieved, name = calculations[-1].outputs.retrieved, calculations[-1].get_option("output_filename")
+        if name not in retrieved.list_object_names():
+            return ""
+        found = re.search(r"%{20,}\s*\n(.*?)\n\s*%{20,}", retrieved.get_object_content(name), re.DOTALL)
+        return "" if found is None else " ".join(found.group(1).split())
+
+    @classmethod
+    def read(cls, atoms: Atoms, outputs: Mapping[str, orm.Node], settings: Mapping[str, Any]) -> Sequence[Result]:  # noqa: ARG003
+        """Return energy, forces and, for a frame periodic along all axes, stress in the units and signs of ASE."""
+        parameters = outputs["output_parameters"]
+        if "output_trajectory" not in outputs:
+            raise ValueError("pw.x printed no forces: set tprnfor")
+        steps = outputs["output_trajectory"]
+        content = parameters.get_dict()
+        converged = content.get("convergence_info", {}).get("scf_conv", {}).get("convergence_achieved", True)
+        if not converged:
+            raise ValueError("the electronic loop of pw.x did not converge")
+        names = set(steps.get_arraynames())
+        if "energy" not in content or "forces" not in names:
+            raise ValueError("there are no energy and forces in the output of pw.x")
+        labels: dict[str, Any] = {"energy": content["energy"], "forces": steps.get_array("forces")[-1]}
+        if all(atoms.pbc) and "stress" in names:
+            # pw.x: GPa, positive when compressed
+            labels["stress"] = full_3x3_to_voigt_6_stress(-steps.get_array("stress")[-1] * GPa)
+        if "atomic_magnetic_moments" in names:
+            labels["magmoms"] = steps.get_array("atomic_magnetic_moments")[-1]
+        cost = float(content.get("wall_time_seconds", np.nan))
+        return [Result(labels, cost=cost, parent=str(parameters.creator.uuid))]
+
+
+def frame_parameters(atoms: Atoms, settings: Mapping[str, Any], n_before: int) -> dict[str, dict[str, Any]]:
+    """Return the namelists of one frame: those of all frames, its charge, and what follows from its periodicity.
+
+    :param n_before: attempts before this one, each with its own way to converge.
+    """
+    namelists = {name: dict(entries) for name, entries in settings["parameters"].items()}
+    system = namelists["SYSTEM"]
+    system["ecutwfc"], system["ecutrho"] = settings["cutoffs"]["wavefunction"], settings["cutoffs"]["density"]
+    if settings["electronic_type"] == "insulator":
+        for key in ("occupations", "smearing", "degauss"):
+            system.pop(key, None)
+        system["occupations"] = "fixed"
+    if settings["vdw"] is not None:
+        system["vdw_corr"] = settings["vdw"]
+    charge = float(atoms.info.get("charge", 0.0) or 0.0)
+    if charge:
+        system["tot_charge"] = charge
+    if not any(atoms.pbc) and settings["isolated"] != "none":
+        system["assume_isolated"] = settings["isolated"]
+    if is_isolated_atom(atoms):
+        system["tot_magnetization"] = float(ground_state_magnetic_moments[atoms.numbers[0]])
+    namelists["ELECTRONS"]["conv_thr"] = settings["conv_thr_per_atom"] * len(atoms)
+    if n_before:
+        namelists["ELECTRONS"].update(settings["retries"][min(n_before, len(settings["retries"])) - 1])
+    return namelists
+
+
+def is_isolated_atom(atoms: Atoms) -> bool:
+    """Return whether a frame is one atom without images."""
+    return len(atoms) == 1 and not any(atoms.pbc)
+
+
+def _moments(atoms: Atoms, settings: Mapping[str, Any]) -> np.ndarray | None:
+    if is_isolated_atom(atoms):
+        return np.array([ground_state_magnetic_moments[atoms.numbers[0]]])
+    return starting_moments(atoms, settings["magnetic_moments"])
+
+
+def load_family(label: str) -> Any:
+    """Return the installed family of pseudopotentials with this label.
+
+    :raises ValueError: if there is none; the message says how to install one.
+    """
+    require("aiida_pseudo", "quantumespresso")
+    query = orm.QueryBuilder().append(orm.Group, filters={"label": label, "type_string": {"like": "pseudo.family%"}})
+    families = query.all(flat=True)
+    if not families:
+        raise ValueError(
+            f"label.parameters.pseudo_family: there is no pseudopotential family {label!r}; "
+            "install one (aiida-pseudo install --help) or name another (aiida-pseudo list)"
+        )
+    return families[0]
+
+
+def _recommended_cutoffs(family: Any, symbols: Sequence[str]) -> dict[str, float]:
+    try:
+        wavefunction, density = family.get_recommended_cutoffs(elements=tuple(symbols), unit="Ry")
+    except (AttributeError, ValueError) as error:
+        raise ValueError(
+            f"the pseudopotential family {family.label!r} recommends no cut-offs for {', '.join(symbols)} ({error}); "
+            "give label.parameters.cutoffs = {wavefunction: …, density: …} in Ry"
+        ) from error
+    return {"wavefunction": wavefunction, "density": density}
+
+
+def _family_hash(family: Any) -> str:
+    digest = hashlib.sha256()
+    for element in sorted(family.elements):
+        digest.update(f"{element}:{family.get_pseudo(element).md5};".encode())
+    return digest.hexdigest()[:16]
+
+
+def _workchain() -> Any:
+    require("aiida_quantumespresso", "quantumespresso")
+    from aiida_quantumespresso.workflows.pw.base import PwBaseWorkChain
+
+    return PwBaseWorkChain

@@ -1,0 +1,93 @@
+"""Frames as periodic codes take them: a box around what is not periodic, kinds for starting moments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from ase import Atoms
+from ase.geometry import complete_cell
+
+DENSITY_MARGIN = 6.0
+"""Å that the electrons of a molecule reach beyond its outermost nuclei, on both sides together."""
+DEFAULT_VACUUM = 10.0
+"""Å of vacuum between periodic images along an axis that is not periodic."""
+
+
+def put_into_box(atoms: Atoms, vacuum: float = DEFAULT_VACUUM, *, cubic: bool = False) -> Atoms:
+    """Return a frame whose cell leaves room between its images along the axes that are not periodic.
+
+    Only vectors of axes that are not periodic change, and only to grow; a missing one is made perpendicular to the
+    others. Positions are shifted along these axes to lie in the middle: forces do not depend on it.
+
+    :param vacuum: smallest distance between the outermost atom and the image of the one on the other side, Å.
+    :param cubic: give a frame without periodicity a cube at least twice as long as it is, as codes demand that remove
+        the interaction of its images.
+    """
+    boxed = atoms.copy()
+    free = [axis for axis in range(3) if not atoms.pbc[axis]]
+    if not free:
+        return boxed
+    if len(free) == 3 and not boxed.cell.rank:
+        boxed.cell[:] = np.eye(3)
+    cell = complete_cell(boxed.cell)
+    for axis in free:
+        normal = _normal(cell, axis)
+        along = boxed.positions @ normal
+        height = float(cell[axis] @ normal)
+        wanted = float(np.ptp(along)) + vacuum
+        if height < wanted:
+            cell[axis] *= wanted / height
+    if cubic and len(free) == 3:
+        longest = float(np.max(np.ptp(boxed.positions, axis=0)))
+        cell = np.eye(3) * max(*np.linalg.norm(cell, axis=1), 2 * longest + DENSITY_MARGIN if longest else 0.0)
+    boxed.cell[:] = cell
+    for axis in free:
+        normal = _normal(cell, axis)
+        along = boxed.positions @ normal
+        boxed.positions += (cell[axis] @ normal / 2 - (along.min() + along.max()) / 2) * normal
+    return boxed
+
+
+def _normal(cell: np.ndarray, axis: int) -> np.ndarray:
+    """Return the unit vector perpendicular to the other two, on the side of this one."""
+    normal = np.cross(cell[(axis + 1) % 3], cell[(axis + 2) % 3])
+    normal /= np.linalg.norm(normal)
+    return normal if cell[axis] @ normal > 0 else -normal
+
+
+def name_kinds(symbols: list[str], moments: np.ndarray | None) -> tuple[list[str], dict[str, float]]:
+    """Return the kind of every atom and the starting moment of every kind, μB.
+
+    Atoms of one element share a kind if their moments are equal; an element with several is numbered, ``Fe1``, ``Fe2``,
+    from the largest moment down.
+
+    :param moments: starting moment of each atom, None for none.
+    """
+    if moments is None:
+        return list(symbols), {}
+    values: dict[str, list[float]] = {}
+    for symbol, moment in zip(symbols, moments.tolist(), strict=True):
+        values.setdefault(symbol, [])
+        if moment not in values[symbol]:
+            values[symbol].append(moment)
+    names: dict[tuple[str, float], str] = {}
+    for symbol, found in values.items():
+        for k, moment in enumerate(sorted(found, reverse=True), start=1):
+            names[symbol, moment] = symbol if len(found) == 1 else f"{symbol}{k}"
+    kinds = [names[symbol, moment] for symbol, moment in zip(symbols, moments.tolist(), strict=True)]
+    return kinds, {name: moment for (_, moment), name in names.items()}
+
+
+def starting_moments(atoms: Atoms, by_symbol: Mapping[str, float] | None = None) -> np.ndarray | None:
+    """Return the starting moment of every atom, μB, None for a frame that is not spin-polarised.
+
+    Those of the frame itself go before those given for its elements.
+
+    :param by_symbol: moments of elements; an element that is not named has none.
+    """
+    if "initial_magmoms" in atoms.arrays and np.any(atoms.arrays["initial_magmoms"]):
+        return np.asarray(atoms.arrays["initial_magmoms"], dtype=np.float64)
+    if by_symbol is None:
+        return None
+    return np.array([float(by_symbol.get(symbol, 0.0)) for symbol in atoms.symbols])

@@ -1,0 +1,85 @@
+"""Real electronic-structure codes: CI fails without them, elsewhere their tests are skipped by name."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiida import orm
+
+PSEUDOS = Path("/usr/share/espresso/pseudo")
+"""Of Debian's package quantum-espresso-data."""
+FAMILY = {
+    "Si": ("Si.pz-vbc.UPF", 16.0, 64.0),
+    "C": ("C.pz-rrkjus.UPF", 24.0, 160.0),
+    "Al": ("Al.pz-vbc.UPF", 15.0, 60.0),
+    "O": ("O.pz-rrkjus.UPF", 25.0, 200.0),
+}
+"""File and cut-offs in Ry: LDA, cheap and far from converged, which a test does not need."""
+
+
+def find_program(name: str, package: str) -> str:
+    """Return the path of a program; without it the test is skipped, and fails in CI."""
+    path = shutil.which(name)
+    if path is None:
+        message = f"{name} is not installed (Debian: apt-get install {package})"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return path
+
+
+@pytest.fixture
+def pw_code(localhost: orm.Computer) -> orm.InstalledCode:
+    """pw.x on this machine."""
+    path = find_program("pw.x", "quantum-espresso")
+    return _code("pw", path, "quantumespresso.pw", localhost)
+
+
+@pytest.fixture
+def pseudo_family(aiida_profile: Any, tmp_path: Path) -> str:
+    """An installed family of pseudopotentials with recommended cut-offs, from files of this machine."""
+    from aiida_pseudo.data.pseudo import UpfData
+    from aiida_pseudo.groups.family import CutoffsPseudoPotentialFamily
+
+    label = "LDA-cheap"
+    if orm.QueryBuilder().append(orm.Group, filters={"label": label}).count():
+        return label
+    find_program("pw.x", "quantum-espresso")
+    folder = tmp_path / "pseudos"
+    folder.mkdir()
+    for element, (name, _, _) in FAMILY.items():
+        shutil.copy(PSEUDOS / name, folder / f"{element}.UPF")
+    family = CutoffsPseudoPotentialFamily.create_from_folder(folder, label, pseudo_type=UpfData)
+    cutoffs = {
+        element: {"cutoff_wfc": wavefunction, "cutoff_rho": density}
+        for element, (_, wavefunction, density) in FAMILY.items()
+    }
+    family.set_cutoffs(cutoffs, "normal", unit="Ry")
+    return label
+
+
+@pytest.fixture
+def serial_options() -> dict[str, Any]:
+    """Scheduler options of a job with one process and without MPI."""
+    resources = {"num_machines": 1, "num_mpiprocs_per_machine": 1}
+    return {"resources": resources, "max_wallclock_seconds": 600, "withmpi": False}
+
+
+def _code(label: str, path: str, plugin: str, computer: orm.Computer) -> orm.InstalledCode:
+    known = orm.QueryBuilder().append(orm.InstalledCode, filters={"label": label}).first(flat=True)
+    if known is not None:
+        return known
+    code = orm.InstalledCode(label=label, computer=computer, filepath_executable=path, default_calc_job_plugin=plugin)
+    code.prepend_text = "export OMP_NUM_THREADS=1"
+    return code.store()
+
+
+@pytest.fixture
+def code_of(localhost: orm.Computer) -> Callable[..., orm.InstalledCode]:
+    """Return a function that makes a code of any executable: ``code_of("false", "/bin/false", plugin)``."""
+    return lambda label, path, plugin: _code(label, path, plugin, localhost)

@@ -1,0 +1,250 @@
+"""Labels from a real pw.x."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from aiida import orm
+from aiida.engine import run_get_node
+from ase import Atoms
+from ase.build import bulk, fcc100
+
+from aiida_alpot.data.pes import PESData
+from aiida_alpot.plugins import load_engine
+from aiida_alpot.workflows.label import LabellingWorkChain
+
+pytest.importorskip("aiida_quantumespresso")
+
+
+@pytest.fixture
+def label(pw_code: Any, pseudo_family: str, serial_options: dict[str, Any]) -> Callable[..., Any]:
+    """Return a function that labels frames with pw.x and returns the node of the stage."""
+
+    def run(frames: list[Atoms], code: Any = None, max_failed_fraction: float = 0.9, **parameters: Any) -> Any:
+        given = {"protocol": "fast", "pseudo_family": pseudo_family, "kpoints_distance": 0.6, **parameters}
+        _, node = run_get_node(
+            LabellingWorkChain,
+            code=code or pw_code,
+            engine=orm.Str("quantumespresso"),
+            frames=PESData.from_frames(frames),
+            parameters=orm.Dict(given),
+            options=orm.Dict(serial_options),
+            max_failed_fraction=orm.Float(max_failed_fraction),
+        )
+        return node
+
+    return run
+
+
+def rattled(atoms: Atoms, seed: int = 0) -> Atoms:
+    moved = atoms.copy()
+    moved.rattle(0.05, seed=seed)
+    return moved
+
+
+def test_frames_are_labelled_and_what_is_nonsense_is_set_aside(label: Any) -> None:
+    overlapping = Atoms("Si2", positions=[[0, 0, 0], [0.001, 0, 0]], cell=[5, 5, 5], pbc=True)
+    frames = [rattled(bulk("Si")), overlapping, rattled(bulk("Al"))]
+    node = label(frames)
+    assert node.is_finished_ok, node.exit_message
+    silicon, nonsense, aluminium = node.outputs.labelled
+    assert [frame.info["status"] for frame in (silicon, nonsense, aluminium)] == ["labelled", "quarantined", "labelled"]
+    assert "overlap" in nonsense.info["reason"]
+    assert len({frame.info["fingerprint"] for frame in (silicon, aluminium)}) == 1
+    assert silicon.info["cost"] > 0
+    assert orm.load_node(silicon.info["parent"]).process_label == "PwCalculation"
+    np.testing.assert_allclose(silicon.get_forces().sum(axis=0), 0, atol=1e-3)
+
+
+def triplet_oxygen() -> Atoms:
+    """Return an oxygen molecule in its triplet state, in a small periodic cell."""
+    atoms = Atoms("O2", positions=[[0, 0, 0], [0.1, 0.2, 1.25]], cell=[3.5, 3.6, 4.0], pbc=True)
+    atoms.set_initial_magnetic_moments([1.0, 1.0])
+    return atoms
+
+
+STEP = 0.02
+"""Å, and the size of the strains."""
+
+
+def derivative_frames(atoms: Atoms) -> list[Atoms]:
+    """Return a frame, the same with its first atom moved along a direction, and the same strained; to and fro."""
+    frames = [atoms]
+    for sign in (1, -1):
+        moved = atoms.copy()
+        moved.positions[0] += sign * STEP * DIRECTION
+        strained = atoms.copy()
+        strained.set_cell(atoms.cell.array @ (np.eye(3) + sign * STEP * STRAIN), scale_atoms=True)
+        frames += [moved, strained]
+    return frames
+
+
+DIRECTION = np.array([1.0, 2.0, -1.0]) / np.sqrt(6)
+STRAIN = np.array([[0.6, 0.3, 0.0], [0.3, -0.2, 0.1], [0.0, 0.1, 0.5]])
+
+
+def check_derivatives(frames: list[Atoms], force_tolerance: float, stress_tolerance: float) -> None:
+    """Compare forces (eV/Å) and stress (eV/Å³) with differences of the energy."""
+    atoms, plus, wide, minus, narrow = frames
+    energy = [frame.get_potential_energy() for frame in (plus, minus, wide, narrow)]
+    force = -(energy[0] - energy[1]) / (2 * STEP)
+    assert atoms.get_forces()[0] @ DIRECTION == pytest.approx(force, abs=force_tolerance)
+    stress = (energy[2] - energy[3]) / (2 * STEP * atoms.get_volume())
+    assert np.sum(atoms.get_stress(voigt=False) * STRAIN) == pytest.approx(stress, abs=stress_tolerance)
+
+
+@pytest.mark.parametrize(
+    ("atoms", "cutoff", "kpoints_distance"),
+    [
+        pytest.param(rattled(bulk("Si")), 30.0, 0.6, id="Si2"),
+        pytest.param(rattled(bulk("C")), 70.0, 0.9, id="C2"),
+        pytest.param(bulk("Al", a=3.9), 30.0, 0.6, id="Al1"),
+        pytest.param(triplet_oxygen(), 60.0, 2.0, id="O2-triplet"),
+    ],
+)
+def test_forces_and_stress_are_the_derivatives_of_the_energy(
+    label: Any, atoms: Atoms, cutoff: float, kpoints_distance: float
+) -> None:
+    """Energies of strained cells differ also by their plane waves (Pulay stress), which high cut-offs make small."""
+    cutoffs = {"wavefunction": cutoff, "density": 8 * cutoff}
+    node = label(derivative_frames(atoms), cutoffs=cutoffs, kpoints_distance=kpoints_distance)
+    frames = list(node.outputs.labelled)
+    check_derivatives(frames, 0.02, 2e-3)
+    if "initial_magmoms" in atoms.arrays:
+        assert frames[0].get_magnetic_moments().sum() > 1
+
+
+def test_an_isolated_atom_follows_hunds_rule(label: Any) -> None:
+    node = label([Atoms("Si")], vacuum=6.0)
+    assert node.is_finished_ok, node.exit_message
+    (atom,) = node.outputs.labelled
+    assert not any(atom.pbc)
+    assert atom.calc.results.keys() == {"energy", "forces", "magmoms"}
+    parameters = orm.load_node(atom.info["parent"]).inputs.parameters["SYSTEM"]
+    assert parameters["tot_magnetization"] == 2.0
+    assert parameters["assume_isolated"] == "martyna-tuckerman"
+
+
+def test_what_pw_x_says_about_its_failure_is_the_reason(label: Any) -> None:
+    node = label([fcc100("Al", (1, 1, 2), a=4.0, vacuum=2.0)], vacuum=6.0)
+    assert "2D cutoff is smaller than pseudo cutoff radius" in next(iter(node.outputs.labelled)).info["reason"]
+
+
+def test_a_slab_has_one_k_point_across_and_no_stress(label: Any) -> None:
+    slab = fcc100("Al", (1, 1, 2), a=4.0, vacuum=2.0)
+    node = label([slab], vacuum=12.0)
+    assert node.is_finished_ok, node.exit_message
+    (frame,) = node.outputs.labelled
+    assert "stress" not in frame.calc.results
+    np.testing.assert_array_equal(frame.positions, slab.positions)
+    calculation = orm.load_node(frame.info["parent"])
+    assert calculation.inputs.kpoints.get_kpoints_mesh()[0][2] == 1
+    assert calculation.inputs.parameters["SYSTEM"]["assume_isolated"] == "2D"
+
+
+def test_a_frame_that_does_not_converge_is_tried_again_another_way_and_keeps_its_reason(label: Any) -> None:
+    too_few = {"ELECTRONS": {"electron_maxstep": 2}}
+    node = label([rattled(bulk("Si"))], parameters=too_few, retries=[{"mixing_beta": 0.1}], max_restarts=1)
+    assert node.exit_status == 402
+    (frame,) = node.outputs.labelled
+    assert frame.info["status"] == "failed"
+    assert "exit status 401" in frame.info["reason"]
+    attempts = [call for call in node.called if call.process_label == "PwBaseWorkChain"]
+    assert [call.inputs.pw.parameters["ELECTRONS"]["mixing_beta"] for call in attempts] == [0.4, 0.1]
+
+
+def test_an_executable_that_fails_costs_its_frames_with_a_reason(label: Any, code_of: Any) -> None:
+    node = label([rattled(bulk("Si"))], code=code_of("false", "/bin/false", "quantumespresso.pw"))
+    assert node.exit_status == 402
+    assert "exit status" in next(iter(node.outputs.labelled)).info["reason"]
+
+
+def test_a_label_of_these_settings_is_not_computed_again_one_of_others_is(label: Any) -> None:
+    first = label([rattled(bulk("Si"))])
+    known = list(first.outputs.labelled)
+    again = label([*known, rattled(bulk("Al"))])
+    assert [call.process_label for call in again.called].count("PwBaseWorkChain") == 1
+    finer = label(known, cutoffs={"wavefunction": 20.0, "density": 80.0})
+    labels = list(finer.outputs.labelled)
+    assert len({frame.info["fingerprint"] for frame in labels}) == 2
+    assert labels[0].get_potential_energy() == known[0].get_potential_energy()
+
+
+def test_copies_of_a_structure_are_computed_once(label: Any) -> None:
+    atoms = rattled(bulk("Al"))
+    node = label([atoms, atoms.copy()])
+    assert [call.process_label for call in node.called].count("PwBaseWorkChain") == 1
+    assert node.outputs.report["n_labelled"] == 2
+
+
+def test_a_family_that_is_not_installed_is_named_with_the_remedy(label: Any) -> None:
+    node = label([bulk("Si")], pseudo_family="SSSP/9.9")
+    assert node.exit_status == 401
+    assert "there is no pseudopotential family 'SSSP/9.9'" in node.exit_message
+    assert "aiida-pseudo install" in node.exit_message
+
+
+def test_a_species_without_pseudopotential_is_named(label: Any) -> None:
+    node = label([bulk("Cu")])
+    assert node.exit_status == 401
+    assert "has none for Cu" in node.exit_message
+
+
+class TestSettings:
+    """What tells labels apart and what does not; no calculation is run."""
+
+    engine = load_engine("label", "quantumespresso")
+
+    def fingerprint(self, symbols: tuple[str, ...] = ("Si",), **parameters: Any) -> str:
+        return self.engine.fingerprint(self.engine.complete({"pseudo_family": "LDA-cheap", **parameters}, symbols))
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"cutoffs": {"wavefunction": 30.0, "density": 120.0}},
+            {"kpoints_distance": 0.2},
+            {"electronic_type": "insulator"},
+            {"vdw": "grimme-d3"},
+            {"magnetic_moments": {"Si": 1.0}},
+            {"parameters": {"SYSTEM": {"degauss": 0.001}}},
+            {"parameters": {"SYSTEM": {"input_dft": "PBE"}}},
+            {"protocol": "stringent"},
+        ],
+    )
+    def test_what_changes_a_label_changes_the_fingerprint(self, pseudo_family: str, change: dict[str, Any]) -> None:
+        assert self.fingerprint(**change) != self.fingerprint()
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"parameters": {"ELECTRONS": {"mixing_beta": 0.1}}},
+            {"retries": []},
+            {"max_restarts": 5},
+            {"parameters": {"CONTROL": {"disk_io": "none"}}},
+        ],
+    )
+    def test_how_it_converges_does_not(self, pseudo_family: str, change: dict[str, Any]) -> None:
+        assert self.fingerprint(**change) == self.fingerprint()
+
+    def test_all_frames_have_the_largest_cut_offs_of_their_species(self, pseudo_family: str) -> None:
+        settings = self.engine.complete({"pseudo_family": pseudo_family}, ("Si", "C"))
+        assert settings["cutoffs"] == {"wavefunction": 24.0, "density": 160.0}
+
+    @pytest.mark.parametrize(
+        ("parameters", "expected"),
+        [
+            ({"cutoffs": {"ecutwfc": 30}}, "expected 'wavefunction' and 'density'"),
+            ({"cutoffs": {"wavefunction": 30, "density": 10}}, "0 < wavefunction <= density"),
+            ({"parameters": {"SYSTM": {}}}, "did you mean 'SYSTEM'"),
+            ({"parameters": {"SYSTEM": {"ecutwfc": 30}}}, "parameters.SYSTEM.ecutwfc"),
+            ({"retries": [{"conv_thr": 1e-3}]}, "'conv_thr' would change the label"),
+            ({"kpoints_distance": -1}, "kpoints_distance must be positive"),
+            ({"magnetic_moments": {"Xx": 1}}, "'Xx' is not a chemical symbol"),
+            ({"protocol": "quick"}, "label.parameters.protocol"),
+        ],
+    )
+    def test_bad_settings_are_named(self, parameters: dict[str, Any], expected: str) -> None:
+        assert expected in self.engine.validate(parameters)

@@ -1,0 +1,114 @@
+"""From results of calculations to frames of a dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from aiida_alpot.kernel.dataset import Dataset, write
+from aiida_alpot.kernel.labelling.results import Result, collect_frames, find_unlabelled, label_frame
+
+
+def labels(atoms: Atoms, energy: float = -1.0) -> dict[str, object]:
+    return {"energy": energy, "forces": np.zeros((len(atoms), 3))}
+
+
+def with_label(atoms: Atoms, fingerprint: str, status: str = "labelled") -> Atoms:
+    frame = atoms.copy()
+    if status == "labelled":
+        frame.calc = SinglePointCalculator(frame, **labels(frame))
+    frame.info.update(fingerprint=fingerprint, status=status)
+    return frame
+
+
+@pytest.fixture
+def copper() -> Atoms:
+    atoms = bulk("Cu", cubic=True)
+    atoms.info.update(split="train", group="g1")
+    return atoms
+
+
+def test_a_frame_gets_its_labels_and_keeps_its_book_keeping(copper: Atoms) -> None:
+    stress = np.arange(6.0)
+    frame = label_frame(copper, Result({**labels(copper), "stress": stress}, cost=3.0, parent="abc"), "fp")
+    assert frame.info == {
+        "split": "train",
+        "group": "g1",
+        "status": "labelled",
+        "reason": "",
+        "fingerprint": "fp",
+        "cost": 3.0,
+        "parent": "abc",
+    }
+    np.testing.assert_array_equal(frame.get_stress(), stress)
+    assert copper.calc is None
+
+
+def test_labels_that_are_not_finite_make_a_frame_fail(copper: Atoms) -> None:
+    frame = label_frame(copper, Result(labels(copper, energy=float("nan"))), "fp")
+    assert (frame.info["status"], frame.info["reason"]) == ("failed", "energy is not finite")
+    assert frame.calc is None
+
+
+def test_atoms_that_overlap_are_quarantined_whatever_the_code_says() -> None:
+    atoms = Atoms("Si2", positions=[[0, 0, 0], [0, 0, 0.001]], cell=[8, 8, 8], pbc=True)
+    frame = label_frame(atoms, Result(labels(atoms, energy=229945.0)), "fp")
+    assert frame.info["status"] == "quarantined"
+    assert "overlap" in frame.info["reason"]
+
+
+def test_an_ionic_step_has_positions_and_cell_of_its_own(copper: Atoms) -> None:
+    moved, cell = copper.positions + 0.1, copper.cell.array * 1.01
+    frame = label_frame(copper, Result(labels(copper), positions=moved, cell=cell), "fp")
+    np.testing.assert_array_equal(frame.positions, moved)
+    np.testing.assert_array_equal(frame.cell.array, cell)
+
+
+def test_what_has_a_label_of_these_settings_is_left_as_it_is(copper: Atoms) -> None:
+    known = with_label(copper, "fp")
+    assert list(collect_frames([("a", known)], {}, {}, "fp")) == [known]
+
+
+def test_a_label_of_other_settings_stays_before_the_new_one(copper: Atoms) -> None:
+    found = list(collect_frames([("a", with_label(copper, "old"))], {"a": [Result(labels(copper, -2.0))]}, {}, "new"))
+    assert [frame.info["fingerprint"] for frame in found] == ["old", "new"]
+    assert [frame.get_potential_energy() for frame in found] == [-1.0, -2.0]
+
+
+def test_one_frame_may_give_several_labels_or_none(copper: Atoms) -> None:
+    several = list(
+        collect_frames([("a", copper)], {"a": [Result(labels(copper, -k)) for k in (1.0, 2.0, 3.0)]}, {}, "f")
+    )
+    assert [frame.get_potential_energy() for frame in several] == [-1.0, -2.0, -3.0]
+    (none,) = collect_frames([("a", copper)], {"a": []}, {}, "f")
+    assert (none.info["status"], none.info["reason"]) == ("failed", "there was no label in its output")
+
+
+def test_a_failed_frame_keeps_its_reason_and_one_that_was_not_reached_says_so(copper: Atoms) -> None:
+    failed, waiting = collect_frames([("a", copper), ("b", copper)], {}, {"a": "exit status 410"}, "f")
+    assert (failed.info["status"], failed.info["reason"], failed.info["fingerprint"]) == (
+        "failed",
+        "exit status 410",
+        "f",
+    )
+    assert (waiting.info["status"], waiting.info["fingerprint"]) == ("unlabelled", "")
+
+
+def test_only_structures_without_a_label_of_these_settings_are_to_do_each_once(copper: Atoms, tmp_path: Path) -> None:
+    frames = []
+    for k, (fingerprint, status) in enumerate(
+        [("f", "labelled"), ("g", "labelled"), ("", "unlabelled"), ("f", "failed")]
+    ):
+        atoms = copper.copy()
+        atoms.positions[0] += 0.01 * k
+        frames.append(with_label(atoms, fingerprint, status))
+    write(tmp_path / "d.h5", [*frames, frames[2]])
+    with Dataset.open(tmp_path / "d.h5") as dataset:
+        ids = [str(identity) for identity in dataset.frame_ids(labels=False)]
+        assert find_unlabelled(dataset, "f") == [ids[1], ids[2]]
+        assert find_unlabelled(dataset, "f", retry_failed=True) == [ids[1], ids[2], ids[3]]

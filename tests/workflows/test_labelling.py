@@ -1,0 +1,160 @@
+"""LabellingWorkChain with an engine that has one job a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import pytest
+from aiida import orm
+from aiida.calculations.arithmetic.add import ArithmeticAddCalculation
+from ase import Atoms
+
+from aiida_alpot.data.pes import PESData
+from aiida_alpot.engines.job import Job, JobResources
+from aiida_alpot.engines.label import per_frame
+from aiida_alpot.engines.label.base import LabelRequest
+from aiida_alpot.engines.label.per_frame import FrameLabelEngine
+from aiida_alpot.kernel.labelling.results import Result
+from aiida_alpot.workflows.label import LabellingWorkChain
+
+
+class CountingEngine(FrameLabelEngine):
+    """The energy of a frame is what its job gave."""
+
+    NAME: ClassVar[str] = "counting"
+    OUTPUTS: ClassVar[tuple[str, ...]] = ("result",)
+
+    @classmethod
+    def validate(cls, parameters: Mapping[str, Any]) -> str | None:
+        """All is well."""
+        return None
+
+    @classmethod
+    def fingerprint(cls, settings: Mapping[str, Any]) -> str:
+        """The method."""
+        return f"counting-{settings.get('method', 'a')}"
+
+    @classmethod
+    def build(cls, atoms: Atoms, structure: orm.StructureData, request: LabelRequest, resources: JobResources) -> Job:
+        """Return a job of which only the label matters here."""
+        assert len(atoms) == len(structure.sites)
+        metadata = {"call_link_label": resources.label, "options": {"resources": {"num_machines": 1}}}
+        numbers = {"x": orm.Int(1), "y": orm.Int(resources.n_before)}
+        return Job(ArithmeticAddCalculation, {"code": resources.code, "metadata": metadata, **numbers})
+
+    @classmethod
+    def read(cls, atoms: Atoms, outputs: Mapping[str, orm.Node], settings: Mapping[str, Any]) -> Sequence[Result]:
+        """Return as many labels as the job says."""
+        content = outputs["result"].get_dict()
+        if "problem" in content:
+            raise ValueError(content["problem"])
+        forces = [[0.0, 0.0, 0.0]] * len(atoms)
+        return [Result({"energy": energy, "forces": forces}) for energy in content["energies"]]
+
+
+@pytest.fixture
+def stage(start: Callable[..., Any], python_code: Any, entry_points: Any) -> Callable[..., Any]:
+    """Return a function that starts the labelling of a dataset with that engine."""
+    entry_points.add(CountingEngine, "aiida_alpot.label:counting")
+
+    def make(child: Callable[[Any], Any], frames: PESData, **inputs: Any) -> Any:
+        given = {"code": python_code, "engine": orm.Str("counting"), "parameters": orm.Dict({}), "frames": frames}
+        return start(LabellingWorkChain, child, **{**given, **inputs})
+
+    return make
+
+
+@pytest.fixture
+def gave(plant: Callable[..., Any]) -> Callable[..., Callable[[Any], Any]]:
+    """Return a function that makes a child which gives labels of these energies."""
+    return lambda *energies: lambda _: plant(result=orm.Dict({"energies": list(energies)}))
+
+
+def statuses(labelled: PESData) -> list[str]:
+    return [frame.info["status"] for frame in labelled]
+
+
+def test_every_frame_is_labelled_in_its_place(stage: Any, gave: Any, pes: Any) -> None:
+    rig = stage(gave(-1.0), pes(3))
+    assert rig.run() is None
+    labelled = rig.output("labelled")
+    assert [frame.info["group"] for frame in labelled] == ["g0-0", "g0-1", "g0-2"]
+    assert statuses(labelled) == ["labelled"] * 3
+    assert {frame.info["fingerprint"] for frame in labelled} == {"counting-a"}
+
+
+def test_results_are_collected_in_chunks_that_read_as_one(
+    stage: Any, gave: Any, pes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(per_frame, "CHUNK", 2)
+    rig = stage(gave(-1.0), pes(5))
+    assert rig.run() is None
+    labelled = rig.output("labelled")
+    assert [frame.info["group"] for frame in labelled] == [f"g0-{k}" for k in range(5)]
+    parts = [link.node for link in labelled.creator.base.links.get_incoming(node_class=PESData).all()]
+    assert [part.creator.process_label for part in parts] == ["collect_labels"] * 3
+    assert max(len(part.creator.base.links.get_incoming().all()) for part in parts) == 2 + 2  # frames and settings too
+
+
+def test_a_failed_job_costs_its_frame_and_says_why(stage: Any, gave: Any, plant: Any, pes: Any) -> None:
+    failed = iter([True, False, False])
+    rig = stage(lambda s: plant(exit_status=310, message="no") if next(failed) else gave(-1.0)(s), pes(3))
+    assert rig.run() is None
+    labelled = list(rig.output("labelled"))
+    assert statuses(labelled) == ["failed", "labelled", "labelled"]
+    assert labelled[0].info["reason"] == "exit status 310: no"
+
+
+def test_an_output_that_cannot_be_read_costs_its_frame_only(stage: Any, gave: Any, plant: Any, pes: Any) -> None:
+    unreadable = iter([True, False])
+    problem = orm.Dict({"problem": "there are no forces"})
+    rig = stage(lambda s: plant(result=problem) if next(unreadable) else gave(-1.0)(s), pes(2))
+    assert rig.run() is None
+    assert next(iter(rig.output("labelled"))).info["reason"] == "there are no forces"
+
+
+def test_the_stage_ends_early_when_too_many_have_failed(stage: Any, plant: Any, pes: Any) -> None:
+    failed = lambda _: plant(exit_status=310, message="wrong pseudopotential")  # noqa: E731
+    rig = stage(failed, pes(20), max_failed_fraction=orm.Float(0.1), max_concurrent=2)
+    exit_code = rig.run()
+    assert exit_code.status == 402
+    assert "wrong pseudopotential" in exit_code.message
+    assert len(rig.labels) == 4
+    assert statuses(rig.output("labelled")).count("unlabelled") == 16
+
+
+def test_another_fingerprint_labels_anew_and_both_labels_stay(stage: Any, gave: Any, pes: Any) -> None:
+    first = stage(gave(-1.0), pes(2))
+    first.run()
+    again = stage(gave(-2.0), first.output("labelled"), parameters=orm.Dict({"method": "b"}))
+    assert again.run() is None
+    found = [(frame.info["fingerprint"], frame.get_potential_energy()) for frame in again.output("labelled")]
+    assert found == [("counting-a", -1.0), ("counting-b", -2.0)] * 2
+
+
+def test_frames_with_labels_of_these_settings_have_no_job(stage: Any, gave: Any, pes: Any) -> None:
+    first = stage(gave(-1.0), pes(2))
+    first.run()
+    again = stage(gave(-2.0), first.output("labelled"))
+    assert again.run() is None
+    assert again.labels == []
+    assert again.output("labelled").content_hash == first.output("labelled").content_hash
+
+
+def test_one_frame_may_give_several_labels(stage: Any, gave: Any, pes: Any) -> None:
+    rig = stage(gave(-1.0, -2.0, -3.0), pes(1))
+    assert rig.run() is None
+    assert [frame.get_potential_energy() for frame in rig.output("labelled")] == [-1.0, -2.0, -3.0]
+
+
+def test_a_stage_that_is_resumed_keeps_the_jobs_that_ended_well(stage: Any, gave: Any, plant: Any, pes: Any) -> None:
+    frames = pes(4)
+    good = iter([True, True, False, False])
+    killed = stage(lambda s: gave(-1.0)(s) if next(good) else plant(exit_status=302), frames)
+    killed.step("setup")
+    killed.step("run_jobs")
+    resumed = stage(gave(-2.0), frames, resume_from=orm.Str(killed.process.node.uuid))
+    assert resumed.run() is None
+    assert resumed.labels == killed.labels[2:]
+    assert [frame.get_potential_energy() for frame in resumed.output("labelled")] == [-1.0, -1.0, -2.0, -2.0]
