@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from aiida.plugins import CalculationFactory, ParserFactory
 
+from aiida_alpot.engines.job import REPEATABLE
 from aiida_alpot.kernel.tasks import TASKS
-from aiida_alpot.workflows.base import REPEATABLE
 
 pytestmark = pytest.mark.usefixtures("aiida_profile")
 Parse = Callable[..., tuple[dict[str, Any], int, str]]

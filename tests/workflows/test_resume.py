@@ -10,6 +10,7 @@ from aiida.common.links import LinkType
 from aiida.plugins import WorkflowFactory
 from plumpy.process_states import ProcessState
 
+from aiida_alpot.data.pes import PESData
 from aiida_alpot.protocols import change_inputs
 from aiida_alpot.workflows.active_learning import ActiveLearningWorkChain
 from aiida_alpot.workflows.resume import Campaign, Reached, choose_stage
@@ -168,3 +169,16 @@ def test_overrides_change_one_key_of_a_dict_and_name_what_does_not_exist(python_
         change_inputs(builder, work_chain.spec().inputs, {"max_iteration": 3})
     with pytest.raises(ValueError, match="explore: it has no inputs to change"):
         change_inputs(builder, work_chain.spec().inputs, {"explore": 3})
+
+
+def test_the_jobs_of_a_labelling_that_was_killed_are_found_again(
+    killed_campaign: orm.WorkChainNode, copper: PESData
+) -> None:
+    labelling = orm.WorkChainNode()
+    labelling.base.links.add_incoming(killed_campaign, LinkType.CALL_WORK, "label")
+    labelling.base.links.add_incoming(copper, LinkType.INPUT_WORK, "frames")
+    labelling.set_process_state(ProcessState.KILLED)
+    labelling.store()
+    builder = ActiveLearningWorkChain.get_builder_to_resume(killed_campaign)
+    assert builder.resume["labelling"].value == labelling.uuid
+    assert builder.structures.uuid == copper.uuid

@@ -390,6 +390,8 @@ class ActiveLearningWorkChain(ProtocolMixin, ResumeMixin, WorkChain):
         first = "structures" if "structures" in self.inputs else self.ctx.first_stage
         if "resume" in self.inputs and first == ("structures" if label == "label" else stage):
             inputs.checkpoints = dict(self.inputs.resume.get("checkpoints", {}))
+            if stage == "label" and "labelling" in self.inputs.resume:
+                inputs.resume_from = self.inputs.resume.labelling
         try:
             node = submit_once(self, lambda: Job(work_chain, inputs), label)
         except (TypeError, ValueError) as error:

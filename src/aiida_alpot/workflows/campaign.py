@@ -127,7 +127,7 @@ def define_stages(spec: WorkChainSpec) -> None:
         spec.expose_inputs(
             work_chain,
             namespace=stage,
-            exclude=(*provided, "checkpoints"),
+            exclude=(*provided, "checkpoints", "resume_from"),
             namespace_options={
                 "required": False,
                 "populate_defaults": False,
@@ -158,6 +158,12 @@ def define_resume(spec: WorkChainSpec) -> None:
     spec.input("resume.history", valid_type=orm.Dict, required=False, help="Rows of the iterations that are complete.")
     spec.input("resume.previous", valid_type=UncertaintyData, required=False, help="The error bars before these.")
     spec.input("resume.selected", valid_type=PESData, required=False, help="Selected frames, some may have labels.")
+    spec.input(
+        "resume.labelling",
+        valid_type=orm.Str,
+        required=False,
+        help="uuid of the labelling that was stopped: its jobs that ended well are not run again.",
+    )
     namespaces = {
         "frames": (PESData, "Frames of a first labelling that failed, some have labels; they join the structures."),
         "candidates": (PESData, "Frames of the exploration that is complete."),

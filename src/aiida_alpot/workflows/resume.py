@@ -53,6 +53,7 @@ class Reached:
     :param earlier: frames of the campaigns before that are still to join these.
     :param dataset: as it was when the iteration began, None before the first.
     :param extended: with the labels of this iteration, None if there are none.
+    :param labelling: uuid of a labelling that was stopped before it gave a dataset.
     """
 
     stage: str
@@ -70,6 +71,7 @@ class Reached:
     selected: PESData | None = None
     reports: Mapping[str, orm.Dict] = field(default_factory=dict)
     checkpoints: Mapping[str, orm.RemoteData] = field(default_factory=dict)
+    labelling: orm.Str | None = None
 
 
 class ResumeMixin:
@@ -184,6 +186,7 @@ def _fill(builder: ProcessBuilder, reached: Reached, first: str, *, has_new: boo
         "selected": reached.selected if first == "label" else None,
         "reports": {name: reached.reports[name] for name in kept if name in reached.reports},
         "checkpoints": dict(reached.checkpoints) if first == reached.stage and not has_new else None,
+        "labelling": reached.labelling if first == "label" else None,
     }
     builder.resume = {name: value for name, value in resume.items() if value is not None and value != {}}
 
@@ -198,7 +201,7 @@ def _fill_before_the_loop(builder: ProcessBuilder, reached: Reached, *, has_new:
         _remove(builder, "augment")
     # the campaign may have been resumed itself, with structures that it then failed to label
     resume = {"stage": orm.Str("structures"), **(builder.get("resume", None) or {})}
-    resume |= {"frames": earlier, "checkpoints": dict(reached.checkpoints)}
+    resume |= {"frames": earlier, "checkpoints": dict(reached.checkpoints), "labelling": reached.labelling}
     builder.resume = {name: value for name, value in resume.items() if value is not None and value != {}}
 
 
@@ -279,6 +282,7 @@ class Campaign:
             selected=self._selected(),
             reports=self._reports(),
             checkpoints=self._checkpoints(stage, current),
+            labelling=_unfinished_labelling(current) if stage == "label" else None,
         )
 
     def _reached_before_the_loop(self) -> Reached:
@@ -290,7 +294,8 @@ class Campaign:
                 frames = augment.outputs.frames
             return Reached("structures", frames=frames, earlier=dict(self._resume.get("frames", {})))
         frames = labelling.outputs.labelled if "labelled" in labelling.outputs else labelling.inputs.frames
-        return Reached("structures", frames=frames, checkpoints=self._checkpoints("structures", labelling))
+        checkpoints = self._checkpoints("structures", labelling)
+        return Reached("structures", frames=frames, checkpoints=checkpoints, labelling=_unfinished_labelling(labelling))
 
     def _datasets(self) -> tuple[PESData, PESData | None]:
         """Return the dataset this iteration began with, and with the labels it has brought."""
@@ -377,6 +382,11 @@ class Campaign:
 
     def _given(self, name: str) -> Any:
         return getattr(self.node.inputs, name, None)
+
+
+def _unfinished_labelling(node: orm.ProcessNode | None) -> orm.Str | None:
+    """Return the uuid of a labelling that left jobs but no dataset."""
+    return None if node is None or "labelled" in node.outputs else orm.Str(node.uuid)
 
 
 def _count(history: orm.Dict | None) -> int:
