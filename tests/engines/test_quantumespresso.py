@@ -71,7 +71,7 @@ STEP = 0.02
 
 
 def derivative_frames(atoms: Atoms) -> list[Atoms]:
-    """Return a frame, the same with its first atom moved along a direction, and the same strained; to and fro."""
+    """Return a frame, the same with its first atom moved along a direction, and the same strained; in both directions."""
     frames = [atoms]
     for sign in (1, -1):
         moved = atoms.copy()
@@ -238,7 +238,7 @@ class TestSettings:
         [
             ({"cutoffs": {"ecutwfc": 30}}, "expected 'wavefunction' and 'density'"),
             ({"cutoffs": {"wavefunction": 30, "density": 10}}, "0 < wavefunction <= density"),
-            ({"parameters": {"SYSTM": {}}}, "did you mean 'SYSTEM'"),
+            ({"parameters": {"SYSTEMS": {}}}, "did you mean 'SYSTEM'"),
             ({"parameters": {"SYSTEM": {"ecutwfc": 30}}}, "parameters.SYSTEM.ecutwfc"),
             ({"retries": [{"conv_thr": 1e-3}]}, "'conv_thr' would change the label"),
             ({"kpoints_distance": -1}, "kpoints_distance must be positive"),
