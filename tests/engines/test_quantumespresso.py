@@ -71,7 +71,7 @@ STEP = 0.02
 
 
 def derivative_frames(atoms: Atoms) -> list[Atoms]:
-    """Return a frame, the same with its first atom moved along a direction, and the same strained; in both directions."""
+    """Return a frame, the same with its first atom moved to both sides, and the same strained both ways."""
     frames = [atoms]
     for sign in (1, -1):
         moved = atoms.copy()
