@@ -70,16 +70,16 @@ def serial_options() -> dict[str, Any]:
     return {"resources": resources, "max_wallclock_seconds": 600, "withmpi": False}
 
 
-def _code(label: str, path: str, plugin: str, computer: orm.Computer) -> orm.InstalledCode:
+def _code(label: str, path: str, plugin: str, computer: orm.Computer, prepend: str = "") -> orm.InstalledCode:
     known = orm.QueryBuilder().append(orm.InstalledCode, filters={"label": label}).first(flat=True)
     if known is not None:
         return known
     code = orm.InstalledCode(label=label, computer=computer, filepath_executable=path, default_calc_job_plugin=plugin)
-    code.prepend_text = "export OMP_NUM_THREADS=1"
+    code.prepend_text = f"export OMP_NUM_THREADS=1\n{prepend}"
     return code.store()
 
 
 @pytest.fixture
 def code_of(localhost: orm.Computer) -> Callable[..., orm.InstalledCode]:
     """Return a function that makes a code of any executable: ``code_of("false", "/bin/false", plugin)``."""
-    return lambda label, path, plugin: _code(label, path, plugin, localhost)
+    return lambda label, path, plugin, prepend="": _code(label, path, plugin, localhost, prepend)

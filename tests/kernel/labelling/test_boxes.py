@@ -7,7 +7,13 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 
-from aiida_alpot.kernel.labelling.boxes import name_kinds, put_into_box, starting_moments
+from aiida_alpot.kernel.labelling.boxes import (
+    from_groups,
+    group_species,
+    name_kinds,
+    put_into_box,
+    starting_moments,
+)
 
 
 def gap(atoms: Atoms, axis: int) -> float:
@@ -81,3 +87,10 @@ def test_moments_of_a_frame_go_before_those_of_its_elements() -> None:
     np.testing.assert_array_equal(starting_moments(atoms, {"Fe": 3.0}), [3.0, 0.0])
     atoms.set_initial_magnetic_moments([1.0, 0.5])
     np.testing.assert_array_equal(starting_moments(atoms, {"Fe": 3.0}), [1.0, 0.5])
+
+
+def test_atoms_are_grouped_by_species_and_values_come_back_in_the_order_of_the_frame() -> None:
+    atoms = Atoms("OHHOC", positions=np.arange(15.0).reshape(5, 3))
+    order = group_species(list(atoms.symbols))
+    assert [atoms.symbols[k] for k in order] == ["O", "O", "H", "H", "C"]
+    np.testing.assert_array_equal(from_groups(atoms, atoms.positions[order]), atoms.positions)

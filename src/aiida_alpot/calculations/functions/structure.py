@@ -7,7 +7,7 @@ from aiida.engine import calcfunction
 from ase import Atoms
 
 from aiida_alpot.data.pes import PESData
-from aiida_alpot.kernel.labelling.boxes import name_kinds, put_into_box, starting_moments
+from aiida_alpot.kernel.labelling.boxes import group_species, name_kinds, put_into_box, starting_moments
 
 
 @calcfunction
@@ -17,7 +17,8 @@ def frame_structure(frames: PESData, identity: orm.Str, settings: orm.Dict) -> o
     :param frames: the dataset.
     :param identity: structure id of the frame: datasets that differ in the order of their rows only count as equal.
     :param settings: ``vacuum`` and ``cubic`` of :func:`~aiida_alpot.kernel.labelling.boxes.put_into_box`, ``moments``:
-        starting moments by element, by which atoms of one element fall into several kinds.
+        starting moments by element, by which atoms of one element fall into several kinds, ``grouped``: atoms in the
+        order of :func:`~aiida_alpot.kernel.labelling.boxes.group_species`, for codes that want a species in one block.
     """
     given = settings.get_dict()
     with frames.dataset() as reader:
@@ -25,7 +26,12 @@ def frame_structure(frames: PESData, identity: orm.Str, settings: orm.Dict) -> o
         atoms = reader[rows[0]]
     moments = starting_moments(atoms, given.pop("moments", None))
     kinds, _ = name_kinds(list(atoms.symbols), moments)
-    return to_structure(put_into_box(atoms, **given), kinds)
+    is_grouped = given.pop("grouped", False)
+    boxed = put_into_box(atoms, **given)
+    if is_grouped:
+        order = group_species(list(atoms.symbols))
+        boxed, kinds = boxed[order], [kinds[k] for k in order]
+    return to_structure(boxed, kinds)
 
 
 def to_structure(atoms: Atoms, kinds: list[str]) -> orm.StructureData:

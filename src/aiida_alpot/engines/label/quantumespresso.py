@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, Literal
 import numpy as np
 from aiida import orm
 from ase import Atoms
-from ase.data import atomic_numbers, ground_state_magnetic_moments
+from ase.data import atomic_numbers
 from ase.stress import full_3x3_to_voigt_6_stress
 from ase.units import GPa
 
@@ -20,7 +20,13 @@ from aiida_alpot.engines.job import Job, JobResources
 from aiida_alpot.engines.label.base import LabelRequest
 from aiida_alpot.engines.label.extras import require
 from aiida_alpot.engines.label.per_frame import FrameLabelEngine
-from aiida_alpot.kernel.labelling.boxes import DEFAULT_VACUUM, name_kinds, starting_moments
+from aiida_alpot.kernel.labelling.boxes import (
+    DEFAULT_VACUUM,
+    ground_state_moment,
+    is_isolated_atom,
+    name_kinds,
+    starting_moments,
+)
 from aiida_alpot.kernel.labelling.results import Result
 from aiida_alpot.kernel.labelling.settings import fingerprint_of
 from aiida_alpot.kernel.settings import SettingsError, parse_settings, unknown_key_message
@@ -262,21 +268,16 @@ def frame_parameters(atoms: Atoms, settings: Mapping[str, Any], n_before: int) -
     if not any(atoms.pbc) and settings["isolated"] != "none":
         system["assume_isolated"] = settings["isolated"]
     if is_isolated_atom(atoms):
-        system["tot_magnetization"] = float(ground_state_magnetic_moments[atoms.numbers[0]])
+        system["tot_magnetization"] = ground_state_moment(atoms)
     namelists["ELECTRONS"]["conv_thr"] = settings["conv_thr_per_atom"] * len(atoms)
-    if n_before:
+    if n_before and settings["retries"]:
         namelists["ELECTRONS"].update(settings["retries"][min(n_before, len(settings["retries"])) - 1])
     return namelists
 
 
-def is_isolated_atom(atoms: Atoms) -> bool:
-    """Return whether a frame is one atom without images."""
-    return len(atoms) == 1 and not any(atoms.pbc)
-
-
 def _moments(atoms: Atoms, settings: Mapping[str, Any]) -> np.ndarray | None:
     if is_isolated_atom(atoms):
-        return np.array([ground_state_magnetic_moments[atoms.numbers[0]]])
+        return np.array([ground_state_moment(atoms)])
     return starting_moments(atoms, settings["magnetic_moments"])
 
 

@@ -16,6 +16,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read
 from ase.io.formats import UnknownFileTypeError, filetype, get_compression
 
+from aiida_alpot.kernel.dataset.code_output import CODES, read_code_output
 from aiida_alpot.kernel.dataset.extxyz import EXTRA_KEY, pack, restore, visible_info, write_extxyz
 from aiida_alpot.kernel.dataset.frames import REF_PREFIX, read_labels
 from aiida_alpot.kernel.dataset.reader import Dataset
@@ -160,6 +161,8 @@ def _read_ase(path: Path, kind: str | None) -> list[Atoms]:
     name = str(path.absolute())  # ASE takes some relative names for something else, "-" for the standard input
     try:
         kind = filetype(name) if kind is None else kind
+        if kind in CODES:
+            return read_code_output(path, kind)
         if kind == "extxyz":
             check_xyz(path)
         frames = read(name, index=":", format=kind, do_not_split_by_at_sign=True)

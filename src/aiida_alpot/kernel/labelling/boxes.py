@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from ase import Atoms
+from ase.data import ground_state_magnetic_moments
 from ase.geometry import complete_cell
+
+from aiida_alpot.kernel.units import FloatArray, IntArray
 
 DENSITY_MARGIN = 6.0
 """Å that the electrons of a molecule reach beyond its outermost nuclei, on both sides together."""
@@ -77,6 +80,29 @@ def name_kinds(symbols: list[str], moments: np.ndarray | None) -> tuple[list[str
             names[symbol, moment] = symbol if len(found) == 1 else f"{symbol}{k}"
     kinds = [names[symbol, moment] for symbol, moment in zip(symbols, moments.tolist(), strict=True)]
     return kinds, {name: moment for (_, moment), name in names.items()}
+
+
+def is_isolated_atom(atoms: Atoms) -> bool:
+    """Return whether a frame is one atom without images."""
+    return len(atoms) == 1 and not any(atoms.pbc)
+
+
+def ground_state_moment(atoms: Atoms) -> float:
+    """Return the moment of an isolated atom by Hund's rule, μB."""
+    return float(ground_state_magnetic_moments[atoms.numbers[0]])
+
+
+def group_species(symbols: Sequence[str]) -> IntArray:
+    """Return the atoms in an order that keeps those of one species together, species as they occur first."""
+    first = {symbol: k for k, symbol in reversed(list(enumerate(symbols)))}
+    return np.argsort([first[symbol] for symbol in symbols], kind="stable")
+
+
+def from_groups(atoms: Atoms, values: FloatArray) -> FloatArray:
+    """Return values by atom in the order of *atoms*, given in that of :func:`group_species`."""
+    ordered = np.empty_like(values)
+    ordered[group_species(list(atoms.symbols))] = values
+    return ordered
 
 
 def starting_moments(atoms: Atoms, by_symbol: Mapping[str, float] | None = None) -> np.ndarray | None:

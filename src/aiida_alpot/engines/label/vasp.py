@@ -1,0 +1,286 @@
+"""Labels from VASP: one ``VaspWorkChain`` of aiida-vasp a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Final, cast
+
+import numpy as np
+from aiida import orm
+from ase import Atoms
+from ase.data import atomic_numbers
+
+from aiida_alpot.engines.job import Job, JobResources
+from aiida_alpot.engines.label.base import LabelRequest
+from aiida_alpot.engines.label.extras import require
+from aiida_alpot.engines.label.per_frame import FrameLabelEngine
+from aiida_alpot.kernel.dataset import read_frames
+from aiida_alpot.kernel.labelling.boxes import (
+    DEFAULT_VACUUM,
+    from_groups,
+    ground_state_moment,
+    is_isolated_atom,
+    name_kinds,
+    starting_moments,
+)
+from aiida_alpot.kernel.labelling.results import Result
+from aiida_alpot.kernel.labelling.settings import fingerprint_of
+from aiida_alpot.kernel.settings import SettingsError, parse_settings
+
+NEUTRAL: Final = frozenset(
+    {"algo", "ialgo", "nelm", "nelmin", "nelmdl", "amix", "bmix", "amin", "amix_mag", "bmix_mag", "imix", "maxmix"}
+    | {"time", "istart", "icharg", "nbands", "lwave", "lcharg", "lvhar", "lvtot", "laechg", "lorbit", "nedos", "emin"}
+    | {"emax", "nwrite", "ncore", "npar", "kpar", "nsim", "lplane", "lscalu", "lscalapack", "system"}
+)
+"""Keys of the INCAR that change how VASP gets to the ground state or what it prints, not which state it is."""
+MANAGED: Final[Mapping[str, str]] = {
+    "nsw": "give label.parameters.ionic_steps",
+    "magmom": "starting moments belong to the frames, or to label.parameters.magnetic_moments",
+    "kspacing": "give label.parameters.kpoints_distance",
+    "nelect": "the charge belongs to the frames",
+}
+R2SCAN: Final[Mapping[str, Any]] = {
+    "incar": {"gga": None, "metagga": "R2SCAN", "algo": "all", "lasph": True},
+    "ionic_steps": 3,
+    "preconverge": {"metagga": None, "gga": "PE", "algo": "normal"},
+}
+"""Three ionic steps with r²SCAN from the wave functions of PBE (Kuner et al., MP-ALOE): parameters to begin with."""
+RETRIES: Final = ({"algo": "all"}, {"algo": "normal", "amix": 0.1, "bmix": 0.0001})
+
+
+@dataclass(frozen=True)
+class VaspSettings:
+    """How VASP labels frames.
+
+    :param potential_family: name of an uploaded family of POTCARs.
+    :param protocol: of aiida-vasp (``aiida-vasp protocol list vasp``); it gives what is not given here.
+    :param potential_mapping: POTCAR of each element, e.g. ``{"Fe": "Fe_pv"}``; elements that are not named take that of
+        the protocol.
+    :param incar: keys of the INCAR to set; null removes one of the protocol's.
+    :param kpoints_distance: largest distance between k-points along periodic axes, 1/Å, one point along the others;
+        that of the protocol if None.
+    :param kpoints_mesh: a Γ-centred mesh for all frames instead.
+    :param ionic_steps: of a relaxation from the frame (NSW), each of which is a label; 0 for a single point.
+    :param preconverge: keys of the INCAR, on top of ``incar``, of a single point that is computed first: the labels
+        start from its wave functions, and it gives none itself, see :data:`R2SCAN`. None for no such calculation.
+    :param magnetic_moments: starting moments by element, μB; frames with moments of their own keep these.
+    :param vacuum: between images along axes that are not periodic, at least, Å.
+    :param retries: keys of the INCAR for further attempts at a frame that did not converge; only those that do not
+        change the result.
+    :param max_restarts: attempts that ``VaspWorkChain`` makes by its own rules, before one of ours.
+    """
+
+    potential_family: str
+    protocol: str = "balanced"
+    potential_mapping: Mapping[str, str] = field(default_factory=dict)
+    incar: Mapping[str, Any] = field(default_factory=dict)
+    kpoints_distance: float | None = None
+    kpoints_mesh: tuple[int, int, int] | None = None
+    ionic_steps: int = 0
+    preconverge: Mapping[str, Any] | None = None
+    magnetic_moments: Mapping[str, float] | None = None
+    vacuum: float = DEFAULT_VACUUM
+    retries: tuple[Mapping[str, Any], ...] = RETRIES
+    max_restarts: int = 3
+
+    def __post_init__(self) -> None:
+        _check_incar({**self.incar, **(self.preconverge or {})}, self.retries)
+        for name in ("potential_mapping", "magnetic_moments"):
+            for symbol in getattr(self, name) or {}:
+                if symbol not in atomic_numbers:
+                    raise SettingsError(f"{name}: {symbol!r} is not a chemical symbol")
+        for name in ("kpoints_distance", "vacuum"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise SettingsError(f"{name} must be positive, got {value}")
+        if self.kpoints_mesh is not None and min(self.kpoints_mesh) < 1:
+            raise SettingsError(f"kpoints_mesh must be positive, got {list(self.kpoints_mesh)}")
+
+
+def _check_incar(incar: Mapping[str, Any], retries: Sequence[Mapping[str, Any]]) -> None:
+    for key in incar:
+        if key.lower() in MANAGED:
+            raise SettingsError(f"incar.{key} cannot be set: {MANAGED[key.lower()]}")
+    for attempt in retries:
+        unknown = {key.lower() for key in attempt} - NEUTRAL
+        if unknown:
+            raise SettingsError(f"retries: {min(unknown)!r} would change the label; use only keys of convergence")
+
+
+class VaspLabelEngine(FrameLabelEngine):
+    """VASP through the ``VaspWorkChain`` and the protocols of aiida-vasp.
+
+    The energy is the free energy that VASP calls TOTEN. The stress is that of VASP (kB, positive when compressed) in
+    ASE's unit and sign.
+    """
+
+    NAME: ClassVar[str] = "vasp"
+    LEVELS: ClassVar[int] = 3
+    OUTPUTS: ClassVar[tuple[str, ...]] = ("retrieved",)
+    RETRIED: ClassVar[frozenset[int]] = frozenset({302, 401, 402, 503})
+
+    @classmethod
+    def validate(cls, parameters: Mapping[str, Any]) -> str | None:
+        """Check names, types and ranges."""
+        try:
+            parse_settings(VaspSettings, parameters, "label.parameters")
+        except ValueError as error:
+            return str(error)
+        return None
+
+    @classmethod
+    def complete(cls, parameters: Mapping[str, Any], symbols: Sequence[str]) -> dict[str, Any]:
+        """Settle INCAR, k-points and POTCARs; refuse a species or a POTCAR that there is not."""
+        settings = parse_settings(VaspSettings, parameters, "label.parameters")
+        inputs = _workchain().get_protocol_inputs(settings.protocol, {})
+        mapping = {**inputs["potential_mapping"], **settings.potential_mapping}
+        _check_potentials(settings.potential_family, {symbol: mapping.get(symbol, symbol) for symbol in symbols})
+        incar = {**inputs["parameters"]["incar"], **{key.lower(): value for key, value in settings.incar.items()}}
+        completed = asdict(settings)
+        completed["potential_mapping"] = mapping
+        completed["incar"] = {key: value for key, value in incar.items() if value is not None}
+        has_ediff = "ediff" in {key.lower() for key in settings.incar}  # null leaves it to VASP
+        completed["ediff_per_atom"] = None if has_ediff else inputs["meta_parameters"]["ediff_per_atom"]
+        if settings.kpoints_mesh is None and settings.kpoints_distance is None:
+            completed["kpoints_distance"] = 2 * np.pi * inputs["kpoints_spacing"]
+        if settings.preconverge is not None:
+            completed["preconverge"] = {key.lower(): value for key, value in settings.preconverge.items()}
+        completed["retries"] = [dict(attempt) for attempt in settings.retries]
+        completed["kpoints_mesh"] = None if settings.kpoints_mesh is None else list(settings.kpoints_mesh)
+        return completed
+
+    @classmethod
+    def fingerprint(cls, settings: Mapping[str, Any]) -> str:
+        """POTCARs, k-points and all keys of the INCAR that change the ground state."""
+        names = ("potential_family", "potential_mapping", "kpoints_distance", "kpoints_mesh", "magnetic_moments")
+        content = {name: settings[name] for name in (*names, "vacuum", "preconverge")}
+        incar = {key: value for key, value in settings["incar"].items() if key not in NEUTRAL}
+        content["ediff_per_atom"] = settings["ediff_per_atom"]
+        return fingerprint_of({"engine": cls.NAME, "incar": incar, **content})
+
+    @classmethod
+    def structure_settings(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Boxes around what is not periodic; sites grouped by species, as a POSCAR has them."""
+        return {"vacuum": settings["vacuum"], "moments": settings["magnetic_moments"], "grouped": True}
+
+    @classmethod
+    def build(cls, atoms: Atoms, structure: orm.StructureData, request: LabelRequest, resources: JobResources) -> Job:
+        """Return a ``VaspWorkChain`` for one frame."""
+        settings = request.settings
+        process = _workchain() if settings["preconverge"] is None else _two_step()
+        builder = process.get_builder()
+        builder.code = resources.code
+        builder.structure = structure
+        builder.parameters = orm.Dict({"incar": frame_incar(atoms, settings, resources.n_before)})
+        builder.potential_family = settings["potential_family"]
+        kinds = {kind.name: kind.symbol for kind in structure.kinds}
+        mapping = settings["potential_mapping"]
+        builder.potential_mapping = {name: mapping.get(symbol, symbol) for name, symbol in kinds.items()}
+        moments = frame_moments(atoms, settings)
+        if moments is not None:
+            _, of_kind = name_kinds(list(atoms.symbols), moments)
+            builder.magmom_mapping = of_kind
+        if settings["kpoints_mesh"] is not None:
+            kpoints = orm.KpointsData()
+            kpoints.set_cell_from_structure(structure)
+            kpoints.set_kpoints_mesh(settings["kpoints_mesh"])
+            builder.kpoints = kpoints
+        else:
+            builder.kpoints_spacing = settings["kpoints_distance"] / (2 * np.pi)
+        builder.settings = orm.Dict({})  # aiida-vasp 5.1 looks into it when it starts from another folder
+        builder.max_iterations = orm.Int(settings["max_restarts"])
+        builder.calc.metadata = {"options": dict(resources.options)}
+        builder.metadata = {"call_link_label": resources.label, "label": resources.label}
+        if settings["preconverge"] is not None:
+            builder.preconverge = orm.Dict({"incar": first_incar(atoms, settings, resources.n_before)})
+        return Job(process, builder)
+
+    @classmethod
+    def read(cls, atoms: Atoms, outputs: Mapping[str, orm.Node], settings: Mapping[str, Any]) -> Sequence[Result]:
+        """Return the labels of every ionic step whose electronic loop converged, in the units and signs of ASE."""
+        retrieved = cast(orm.FolderData, outputs["retrieved"])
+        if "vasprun.xml" not in retrieved.list_object_names():
+            raise ValueError("there is no vasprun.xml among the files of VASP")
+        with retrieved.as_path() as folder:
+            steps = read_frames(folder / "vasprun.xml", "vasp-xml")
+        converged = [step for step in steps if step.calc is not None]
+        if not converged:
+            raise ValueError(f"the electronic loop of VASP did not converge in any of {len(steps)} ionic steps")
+        return [_in_order_of(atoms, step, str(retrieved.creator.uuid), settings) for step in converged]
+
+
+def _in_order_of(atoms: Atoms, step: Atoms, parent: str, settings: Mapping[str, Any]) -> Result:
+    """Return the labels of a step with its atoms in the order of the frame, and its structure if it is another one."""
+    labels = {**step.calc.results, "forces": from_groups(atoms, step.get_forces())}
+    if not all(atoms.pbc):
+        labels.pop("stress", None)
+    if not settings["ionic_steps"]:
+        return Result(labels, parent=parent)
+    return Result(labels, positions=from_groups(atoms, step.positions), cell=step.cell.array, parent=parent)
+
+
+def frame_incar(atoms: Atoms, settings: Mapping[str, Any], n_before: int) -> dict[str, Any]:
+    """Return the INCAR of one frame: a single point with forces and stress.
+
+    :param n_before: attempts before this one, each with its own way to converge.
+    """
+    incar = dict(settings["incar"])
+    if settings["ediff_per_atom"] is not None:
+        incar["ediff"] = settings["ediff_per_atom"] * len(atoms)
+    if settings["ionic_steps"]:
+        incar["nsw"] = settings["ionic_steps"]
+        incar.setdefault("ibrion", 2)
+    if is_isolated_atom(atoms):
+        incar |= {"ispin": 2, "nupdown": ground_state_moment(atoms)}
+    elif frame_moments(atoms, settings) is not None:
+        incar["ispin"] = 2
+    if n_before and settings["retries"]:
+        attempt = settings["retries"][min(n_before, len(settings["retries"])) - 1]
+        incar |= {key.lower(): value for key, value in attempt.items()}
+    return incar
+
+
+def first_incar(atoms: Atoms, settings: Mapping[str, Any], n_before: int) -> dict[str, Any]:
+    """Return the INCAR of the calculation that the label starts from: a single point that writes its wave functions."""
+    incar = {**frame_incar(atoms, {**settings, "ionic_steps": 0}, n_before), "lwave": True, **settings["preconverge"]}
+    return {key: value for key, value in incar.items() if value is not None}
+
+
+def frame_moments(atoms: Atoms, settings: Mapping[str, Any]) -> np.ndarray | None:
+    """Return the starting moment of every atom, μB, None without spin polarisation."""
+    if is_isolated_atom(atoms):
+        return np.array([ground_state_moment(atoms)])
+    return starting_moments(atoms, settings["magnetic_moments"])
+
+
+def _check_potentials(family: str, names: Mapping[str, str]) -> None:
+    """Refuse a family that is not there, or lacks a potential, before any job is submitted."""
+    from aiida.common.exceptions import NotExistent
+    from aiida_vasp.data.potcar import PotcarData
+
+    if PotcarData.get_potcar_group(family) is None:
+        raise ValueError(
+            f"label.parameters.potential_family: there is no POTCAR family {family!r}; "
+            "upload one (aiida-vasp potcar uploadfamily --help) or name another (aiida-vasp potcar listfamilies)"
+        )
+    try:
+        PotcarData.get_potcars_dict(list(names), family, dict(names))
+    except (ValueError, NotExistent) as error:
+        raise ValueError(
+            f"label.parameters.potential_mapping: the POTCAR family {family!r} lacks a potential: {error}"
+        ) from error
+
+
+def _two_step() -> Any:
+    require("aiida_vasp", "vasp")
+    from aiida_alpot.engines.label.vasp_two_step import VaspTwoStepWorkChain
+
+    return VaspTwoStepWorkChain
+
+
+def _workchain() -> Any:
+    require("aiida_vasp", "vasp")
+    from aiida_vasp.workchains.v2.vasp import VaspWorkChain
+
+    return VaspWorkChain

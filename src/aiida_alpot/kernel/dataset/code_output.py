@@ -1,0 +1,92 @@
+"""Frames and labels from the output of electronic-structure codes: as ASE reads it, but for two things.
+
+The energy is the one that the forces derive from, where ASE gives the one extrapolated to zero smearing. And a step
+whose electronic loop did not converge has no label.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+from xml.etree import ElementTree
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import read
+
+NOT_CONVERGED: Final = "the electronic loop did not converge"
+DEFAULT_NELM: Final = 60
+"""Electronic steps that VASP allows where the INCAR does not say."""
+
+
+def read_code_output(path: str | Path, kind: str) -> list[Atoms]:
+    """Return the ionic steps of a run with their labels: energy (eV), forces (eV/Å), stress (eV/Å³, ASE's sign).
+
+    A step that did not converge has the status ``failed`` and no label.
+
+    :param kind: one of :data:`CODES`, a format of ASE.
+    :raises ValueError: if the file is damaged or cut off in the middle of a step.
+    """
+    path = Path(path)
+    converged = CODES[kind](path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        frames = read(str(path.absolute()), index=":", format=kind, do_not_split_by_at_sign=True)
+    if len(frames) != len(converged):
+        raise ValueError(f"it has {len(converged)} steps, of which ASE finds {len(frames)}; it may be cut off")
+    return [_label(frame, is_converged) for frame, is_converged in zip(frames, converged, strict=True)]
+
+
+def _label(frame: Atoms, is_converged: bool) -> Atoms:
+    found: dict[str, Any] = {} if frame.calc is None else frame.calc.results
+    atoms = Atoms(frame.numbers, positions=frame.positions, cell=frame.cell, pbc=frame.pbc)
+    if not is_converged:
+        atoms.info.update(status="failed", reason=NOT_CONVERGED)
+        return atoms
+    labels: dict[str, Any] = {name: np.array(found[name]) for name in ("forces", "stress") if name in found}
+    energy = found.get("free_energy", found.get("energy"))
+    if energy is not None:
+        labels["energy"] = float(energy)
+    atoms.calc = SinglePointCalculator(atoms, **labels)
+    return atoms
+
+
+def _vasprun_steps(path: Path) -> list[bool]:
+    """Return whether each ionic step used fewer electronic iterations than it was allowed."""
+    root = ElementTree.parse(path).getroot()  # noqa: S314  a file of a calculation of the user
+    # the one for electrons: response functions have an entry of the same name
+    found = root.find("./parameters//separator[@name='electronic']//i[@name='NELM']")
+    allowed = DEFAULT_NELM if found is None or found.text is None else int(found.text)
+    return [len(step.findall("scstep")) < allowed for step in root.iterfind("calculation")]
+
+
+def _outcar_steps(path: Path) -> list[bool]:
+    """Return whether each ionic step used fewer electronic iterations than it was allowed.
+
+    What VASP prints at the end of a loop does not tell: before version 6.3 it says that EDIFF is reached in any case.
+    """
+    text = path.read_text(encoding="utf-8", errors="replace")
+    found = re.search(r"NELM\s*=\s*(\d+)", text)
+    allowed = DEFAULT_NELM if found is None else int(found.group(1))
+    used: dict[int, int] = {}
+    for ionic, electronic in re.findall(r"Iteration\s+(\d+)\(\s*(\d+)\)", text):
+        used[int(ionic)] = int(electronic)
+    return [n_used < allowed for _, n_used in sorted(used.items())]
+
+
+def _pw_steps(path: Path) -> list[bool]:
+    """Return what pw.x says at the end of every electronic loop."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return [word == "has been" for word in re.findall(r"convergence (has been|NOT) achieved", text)]
+
+
+CODES: Final[dict[str, Callable[[Path], list[bool]]]] = {
+    "vasp-xml": _vasprun_steps,
+    "vasp-out": _outcar_steps,
+    "espresso-out": _pw_steps,
+}
+"""Formats of ASE that are output of a code, each with a function that says which steps converged."""

@@ -1,0 +1,210 @@
+"""Labels from VASP: genuine recorded output behind the strict mock of aiida-vasp, which checks every input."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from aiida import orm
+from aiida.engine import run_get_node
+from ase import Atoms
+from ase.build import bulk
+from ase.io import read
+
+from aiida_alpot.data.pes import PESData
+from aiida_alpot.engines.job import JobResources
+from aiida_alpot.engines.label.base import LabelRequest
+from aiida_alpot.plugins import load_engine
+from aiida_alpot.workflows.label import LabellingWorkChain
+
+pytest.importorskip("aiida_vasp")
+
+HERE = Path(__file__).parent / "vasp"
+FAMILY = "stubs"
+STATIC = {
+    "potential_family": FAMILY,
+    "kpoints_mesh": [7, 7, 7],
+    "incar": {
+        "encut": 250,
+        "ediff": 2e-6,
+        "prec": "normal",
+        "nedos": 100,
+        "algo": "fast",
+        "lcharg": False,
+        "lorbit": None,
+    },
+}
+"""What silicon_static was computed with, on top of the protocol."""
+STEPS = {
+    "potential_family": FAMILY,
+    "kpoints_mesh": [10, 10, 10],
+    "ionic_steps": 2,
+    "incar": {
+        **dict.fromkeys(("prec", "lreal", "ispin", "algo", "nwrite", "lwave", "nelm", "nelmin", "lasph", "lvhar")),
+        **dict.fromkeys(("lorbit", "nedos", "gga", "ediff")),
+        "ediffg": -1e-4,
+        "encut": 240,
+        "isif": 1,
+        "sigma": 0.1,
+    },
+}
+"""What silicon_steps was computed with."""
+
+
+@pytest.fixture
+def family(aiida_profile: Any) -> str:
+    from aiida_vasp.data.potcar import PotcarData
+
+    if PotcarData.get_potcar_group(FAMILY) is None:
+        PotcarData.upload_potcar_family(str(HERE / "potcar"), FAMILY, "without potentials", stop_if_existing=False)
+    return FAMILY
+
+
+@pytest.fixture
+def label(code_of: Any, family: str, serial_options: dict[str, Any]) -> Callable[..., Any]:
+    """Return a function that labels frames by the mock and returns the node of the stage."""
+    program = Path(sys.executable).with_name("mock-vasp")
+    registry = f"export MOCK_VASP_REG_BASE={HERE / 'records'}"
+    code = code_of("mock-vasp", shutil.which("mock-vasp") or str(program), "vasp.vasp", registry)
+
+    def run(frames: list[Atoms], **parameters: Any) -> Any:
+        _, node = run_get_node(
+            LabellingWorkChain,
+            code=code,
+            engine=orm.Str("vasp"),
+            frames=PESData.from_frames(frames),
+            parameters=orm.Dict({**STATIC, **parameters}),
+            options=orm.Dict(serial_options),
+            max_iterations=orm.Int(1),
+            max_failed_fraction=orm.Float(0.9),
+        )
+        return node
+
+    return run
+
+
+def recorded(name: str) -> Atoms:
+    """Return the structure of a record."""
+    return read(HERE / "records" / name / "inp" / "POSCAR", format="vasp")
+
+
+def test_a_label_equals_ases_reading_of_the_same_files_and_other_input_costs_its_frame_only(label: Any) -> None:
+    moved = bulk("Si", a=5.4)
+    moved.rattle(0.05, seed=1)
+    node = label([recorded("silicon_static"), moved])
+    assert node.is_finished_ok, node.exit_message
+    silicon, unmatched = node.outputs.labelled
+    expected = read(HERE / "records" / "silicon_static" / "out" / "vasprun.xml", format="vasp-xml")
+    assert silicon.info["status"] == "labelled"
+    assert silicon.get_potential_energy() == expected.get_potential_energy(force_consistent=True)
+    np.testing.assert_array_equal(silicon.get_forces(), expected.get_forces())
+    np.testing.assert_allclose(silicon.get_stress(), expected.get_stress(), rtol=1e-12)
+    assert unmatched.info["status"] == "failed"
+    assert "exit status" in unmatched.info["reason"]
+
+
+def test_an_incar_that_differs_in_one_key_matches_no_record(label: Any) -> None:
+    node = label([recorded("silicon_static")], incar={**STATIC["incar"], "encut": 251})
+    assert node.exit_status == 402
+
+
+def test_ionic_steps_are_labels_each_with_its_structure(label: Any) -> None:
+    node = label([recorded("silicon_steps")], **STEPS)
+    assert node.is_finished_ok, node.exit_message
+    frames = list(node.outputs.labelled)
+    expected = read(HERE / "records" / "silicon_steps" / "out" / "vasprun.xml", index=":", format="vasp-xml")
+    assert len(frames) == len(expected)
+    for frame, other in zip(frames, expected, strict=True):
+        assert frame.get_potential_energy() == other.get_potential_energy(force_consistent=True)
+        np.testing.assert_array_equal(frame.get_forces(), other.get_forces())
+        np.testing.assert_allclose(frame.positions, other.positions, atol=1e-12)
+    assert abs(frames[0].get_forces()).max() > 0.3
+
+
+class TestInputs:
+    """What is written for a frame; nothing is run."""
+
+    engine = load_engine("label", "vasp")
+
+    def build(self, atoms: Atoms, python_code: Any, n_before: int = 0, **parameters: Any) -> Any:
+        given = {"potential_family": FAMILY, **parameters}
+        frames = PESData.from_frames([atoms]).store()
+        request = LabelRequest(frames, orm.Dict(given), self.engine.complete(given, frames.symbols))
+        kernel = orm.SinglefileData.from_string("kernel", filename="kernel.pyz")
+        options = {"resources": {"num_machines": 1}}
+        (key,) = self.engine.plan_jobs(request)
+        resources = JobResources(python_code, kernel, options, key, n_before=n_before)
+        return self.engine.prepare_job(key, request, resources, None).inputs
+
+    def test_the_protocol_gives_what_is_not_given(self, family: str, python_code: Any) -> None:
+        incar = self.build(bulk("Si"), python_code).parameters["incar"]
+        assert (incar["encut"], incar["ediff"]) == (550, pytest.approx(2e-6))
+        assert "nsw" not in incar
+
+    def test_starting_moments_of_a_frame_become_kinds(self, family: str, python_code: Any) -> None:
+        atoms = bulk("Si")
+        atoms.set_initial_magnetic_moments([1.0, -1.0])
+        inputs = self.build(atoms, python_code)
+        assert inputs.magmom_mapping.get_dict() == {"Si1": 1.0, "Si2": -1.0}
+        assert inputs.potential_mapping.get_dict() == {"Si1": "Si", "Si2": "Si"}
+        assert inputs.parameters["incar"]["ispin"] == 2
+
+    def test_an_isolated_atom_follows_hunds_rule_in_a_box(self, family: str, python_code: Any) -> None:
+        inputs = self.build(Atoms("Si"), python_code, vacuum=9.0)
+        assert inputs.parameters["incar"]["nupdown"] == 2.0
+        assert inputs.structure.cell[0][0] == pytest.approx(9.0)
+
+    def test_a_further_attempt_converges_another_way(self, family: str, python_code: Any) -> None:
+        assert self.build(bulk("Si"), python_code).parameters["incar"]["algo"] == "normal"
+        assert self.build(bulk("Si"), python_code, n_before=1).parameters["incar"]["algo"] == "all"
+
+    def test_what_is_missing_is_named(self, family: str) -> None:
+        with pytest.raises(ValueError, match="there is no POTCAR family 'PBE'"):
+            self.engine.complete({"potential_family": "PBE"}, ("Si",))
+        with pytest.raises(ValueError, match="'stubs' lacks a potential"):
+            self.engine.complete({"potential_family": FAMILY}, ("Cu",))
+
+    @pytest.mark.parametrize(
+        ("parameters", "expected"),
+        [
+            ({}, "'potential_family' is required"),
+            (
+                {"potential_family": "x", "incar": {"NSW": 3}},
+                "incar.NSW cannot be set: give",
+            ),
+            ({"potential_family": "x", "retries": [{"encut": 300}]}, "'encut' would change the label"),
+            ({"potential_family": "x", "kpoints_mesh": [0, 1, 1]}, "kpoints_mesh must be positive"),
+        ],
+    )
+    def test_bad_settings_are_named(self, parameters: dict[str, Any], expected: str) -> None:
+        assert expected in self.engine.validate(parameters)
+
+    def test_how_it_converges_does_not_tell_labels_apart_but_the_cut_off_does(self, family: str) -> None:
+        def fingerprint(**incar: Any) -> str:
+            return self.engine.fingerprint(self.engine.complete({"potential_family": FAMILY, "incar": incar}, ("Si",)))
+
+        assert fingerprint(algo="all", nelm=300) == fingerprint()
+        assert fingerprint(encut=400) != fingerprint()
+        assert fingerprint(metagga="R2SCAN") != fingerprint()
+
+
+def test_the_second_of_two_steps_gives_the_labels_and_the_first_is_its_parent(label: Any) -> None:
+    """Two recorded calculations of one structure: a single point, and a relaxation begun from it."""
+    common = {**STATIC["incar"], "gga": "pe"}
+    steps = {"ionic_steps": 60, "preconverge": {"lwave": False, "isif": None, "ediffg": None}}
+    node = label([recorded("pbe_steps")], incar={**common, "isif": 3, "ediffg": -0.03}, **steps)
+    assert node.is_finished_ok, node.exit_message
+    frames = list(node.outputs.labelled)
+    expected = read(HERE / "records" / "pbe_steps" / "out" / "vasprun.xml", index=":", format="vasp-xml")
+    energies = [frame.get_potential_energy() for frame in frames]
+    assert energies == [other.get_potential_energy(force_consistent=True) for other in expected]
+    second = orm.load_node(frames[0].info["parent"])
+    first = second.inputs.restart_folder.creator
+    assert "nsw" not in first.inputs.parameters.get_dict()
+    assert second.inputs.parameters["nsw"] == 60
+    assert first.outputs.remote_folder.is_empty
