@@ -16,7 +16,7 @@ from aiida import orm
 
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.kernel.dataset import write
-from aiida_alpot.kernel.labelling.shards import Shard, read_shard, write_shard
+from aiida_alpot.kernel.labelling.shards import Shard, read_shard, without_labels, write_shard
 from aiida_alpot.kernel.uncertainty import UncertaintyModel
 
 pytestmark = pytest.mark.timeout(60)
@@ -179,7 +179,7 @@ def test_a_killed_labelling_with_a_damaged_record_is_named(
 def test_a_damaged_shard_costs_its_frame_and_no_more(parse: Any, good: SimpleNamespace, tmp_path: Path) -> None:
     """shard-05 every byte of a shard flipped, one at a time: the other frame keeps its label."""
     frames = good.frames(2)
-    given = PESData.from_frames(frames).store()
+    given = PESData.from_frames(without_labels(atoms) for atoms in frames).store()
     with given.dataset() as reader:
         ids = reader.frame_ids(labels=False).tolist()
     folder = tmp_path / "shards"
@@ -205,7 +205,7 @@ def test_a_damaged_shard_costs_its_frame_and_no_more(parse: Any, good: SimpleNam
 def test_a_shard_that_lies_is_refused(parse: Any, good: SimpleNamespace, tmp_path: Path, says: Any) -> None:
     """shard-06 a shard that calls NaN a label."""
     frames = good.frames(1)
-    given = PESData.from_frames(frames).store()
+    given = PESData.from_frames(without_labels(atoms) for atoms in frames).store()
     with given.dataset() as reader:
         identity = str(reader.frame_ids(labels=False)[0])
     folder = tmp_path / "shards"

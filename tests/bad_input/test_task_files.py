@@ -25,6 +25,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from aiida_alpot.kernel.__main__ import main
 from aiida_alpot.kernel.dataset import Dataset, write
+from aiida_alpot.kernel.labelling.shards import without_labels
 from aiida_alpot.kernel.uncertainty import Calibration, UncertaintyModel
 
 pytestmark = pytest.mark.timeout(60)
@@ -441,7 +442,7 @@ def test_a_hanging_calculator_costs_its_frame_and_no_more(job: Path) -> None:
         "    implemented_properties = ['energy', 'forces']\n"
         "    def calculate(self, *args, **kwargs):\n        time.sleep(600)\n"
     )
-    write(job / "frames.h5", argon(1))
+    write(job / "frames.h5", [without_labels(atoms) for atoms in argon(1)])
     settings = {"calculator": "sleeper:Sleeper", "frame_timeout_s": 1.0}
     (job / "task.json").write_text(json.dumps({"frames": "frames.h5", "settings": settings}))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(job), os.environ.get("PYTHONPATH", "")])}

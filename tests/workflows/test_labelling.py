@@ -131,6 +131,10 @@ def test_another_fingerprint_labels_anew_and_both_labels_stay(stage: Any, gave: 
     assert again.run() is None
     found = [(frame.info["fingerprint"], frame.get_potential_energy()) for frame in again.output("labelled")]
     assert found == [("counting-a", -1.0), ("counting-b", -2.0)] * 2
+    third = stage(gave(-3.0), again.output("labelled"), parameters=orm.Dict({"method": "b"}))
+    assert third.run() is None
+    assert third.labels == []
+    assert third.output("labelled").content_hash == again.output("labelled").content_hash
 
 
 def test_frames_with_labels_of_these_settings_have_no_job(stage: Any, gave: Any, pes: Any) -> None:

@@ -213,7 +213,7 @@ def test_frames_with_labels_of_the_same_settings_are_copied(source, broken, call
     assert (again.n_labelled, again.n_copied, calls()) == (7, 7, 7)
     assert {atoms.info["fingerprint"] for atoms in frames} == {report.fingerprint}
     changed, frames = label(source.parent / "out.h5", broken(pause=0.001), "changed.h5", "other-shards")
-    assert (changed.n_copied, calls()) == (0, 14)
+    assert (changed.n_copied, changed.n_others, changed.n_frames, calls()) == (0, 7, 14, 14)
     assert changed.fingerprint != report.fingerprint
 
 

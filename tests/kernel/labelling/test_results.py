@@ -11,7 +11,7 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from aiida_alpot.kernel.dataset import Dataset, write
-from aiida_alpot.kernel.labelling.results import Result, collect_frames, find_unlabelled, label_frame
+from aiida_alpot.kernel.labelling.results import Result, collect_frames, label_frame, sort_rows
 
 
 def labels(atoms: Atoms, energy: float = -1.0) -> dict[str, object]:
@@ -69,46 +69,58 @@ def test_an_ionic_step_has_positions_and_cell_of_its_own(copper: Atoms) -> None:
     np.testing.assert_array_equal(frame.cell.array, cell)
 
 
-def test_what_has_a_label_of_these_settings_is_left_as_it_is(copper: Atoms) -> None:
+def test_what_was_dealt_with_is_left_as_it_is(copper: Atoms) -> None:
     known = with_label(copper, "fp")
-    assert list(collect_frames([("a", known)], {}, {}, "fp")) == [known]
+    assert list(collect_frames([("a", "keep", known)], {}, {}, "fp")) == [known]
 
 
 def test_a_label_of_other_settings_stays_before_the_new_one(copper: Atoms) -> None:
-    found = list(collect_frames([("a", with_label(copper, "old"))], {"a": [Result(labels(copper, -2.0))]}, {}, "new"))
+    old = with_label(copper, "old")
+    found = list(collect_frames([("a", "renew", old)], {"a": [Result(labels(copper, -2.0))]}, {}, "new"))
     assert [frame.info["fingerprint"] for frame in found] == ["old", "new"]
     assert [frame.get_potential_energy() for frame in found] == [-1.0, -2.0]
 
 
 def test_one_frame_may_give_several_labels_or_none(copper: Atoms) -> None:
-    several = list(
-        collect_frames([("a", copper)], {"a": [Result(labels(copper, -k)) for k in (1.0, 2.0, 3.0)]}, {}, "f")
-    )
+    results = [Result(labels(copper, -k)) for k in (1.0, 2.0, 3.0)]
+    several = list(collect_frames([("a", "label", copper)], {"a": results}, {}, "f"))
     assert [frame.get_potential_energy() for frame in several] == [-1.0, -2.0, -3.0]
-    (none,) = collect_frames([("a", copper)], {"a": []}, {}, "f")
+    (none,) = collect_frames([("a", "label", copper)], {"a": []}, {}, "f")
     assert (none.info["status"], none.info["reason"]) == ("failed", "there was no label in its output")
 
 
 def test_a_failed_frame_keeps_its_reason_and_one_that_was_not_reached_says_so(copper: Atoms) -> None:
-    failed, waiting = collect_frames([("a", copper), ("b", copper)], {}, {"a": "exit status 410"}, "f")
-    assert (failed.info["status"], failed.info["reason"], failed.info["fingerprint"]) == (
-        "failed",
-        "exit status 410",
-        "f",
-    )
-    assert (waiting.info["status"], waiting.info["fingerprint"]) == ("unlabelled", "")
+    frames = [("a", "label", copper), ("b", "label", copper)]
+    failed, waiting = collect_frames(frames, {}, {"a": "exit status 410"}, "f")
+    kept = ("status", "reason", "fingerprint")
+    assert [failed.info[name] for name in kept] == ["failed", "exit status 410", "f"]
+    assert [waiting.info[name] for name in kept] == ["unlabelled", "not reached", ""]
 
 
-def test_only_structures_without_a_label_of_these_settings_are_to_do_each_once(copper: Atoms, tmp_path: Path) -> None:
+def rows_of(marks: list[tuple[int, str, str]], folder: Path, **options: bool) -> list[str]:
+    """Return what labelling with the settings "f" means for rows of (structure, fingerprint, status)."""
     frames = []
-    for k, (fingerprint, status) in enumerate(
-        [("f", "labelled"), ("g", "labelled"), ("", "unlabelled"), ("f", "failed")]
-    ):
-        atoms = copper.copy()
-        atoms.positions[0] += 0.01 * k
+    for structure, fingerprint, status in marks:
+        atoms = bulk("Cu", cubic=True)
+        atoms.positions[0] += 0.01 * structure
         frames.append(with_label(atoms, fingerprint, status))
-    write(tmp_path / "d.h5", [*frames, frames[2]])
-    with Dataset.open(tmp_path / "d.h5") as dataset:
-        ids = [str(identity) for identity in dataset.frame_ids(labels=False)]
-        assert find_unlabelled(dataset, "f") == [ids[1], ids[2]]
-        assert find_unlabelled(dataset, "f", retry_failed=True) == [ids[1], ids[2], ids[3]]
+    write(folder / "d.h5", frames)
+    with Dataset.open(folder / "d.h5") as dataset:
+        return list(sort_rows(dataset, "f", **options))
+
+
+def test_rows_are_kept_labelled_or_labelled_anew_beside_their_old_label(tmp_path: Path) -> None:
+    marks = [(0, "f", "labelled"), (1, "g", "labelled"), (2, "", "unlabelled"), (3, "f", "failed"), (4, "", "labelled")]
+    assert rows_of(marks, tmp_path) == ["keep", "renew", "label", "keep", "renew"]
+    assert rows_of(marks, tmp_path, retry_failed=True) == ["keep", "renew", "label", "label", "renew"]
+
+
+@pytest.mark.parametrize("new", [("f", "labelled"), ("f", "failed"), ("", "unlabelled")])
+def test_a_structure_that_was_labelled_anew_is_not_labelled_once_more(tmp_path: Path, new: tuple[str, str]) -> None:
+    """What an interrupted or finished run left is the input of the next."""
+    rows = rows_of([(0, "g", "labelled"), (0, *new)], tmp_path)
+    assert rows == ["keep", "label" if new[1] == "unlabelled" else "keep"]
+
+
+def test_of_several_old_labels_of_a_structure_the_last_is_followed_by_the_new_one(tmp_path: Path) -> None:
+    assert rows_of([(0, "g", "labelled"), (0, "h", "labelled")], tmp_path) == ["keep", "renew"]

@@ -11,7 +11,7 @@ from aiida.engine import calcfunction
 from ase import Atoms
 
 from aiida_alpot.data.pes import PESData
-from aiida_alpot.kernel.labelling.results import Result, collect_frames
+from aiida_alpot.kernel.labelling.results import Result, Row, collect_frames, sort_rows
 from aiida_alpot.plugins import load_engine
 
 SEPARATOR: Final = "__"
@@ -52,8 +52,10 @@ def collect_labels(frames: PESData, settings: orm.Dict, **outputs: orm.Data) -> 
                 except ValueError as error:
                     failures[identity] = str(error)
 
-        def chosen() -> Iterator[tuple[str, Atoms]]:
+        kinds = sort_rows(reader, given["fingerprint"])
+
+        def chosen() -> Iterator[tuple[str, Row, Atoms]]:
             for identity in given["ids"]:
-                yield from ((identity, reader[row]) for row in rows[identity])
+                yield from ((identity, kinds[row], reader[row]) for row in rows[identity])
 
         return PESData.from_frames(collect_frames(chosen(), results, failures, given["fingerprint"]))

@@ -15,7 +15,7 @@ from aiida_alpot.data.pes import PESData
 from aiida_alpot.engines.job import Job, JobResources
 from aiida_alpot.engines.label.base import LabelEngine, LabelRequest
 from aiida_alpot.engines.label.collecting import SEPARATOR, collect_labels, job_key
-from aiida_alpot.kernel.labelling.results import Result, find_unlabelled
+from aiida_alpot.kernel.labelling.results import Result, sort_rows
 
 CHUNK: Final = 50
 """Frames whose results one calcfunction takes: a thousand frames are twenty calls, not one with thousands of links."""
@@ -69,8 +69,10 @@ class FrameLabelEngine(LabelEngine):
     def plan_jobs(cls, request: LabelRequest) -> list[str]:
         """One job for every structure that has no label of these settings."""
         with request.frames.dataset() as reader:
-            ids = find_unlabelled(reader, cls.fingerprint(request.settings))
-        return [job_key(identity) for identity in ids]
+            rows = sort_rows(reader, cls.fingerprint(request.settings))
+            ids = [str(identity) for identity in reader.frame_ids(labels=False)]
+        chosen = dict.fromkeys(identity for identity, row in zip(ids, rows, strict=True) if row != "keep")
+        return [job_key(identity) for identity in chosen]
 
     @classmethod
     def prepare_job(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -14,6 +14,7 @@ from aiida_alpot.kernel.labelling.gate import check_labels
 from aiida_alpot.kernel.labelling.shards import without_labels
 from aiida_alpot.kernel.units import FloatArray
 
+Row = Literal["keep", "renew", "label"]
 COMPUTED: Final = ("labelled", "quarantined")
 """Status of a frame that has labels."""
 
@@ -72,57 +73,50 @@ def without_result(atoms: Atoms, status: str, reason: str, fingerprint: str) -> 
     return frame
 
 
-def is_computed(atoms: Atoms, fingerprint: str, *, retry_failed: bool = False) -> bool:
-    """Return whether labelling with these settings has dealt with a frame before."""
-    status = atoms.info.get("status")
-    is_done = status in COMPUTED or (status == "failed" and not retry_failed)
-    return is_done and atoms.info.get("fingerprint") == fingerprint
+def sort_rows(dataset: Dataset, fingerprint: str, *, retry_failed: bool = False) -> list[Row]:
+    """Return what labelling with these settings means for every row of a dataset.
 
+    ``keep``: it was dealt with, or holds a label of other settings beside another row of its structure. ``renew``: it
+    holds a label of other settings, which stays and is followed by the new one. ``label``: it gets a label.
 
-def has_other_label(atoms: Atoms, fingerprint: str) -> bool:
-    """Return whether a frame has a label of other settings, which is kept beside the new one."""
-    return atoms.info.get("status") in COMPUTED and atoms.info.get("fingerprint", "") != fingerprint
-
-
-def find_unlabelled(dataset: Dataset, fingerprint: str, *, retry_failed: bool = False) -> list[str]:
-    """Return the structure ids of the frames that have no label of these settings, each once, in their order.
-
-    :param retry_failed: count those that these settings failed to label among them.
+    :param retry_failed: label rows again that these settings failed to label.
     """
-    ids = [str(identity) for identity in dataset.frame_ids(labels=False)]
-    rows = zip(ids, dataset.column("status"), dataset.column("fingerprint"), strict=True)
     done = COMPUTED if retry_failed else (*COMPUTED, "failed")
-    known = {identity for identity, status, found in rows if status in done and found == fingerprint}
-    return [identity for identity in dict.fromkeys(ids) if identity not in known]
+    ids = [str(identity) for identity in dataset.frame_ids(labels=False)]
+    rows: list[Row] = []
+    for status, found in zip(dataset.column("status"), dataset.column("fingerprint"), strict=True):
+        is_known = status in done and found == fingerprint
+        rows.append("keep" if is_known else "renew" if status in COMPUTED else "label")
+    last = {identity: k for k, identity in enumerate(ids)}
+    others = {identity for identity, row in zip(ids, rows, strict=True) if row != "renew"}
+    for k, (identity, row) in enumerate(zip(ids, rows, strict=True)):
+        if row == "renew" and (identity in others or k != last[identity]):
+            rows[k] = "keep"
+    return rows
 
 
 def collect_frames(
-    frames: Iterable[tuple[str, Atoms]],
+    frames: Iterable[tuple[str, Row, Atoms]],
     results: Mapping[str, Sequence[Result]],
     failures: Mapping[str, str],
     fingerprint: str,
 ) -> Iterator[Atoms]:
     """Yield frames with what labelling made of them.
 
-    Of a frame that has labels of these settings nothing changes. One that has labels of others keeps them and is
-    followed by the new one.
-
-    :param frames: each with its structure id.
+    :param frames: each with its structure id and what :func:`sort_rows` says about it.
     :param results: by structure id; an empty sequence is a calculation that ended well but gave no label.
     :param failures: why there is none, by structure id.
     """
-    for identity, atoms in frames:
-        if is_computed(atoms, fingerprint) and identity not in results:
+    for identity, row, atoms in frames:
+        if row in ("keep", "renew"):
             yield atoms
+        if row == "keep":
             continue
-        if has_other_label(atoms, fingerprint):
-            yield atoms
         found = results.get(identity)
         if found:
             yield from (label_frame(atoms, result, fingerprint) for result in found)
         elif found is not None or identity in failures:
-            yield without_result(
-                atoms, "failed", failures.get(identity, "there was no label in its output"), fingerprint
-            )
+            reason = failures.get(identity, "there was no label in its output")
+            yield without_result(atoms, "failed", reason, fingerprint)
         else:
             yield without_result(atoms, "unlabelled", "not reached", fingerprint)

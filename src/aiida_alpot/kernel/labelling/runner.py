@@ -15,7 +15,7 @@ from ase import Atoms
 from aiida_alpot.kernel.dataset import Dataset, write
 from aiida_alpot.kernel.jsonio import read_json, write_json
 from aiida_alpot.kernel.labelling.pool import WorkerPool, refusal
-from aiida_alpot.kernel.labelling.results import has_other_label, is_computed
+from aiida_alpot.kernel.labelling.results import sort_rows
 from aiida_alpot.kernel.labelling.settings import LabelSettings, label_fingerprint
 from aiida_alpot.kernel.labelling.shards import Shard, read_matching_shard, without_labels, write_shard
 from aiida_alpot.kernel.labelling.worker import Labeller, Task, WorkerSetup, describe_refusal
@@ -30,12 +30,13 @@ _PROGRESS_INTERVAL: Final = 1.0
 class LabelReport:
     """What became of the frames of a dataset.
 
-    :param n_frames: all of them; the next four add up to it.
+    :param n_frames: all of them, labels of other settings that stay included; the next four add up to it.
     :param n_labelled: with labels that passed the gate, new or old.
     :param n_failed: without labels, the reason is in the dataset.
     :param n_quarantined: with labels that the gate set aside.
     :param n_unlabelled: not reached.
     :param n_copied: frames of the source that had labels of these settings already.
+    :param n_others: labels of other settings that stay beside the new ones.
     :param n_reused: frames found in shards of an earlier run.
     :param fingerprint: of the settings, see :func:`~.settings.label_fingerprint`.
     :param seconds: wall time of this run.
@@ -47,6 +48,7 @@ class LabelReport:
     n_quarantined: int
     n_unlabelled: int
     n_copied: int
+    n_others: int
     n_reused: int
     fingerprint: str
     seconds: float
@@ -106,7 +108,7 @@ def partial_pack(source_path: str | Path, shard_dir: str | Path, out_path: str |
     with Dataset.open(source_path) as dataset:
         ids = [str(value) for value in dataset.frame_ids(labels=False)]
         counts = _pack(dataset, ids, folder, run, Path(out_path), "not reached")
-    n_shards = counts["total"] - counts["unlabelled"] - counts["copied"]
+    n_shards = counts["total"] - counts["unlabelled"] - counts["copied"] - counts["others"]
     return _report(counts, str(run["fingerprint"]), n_shards, time.monotonic() - start)
 
 
@@ -149,8 +151,8 @@ def _prepare_folder(source: Path, out: Path, folder: Path, run: Mapping[str, Any
 def _plan(dataset: Any, ids: Sequence[str], folder: Path, setup: WorkerSetup, *, retry_failed: bool) -> _Plan:
     """Find out which frames are left to label."""
     todo, n_reused, n_failed = [], 0, 0
-    for index, atoms in enumerate(dataset):
-        if is_computed(atoms, setup.fingerprint, retry_failed=retry_failed):
+    for index, row in enumerate(sort_rows(dataset, setup.fingerprint, retry_failed=retry_failed)):
+        if row == "keep":
             continue
         shard = read_matching_shard(folder, index, ids[index], setup.fingerprint)
         if shard is None or (retry_failed and shard.status == "failed"):
@@ -189,21 +191,21 @@ def _pack(
     dataset: Any, ids: Sequence[str], folder: Path, run: Mapping[str, Any], out: Path, missing: str
 ) -> Counter[str]:
     """Write the labelled dataset frame by frame and count what is in it."""
-    counts: Counter[str] = Counter(total=len(dataset))
+    counts: Counter[str] = Counter()
     fingerprint = str(run["fingerprint"])
+    rows = sort_rows(dataset, fingerprint, retry_failed=bool(run.get("retry_failed", False)))
 
     def frames() -> Iterator[Atoms]:
-        for index, atoms in enumerate(dataset):
-            frame, is_copy = atoms, is_computed(atoms, fingerprint, retry_failed=bool(run.get("retry_failed", False)))
-            if not is_copy:
-                if has_other_label(atoms, fingerprint):
-                    counts["superseded"] += 1
-                    yield atoms
+        for index, (atoms, row) in enumerate(zip(dataset, rows, strict=True)):
+            if row in ("keep", "renew"):
+                is_of_these = atoms.info.get("fingerprint") == fingerprint
+                counts.update([atoms.info["status"], "copied" if is_of_these else "others", "total"])
+                yield atoms
+            if row != "keep":
                 shard = read_matching_shard(folder, index, ids[index], fingerprint)
                 frame = _unlabelled(atoms, missing) if shard is None else shard.apply(atoms)
-            counts[frame.info["status"]] += 1
-            counts["copied"] += is_copy
-            yield frame
+                counts.update([frame.info["status"], "total"])
+                yield frame
 
     write(out, frames())
     return counts
@@ -221,6 +223,7 @@ def _report(counts: Counter[str], fingerprint: str, n_reused: int, seconds: floa
         n_quarantined=counts["quarantined"],
         n_unlabelled=counts["unlabelled"],
         n_copied=counts["copied"],
+        n_others=counts["others"],
         n_reused=n_reused,
         fingerprint=fingerprint,
         seconds=seconds,
