@@ -24,7 +24,7 @@ from aiida_alpot.plugins import known_engines, load_engine
 CONTRACTS = {"label": LabelEngine, "train": TrainEngine, "explore": ExploreEngine}
 WHERE = {"label": "label.parameters", "train": "train.parameters", "explore": "explore.settings"}
 ENGINES = [(kind, name) for kind in CONTRACTS for name in known_engines(kind)]
-VALID = {"ase": {"calculator": "ase.calculators.emt:EMT"}}
+VALID = {"ase": {"calculator": "ase.calculators.emt:EMT"}, "vasp": {"potential_family": "PBE"}}
 """Parameters that a label engine cannot do without."""
 
 
