@@ -8,6 +8,7 @@ from typing import Any, cast
 from aiida import orm
 from aiida.common import AttributeDict
 from aiida.engine import ExitCode, ToContext, WorkChain
+from aiida.engine.processes.ports import PortNamespace
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 from aiida_vasp.workchains.v2.vasp import VaspWorkChain
 
@@ -23,11 +24,13 @@ class VaspTwoStepWorkChain(WorkChain):
         """Take the inputs of the second calculation, and the INCAR of the first."""
         super().define(spec)
         spec.expose_inputs(VaspWorkChain, exclude=("restart_folder", "clean_workdir"))
+        spec.expose_outputs(VaspWorkChain)
         spec.input(
             "preconverge", valid_type=orm.Dict, help="INCAR of the first calculation, a single point: {'incar': {…}}."
         )
+        for ports in (spec.inputs, spec.outputs):
+            _explain_ports(ports)
         spec.outline(cls.run_first, cls.run_second, cls.attach_results)
-        spec.expose_outputs(VaspWorkChain)
         ended = "calculation <{pk}> ended with exit status {status}: {message}"
         spec.exit_code(401, "ERROR_FIRST_FAILED", message=f"The first {ended}")
         spec.exit_code(402, "ERROR_SECOND_FAILED", message=f"The second {ended}")
@@ -71,3 +74,12 @@ class VaspTwoStepWorkChain(WorkChain):
     def _failed(exit_code: Any, node: orm.ProcessNode) -> ExitCode:
         message = node.exit_message or "no message"
         return cast(ExitCode, exit_code.format(pk=node.pk, status=node.exit_status, message=message))
+
+
+def _explain_ports(ports: PortNamespace) -> None:
+    """Say of the inputs and outputs that aiida-vasp gives no help text for where they are described."""
+    for name, port in ports.items():
+        if not port.help:
+            port.help = f"{name} of VaspWorkChain, see the documentation of aiida-vasp."
+        if isinstance(port, PortNamespace):
+            _explain_ports(port)
