@@ -342,13 +342,9 @@ def load_process(pk: int) -> orm.ProcessNode:
 
 
 def describe_end(node: orm.ProcessNode) -> str:
-    """Return why a process did not end well, in one line; of a WorkChain also how its last calculation ended."""
+    """Return why a process did not end well, in one line."""
     if node.is_finished:
-        reason = f"exit status {node.exit_status}: {_one_line(node.exit_message) or 'no message'}"
-        jobs = [call for call in node.called if isinstance(call, orm.CalcJobNode)]
-        if isinstance(node, orm.WorkChainNode) and jobs and not jobs[-1].is_finished_ok:
-            return f"{reason} {jobs[-1].process_label} <{jobs[-1].pk}>: {describe_end(jobs[-1])}"
-        return reason
+        return f"exit status {node.exit_status}: {_one_line(node.exit_message) or 'no message'}"
     if node.is_killed:
         return "it was killed"
     return f"it excepted: {_one_line(node.exception) or 'no traceback'}"

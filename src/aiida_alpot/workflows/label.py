@@ -100,9 +100,13 @@ class LabellingWorkChain(StageWorkChain):
         return False
 
     def describe_end(self, node: orm.ProcessNode) -> str:
-        """Return why an attempt did not end well, in one line, with what the engine's program said."""
+        """Return why an attempt did not end well: its own account, that of its last calculation, and the program's."""
+        parts = [super().describe_end(node)]
+        jobs = [call for call in node.called if isinstance(call, orm.CalcJobNode)]
+        if jobs and not jobs[-1].is_finished_ok:
+            parts.append(f"{jobs[-1].process_label} <{jobs[-1].pk}>: {super().describe_end(jobs[-1])}")
         said = self.engine.explain(node)
-        return f"{super().describe_end(node)}; {said}" if said else super().describe_end(node)
+        return "; ".join([*parts, said] if said else parts)
 
     def earlier_jobs(self) -> dict[str, orm.ProcessNode]:
         """Return the jobs that ended well in the stages that this one resumes, by key."""
