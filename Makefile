@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 ROOT := $(CURDIR)
 BIN := $(ROOT)/.venv/bin
 STAMP := $(ROOT)/.venv/installed
-EXTRAS := mace,quantumespresso,vasp,tblite,report,dev
+EXTRAS := mace,quantumespresso,vasp,cp2k,tblite,report,dev
 
 export AIIDA_PATH := $(ROOT)/.aiida
 export XDG_CACHE_HOME := $(ROOT)/.cache

@@ -240,6 +240,7 @@ class TestSettings:
             ({"cutoffs": {"wavefunction": 30, "density": 10}}, "0 < wavefunction <= density"),
             ({"parameters": {"SYSTEMS": {}}}, "did you mean 'SYSTEM'"),
             ({"parameters": {"SYSTEM": {"ecutwfc": 30}}}, "parameters.SYSTEM.ecutwfc"),
+            ({"parameters": {"CONTROL": {"calculation": "relax"}}}, "parameters.CONTROL.calculation"),
             ({"retries": [{"conv_thr": 1e-3}]}, "'conv_thr' would change the label"),
             ({"kpoints_distance": -1}, "kpoints_distance must be positive"),
             ({"magnetic_moments": {"Xx": 1}}, "'Xx' is not a chemical symbol"),

@@ -159,6 +159,19 @@ class TestInputs:
         assert inputs.parameters["incar"]["nupdown"] == 2.0
         assert inputs.structure.cell[0][0] == pytest.approx(9.0)
 
+    def test_a_charged_frame_is_refused_not_labelled_as_neutral(self, family: str, python_code: Any) -> None:
+        atoms = bulk("Si")
+        atoms.info["charge"] = 1.0
+        with pytest.raises(ValueError, match="the frame has the charge 1"):
+            self.build(atoms, python_code)
+
+    def test_output_with_its_atoms_in_another_order_is_refused(self, family: str) -> None:
+        retrieved = orm.FolderData(tree=str(HERE / "records" / "silicon_static" / "out"))
+        settings = self.engine.complete({"potential_family": FAMILY}, ("Si",))
+        atoms = recorded("silicon_static")
+        with pytest.raises(ValueError, match="or in another order"):
+            self.engine.read(atoms[[1, 0]], {"retrieved": retrieved}, settings)
+
     def test_a_further_attempt_converges_another_way(self, family: str, python_code: Any) -> None:
         assert self.build(bulk("Si"), python_code).parameters["incar"]["algo"] == "normal"
         assert self.build(bulk("Si"), python_code, n_before=1).parameters["incar"]["algo"] == "all"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import pytest
@@ -49,6 +49,8 @@ class CountingEngine(FrameLabelEngine):
         content = outputs["result"].get_dict()
         if "problem" in content:
             raise ValueError(content["problem"])
+        if not content:
+            raise KeyError("energies")
         forces = [[0.0, 0.0, 0.0]] * len(atoms)
         return [Result({"energy": energy, "forces": forces}) for energy in content["energies"]]
 
@@ -71,7 +73,7 @@ def gave(plant: Callable[..., Any]) -> Callable[..., Callable[[Any], Any]]:
     return lambda *energies: lambda _: plant(result=orm.Dict({"energies": list(energies)}))
 
 
-def statuses(labelled: PESData) -> list[str]:
+def statuses(labelled: Iterable[Atoms]) -> list[str]:
     return [frame.info["status"] for frame in labelled]
 
 
@@ -111,7 +113,19 @@ def test_an_output_that_cannot_be_read_costs_its_frame_only(stage: Any, gave: An
     problem = orm.Dict({"problem": "there are no forces"})
     rig = stage(lambda s: plant(result=problem) if next(unreadable) else gave(-1.0)(s), pes(2))
     assert rig.run() is None
-    assert next(iter(rig.output("labelled"))).info["reason"] == "there are no forces"
+    expected = "the output of its calculation cannot be used: there are no forces"
+    assert next(iter(rig.output("labelled"))).info["reason"] == expected
+
+
+def test_an_engine_that_stumbles_over_one_output_loses_no_other_label(
+    stage: Any, gave: Any, plant: Any, pes: Any
+) -> None:
+    empty = iter([True, False])
+    rig = stage(lambda s: plant(result=orm.Dict({})) if next(empty) else gave(-1.0)(s), pes(2))
+    assert rig.run() is None
+    labelled = list(rig.output("labelled"))
+    assert statuses(labelled) == ["failed", "labelled"]
+    assert "KeyError: 'energies'" in labelled[0].info["reason"]
 
 
 def test_the_stage_ends_early_when_too_many_have_failed(stage: Any, plant: Any, pes: Any) -> None:

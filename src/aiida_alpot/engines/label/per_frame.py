@@ -62,7 +62,7 @@ class FrameLabelEngine(LabelEngine):
 
     @classmethod
     def structure_settings(cls, settings: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003
-        """Return how frames become structures, arguments of :func:`aiida_alpot.kernel.labelling.boxes.prepare`."""
+        """Return how frames become structures: the settings of :func:`frame_structure`."""
         return {}
 
     @classmethod

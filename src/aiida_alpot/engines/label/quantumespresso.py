@@ -41,7 +41,11 @@ NEUTRAL: Final[Mapping[str, frozenset[str]]] = {
     | {"startingpot", "startingwfc", "adaptive_thr", "conv_thr_init", "conv_thr_multi"},
 }
 """Keys that change how pw.x gets to the ground state, not which: they do not enter the fingerprint."""
-MANAGED: Final = frozenset({"ecutwfc", "ecutrho", "starting_magnetization", "nspin", "tot_charge", "assume_isolated"})
+MANAGED: Final[Mapping[str, frozenset[str]]] = {
+    "CONTROL": frozenset({"calculation", "tprnfor", "nstep"}),  # a label is a single point with forces
+    "SYSTEM": frozenset({"ecutwfc", "ecutrho", "starting_magnetization", "nspin", "tot_charge", "assume_isolated"}),
+    "ELECTRONS": frozenset(),
+}
 
 
 @dataclass(frozen=True)
@@ -111,9 +115,9 @@ def _check_namelists(parameters: Mapping[str, Any]) -> None:
             raise SettingsError(unknown_key_message(name, NAMELISTS, "parameters"))
         if not isinstance(content, Mapping):
             raise SettingsError(f"parameters.{name}: expected a mapping, got {content!r}")
-        taken = MANAGED & set(content) if name == "SYSTEM" else set()
+        taken = MANAGED[name] & set(content)
         if taken:
-            raise SettingsError(f"parameters.SYSTEM.{min(taken)} follows from the other settings and the frame")
+            raise SettingsError(f"parameters.{name}.{min(taken)} follows from the other settings and the frame")
 
 
 class QuantumEspressoLabelEngine(FrameLabelEngine):
@@ -221,7 +225,8 @@ class QuantumEspressoLabelEngine(FrameLabelEngine):
         retrieved, name = calculations[-1].outputs.retrieved, calculations[-1].get_option("output_filename")
         if name not in retrieved.list_object_names():
             return ""
-        found = re.search(r"%{20,}\s*\n(.*?)\n\s*%{20,}", retrieved.get_object_content(name), re.DOTALL)
+        text = retrieved.get_object_content(name, mode="rb").decode("utf-8", errors="replace")
+        found = re.search(r"%{20,}\s*\n(.*?)\n\s*%{20,}", text, re.DOTALL)
         return "" if found is None else " ".join(found.group(1).split())
 
     @classmethod

@@ -20,8 +20,10 @@ from aiida_alpot.kernel.labelling.boxes import (
     DEFAULT_VACUUM,
     from_groups,
     ground_state_moment,
+    group_species,
     is_isolated_atom,
     name_kinds,
+    put_into_box,
     starting_moments,
 )
 from aiida_alpot.kernel.labelling.results import Result
@@ -38,7 +40,7 @@ MANAGED: Final[Mapping[str, str]] = {
     "nsw": "give label.parameters.ionic_steps",
     "magmom": "starting moments belong to the frames, or to label.parameters.magnetic_moments",
     "kspacing": "give label.parameters.kpoints_distance",
-    "nelect": "the charge belongs to the frames",
+    "nelect": "frames are labelled as neutral, and charged ones refused",
 }
 R2SCAN: Final[Mapping[str, Any]] = {
     "incar": {"gga": None, "metagga": "R2SCAN", "algo": "all", "lasph": True},
@@ -46,6 +48,8 @@ R2SCAN: Final[Mapping[str, Any]] = {
     "preconverge": {"metagga": None, "gga": "PE", "algo": "normal"},
 }
 """Three ionic steps with r²SCAN from the wave functions of PBE (Kuner et al., MP-ALOE): parameters to begin with."""
+LARGEST_SHIFT: Final = 1e-4
+"""In fractions of the cell, between an atom as it was written and as VASP gives it back."""
 RETRIES: Final = ({"algo": "all"}, {"algo": "normal", "amix": 0.1, "bmix": 0.0001})
 
 
@@ -54,7 +58,7 @@ class VaspSettings:
     """How VASP labels frames.
 
     :param potential_family: name of an uploaded family of POTCARs.
-    :param protocol: of aiida-vasp (``aiida-vasp protocol list vasp``); it gives what is not given here.
+    :param protocol: of aiida-vasp (``aiida-vasp protocols``); it gives what is not given here.
     :param potential_mapping: POTCAR of each element, e.g. ``{"Fe": "Fe_pv"}``; elements that are not named take that of
         the protocol.
     :param incar: keys of the INCAR to set; null removes one of the protocol's.
@@ -166,8 +170,14 @@ class VaspLabelEngine(FrameLabelEngine):
 
     @classmethod
     def build(cls, atoms: Atoms, structure: orm.StructureData, request: LabelRequest, resources: JobResources) -> Job:
-        """Return a ``VaspWorkChain`` for one frame."""
+        """Return a ``VaspWorkChain`` for one frame.
+
+        :raises ValueError: if the frame is charged: NELECT needs the valence of every POTCAR.
+        """
         settings = request.settings
+        charge = float(atoms.info.get("charge", 0.0) or 0.0)
+        if charge:
+            raise ValueError(f"the frame has the charge {charge:g}, but this engine labels neutral frames only")
         process = _workchain() if settings["preconverge"] is None else _two_step()
         builder = process.get_builder()
         builder.code = resources.code
@@ -204,10 +214,24 @@ class VaspLabelEngine(FrameLabelEngine):
             raise ValueError("there is no vasprun.xml among the files of VASP")
         with retrieved.as_path() as folder:
             steps = read_frames(folder / "vasprun.xml", "vasp-xml")
+        _check_order(steps[0], atoms, settings)
         converged = [step for step in steps if step.calc is not None]
         if not converged:
             raise ValueError(f"the electronic loop of VASP did not converge in any of {len(steps)} ionic steps")
         return [_in_order_of(atoms, step, str(retrieved.creator.uuid), settings) for step in converged]
+
+
+def _check_order(first: Atoms, atoms: Atoms, settings: Mapping[str, Any]) -> None:
+    """Refuse output whose atoms are not those of the frame in the order in which they were written.
+
+    :raises ValueError: rather than give an atom the force of another.
+    """
+    written = put_into_box(atoms, settings["vacuum"])[group_species(list(atoms.symbols))]
+    if list(first.symbols) != list(written.symbols):
+        raise ValueError(f"vasprun.xml is of {first.symbols}, the frame of {written.symbols}")
+    moved = first.get_scaled_positions(wrap=False) - written.get_scaled_positions(wrap=False)
+    if np.max(np.abs(moved - np.round(moved))) > LARGEST_SHIFT:
+        raise ValueError("the atoms in vasprun.xml are not where those of the frame are, or in another order")
 
 
 def _in_order_of(atoms: Atoms, step: Atoms, parent: str, settings: Mapping[str, Any]) -> Result:
