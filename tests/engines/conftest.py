@@ -34,6 +34,13 @@ def find_program(name: str, package: str) -> str:
 
 
 @pytest.fixture
+def program() -> Callable[..., str]:
+    """Return a function that finds a program of Debian's packages: ``program("pw.x")``."""
+    packages = {"pw.x": "quantum-espresso", "cp2k.psmp": "cp2k"}
+    return lambda name: find_program(name, packages[name])
+
+
+@pytest.fixture
 def pw_code(localhost: orm.Computer) -> orm.InstalledCode:
     """pw.x on this machine."""
     path = find_program("pw.x", "quantum-espresso")

@@ -173,6 +173,17 @@ def test_a_label_of_these_settings_is_not_computed_again_one_of_others_is(label:
     assert labels[0].get_potential_energy() == known[0].get_potential_energy()
 
 
+def test_hubbard_u_goes_with_the_structure_and_a_program_that_passes_over_it_gives_no_label(label: Any) -> None:
+    node = label([rattled(bulk("Si"))], hubbard={"Si-3p": 2.0})
+    (frame,) = node.outputs.labelled
+    (calculation,) = [call for call in node.called_descendants if call.process_label == "PwCalculation"]
+    assert type(calculation.inputs.structure).__name__ == "HubbardStructureData"
+    assert "U\tSi-3p\t2.0" in calculation.base.repository.get_object_content("aiida.in")
+    is_new = calculation.outputs.output_parameters.get_dict().get("lda_plus_u_calculation", False)
+    assert frame.info["status"] == ("labelled" if is_new else "failed")
+    assert is_new or "without the Hubbard U: it is older than 7.1" in frame.info["reason"]
+
+
 def test_copies_of_a_structure_are_computed_once(label: Any) -> None:
     atoms = rattled(bulk("Al"))
     node = label([atoms, atoms.copy()])
@@ -208,6 +219,7 @@ class TestSettings:
             {"kpoints_distance": 0.2},
             {"electronic_type": "insulator"},
             {"vdw": "grimme-d3"},
+            {"hubbard": {"Si-3p": 2.0}},
             {"magnetic_moments": {"Si": 1.0}},
             {"parameters": {"SYSTEM": {"degauss": 0.001}}},
             {"parameters": {"SYSTEM": {"input_dft": "PBE"}}},
@@ -244,6 +256,8 @@ class TestSettings:
             ({"retries": [{"conv_thr": 1e-3}]}, "'conv_thr' would change the label"),
             ({"kpoints_distance": -1}, "kpoints_distance must be positive"),
             ({"magnetic_moments": {"Xx": 1}}, "'Xx' is not a chemical symbol"),
+            ({"hubbard": {"Fe3d": 4.0}}, "expected element and manifold as 'Fe-3d', got 'Fe3d'"),
+            ({"hubbard": {"Fe-3d": 4.0, "Fe-4s": 1.0}}, "Fe has a second manifold"),
             ({"protocol": "quick"}, "label.parameters.protocol"),
         ],
     )

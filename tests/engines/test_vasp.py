@@ -159,6 +159,13 @@ class TestInputs:
         assert inputs.parameters["incar"]["nupdown"] == 2.0
         assert inputs.structure.cell[0][0] == pytest.approx(9.0)
 
+    def test_hubbard_u_goes_to_every_kind_of_its_element(self, family: str, python_code: Any) -> None:
+        atoms = bulk("Si")
+        atoms.set_initial_magnetic_moments([1.0, -1.0])
+        inputs = self.build(atoms, python_code, hubbard={"Si-3p": 2.5, "Fe-3d": 4.0})
+        assert inputs.ldau_mapping["mapping"] == {"Si1": ["p", 2.5], "Si2": ["p", 2.5]}
+        assert "ldau_mapping" not in self.build(atoms, python_code, hubbard={"Fe-3d": 4.0})
+
     def test_a_charged_frame_is_refused_not_labelled_as_neutral(self, family: str, python_code: Any) -> None:
         atoms = bulk("Si")
         atoms.info["charge"] = 1.0

@@ -9,10 +9,11 @@ import pytest
 from aiida import orm
 from aiida.calculations.arithmetic.add import ArithmeticAddCalculation
 from ase import Atoms
+from ase.calculators.emt import EMT
 
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.engines.job import Job, JobResources
-from aiida_alpot.engines.label import per_frame
+from aiida_alpot.engines.label import collecting, per_frame
 from aiida_alpot.engines.label.base import LabelRequest
 from aiida_alpot.engines.label.per_frame import FrameLabelEngine
 from aiida_alpot.kernel.labelling.results import Result
@@ -176,3 +177,72 @@ def test_a_stage_that_is_resumed_keeps_the_jobs_that_ended_well(stage: Any, gave
     assert resumed.run() is None
     assert resumed.labels == killed.labels[2:]
     assert [frame.get_potential_energy() for frame in resumed.output("labelled")] == [-1.0, -1.0, -2.0, -2.0]
+
+
+def test_a_label_that_is_nonsense_is_put_into_quarantine_with_its_reason(stage: Any, plant: Any, pes: Any) -> None:
+    energies = iter([-1.0, 1e6, -1.0])
+    rig = stage(lambda _: plant(result=orm.Dict({"energies": [next(energies)]})), pes(3))
+    assert rig.run() is None
+    labelled = list(rig.output("labelled"))
+    assert statuses(labelled) == ["labelled", "quarantined", "labelled"]
+    assert "limit: an energy of 1e+06 eV/atom is above 100 eV/atom" in labelled[1].info["reason"]
+    assert rig.output("report")["review"] == {"n_reviewed": 3, "n_quarantined": 1, "by_check": {"limit": 1}}
+    assert "1 labels are put into quarantine" in rig.reports
+    assert rig.output("labelled").creator.process_label == "quarantine_labels"
+
+
+def test_limits_of_the_review_are_settings(stage: Any, gave: Any, pes: Any) -> None:
+    rig = stage(gave(1e6), pes(2), quality=orm.Dict({"max_energy": 1e7}))
+    assert rig.run() is None
+    assert statuses(rig.output("labelled")) == ["labelled"] * 2
+
+
+def test_an_unknown_setting_of_the_review_is_refused(stage: Any, gave: Any, pes: Any) -> None:
+    with pytest.raises(ValueError, match=r"label\.quality: unknown key 'max_enregy'; did you mean 'max_energy'"):
+        stage(gave(-1.0), pes(1), quality=orm.Dict({"max_enregy": 1.0}))
+
+
+def test_settings_count_the_species_of_the_dataset_that_the_labels_are_for(stage: Any, gave: Any, pes: Any) -> None:
+    seen: list[Sequence[str]] = []
+
+    class AskingEngine(CountingEngine):
+        @classmethod
+        def complete(cls, parameters: Mapping[str, Any], symbols: Sequence[str]) -> dict[str, Any]:
+            seen.append(symbols)
+            return dict(parameters)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LabellingWorkChain, "engine", AskingEngine)
+        known = PESData.from_frames([Atoms("AuH", positions=[[0, 0, 0], [0, 0, 2]])])
+        assert stage(gave(-1.0), pes(1), known=known).run() is None
+    assert seen == [["Au", "Cu", "H"]]
+
+
+class EmtEngine(CountingEngine):
+    """Labels with a stress, of the sign and unit that the parameters say."""
+
+    @classmethod
+    def read(cls, atoms: Atoms, outputs: Mapping[str, orm.Node], settings: Mapping[str, Any]) -> Sequence[Result]:
+        """Compute the label here."""
+        frame = atoms.copy()
+        frame.calc = EMT()
+        labels = {"energy": frame.get_potential_energy(), "forces": frame.get_forces()}
+        return [Result({**labels, "stress": settings.get("factor", 1.0) * frame.get_stress()})]
+
+
+@pytest.mark.parametrize(
+    ("factor", "status", "words"),
+    [(1.0, None, "right"), (-1.0, 405, "opposite sign"), (160.21766, 405, "looks like GPa")],
+)
+def test_a_stress_that_is_not_the_derivative_of_the_energy_ends_the_stage(
+    stage: Any, gave: Any, pes: Any, monkeypatch: pytest.MonkeyPatch, factor: float, status: int | None, words: str
+) -> None:
+    monkeypatch.setattr(LabellingWorkChain, "engine", EmtEngine)
+    monkeypatch.setattr(collecting, "load_engine", lambda *_: EmtEngine)
+    rig = stage(gave(-1.0), pes(2), check_stress=orm.Bool(True), parameters=orm.Dict({"factor": factor}))
+    exit_code = rig.run()
+    assert (exit_code and exit_code.status) == status
+    assert words in rig.reports
+    assert len(rig.submissions) == 2 + 7
+    assert len(rig.output("labelled")) == 2
+    assert rig.output("report")["n_labelled"] == 2

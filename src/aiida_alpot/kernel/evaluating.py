@@ -24,12 +24,10 @@ from aiida_alpot.kernel.selection import (
     sorted_distance_features,
 )
 from aiida_alpot.kernel.settings import check_device
-from aiida_alpot.kernel.uncertainty import PROPERTIES, UncertaintyModel, mean_prediction
+from aiida_alpot.kernel.uncertainty import PROPERTIES, UncertaintyModel, disagreement, mean_prediction
 from aiida_alpot.kernel.units import BoolArray, FloatArray
 
 HELD_OUT: Final = ("calibration", "test")
-PREDICTION_COLUMNS: Final = ("committee_energy", "committee_forces", "committee_stress")
-"""Columns of selected frames with the mean prediction of the committee, until the label tells its error."""
 _CHUNK: Final = 256
 _CONSTANT: Final = 1e-6
 """Standard deviation relative to the largest value below which a feature is round-off of single precision."""
@@ -266,13 +264,14 @@ def _whiten(table: CandidateTable, training: FloatArray | None) -> tuple[Candida
 def selected_frames(
     candidates: Dataset | DatasetView, selection: Selection, potentials: Sequence[Potential]
 ) -> list[Atoms]:
-    """Return the selected frames with group, split, reason and the mean prediction of the committee."""
+    """Return the selected frames with group, split, reason, and mean prediction and disagreement of the committee."""
     view = candidates[selection.indices]
     frames = list(view)
     if not frames:
         return []
     groups: list[str] = group_names(view).tolist()
-    mean = mean_prediction(predict_committee(potentials, frames))
+    members = predict_committee(potentials, frames)
+    mean, spread = mean_prediction(members), disagreement(members)
     for k, atoms in enumerate(frames):
         atoms.calc = None
         atoms.info.update(
@@ -283,6 +282,8 @@ def selected_frames(
             control=bool(selection.control[k]),
             committee_energy=float(mean.energy[k]),
             committee_stress=mean.stress[k],
+            committee_energy_disagreement=float(spread.energy[k]),
+            committee_force_disagreement=float(spread.force[k]),
         )
         atoms.arrays["committee_forces"] = mean.forces[mean.offsets[k] : mean.offsets[k + 1]]
     return frames

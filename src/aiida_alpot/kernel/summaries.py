@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,13 @@ MAX_REASONS = 20
 TRAINABLE = ("train", "validation")
 
 
-def summarise_labels(dataset: Dataset) -> dict[str, Any]:
+def summarise_labels(dataset: Dataset, reviews: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
     """Return counts by status, the share that failed, the most frequent reasons and the cost in seconds.
 
     ``n_trainable`` counts the labelled frames of the splits that potentials are fitted to; ``warnings`` are those of
-    :func:`~aiida_alpot.kernel.doubts.find_doubtful_labels`.
+    :func:`~aiida_alpot.kernel.doubts.find_doubtful_labels`; ``review`` counts the objections by check.
+
+    :param reviews: of the labels, see :func:`~aiida_alpot.kernel.labelling.quality.review_part`.
     """
     status = dataset.column("status")
     counts = Counter(status.tolist())
@@ -39,6 +41,13 @@ def summarise_labels(dataset: Dataset) -> dict[str, Any]:
         "fingerprints": sorted(set(dataset.column("fingerprint")[~bad].tolist())),
         "warnings": find_doubtful_labels(dataset),
     }
+    if reviews:
+        by_check = sum((Counter(review["by_check"]) for review in reviews), Counter[str]())
+        summary["review"] = {
+            "n_reviewed": sum(review["n_reviewed"] for review in reviews),
+            "n_quarantined": sum(review["n_quarantined"] for review in reviews),
+            "by_check": dict(by_check),
+        }
     return plain(summary)  # type: ignore[no-any-return]
 
 

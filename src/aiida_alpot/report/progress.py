@@ -18,6 +18,8 @@ from aiida_alpot.report.table import build_table
 from aiida_alpot.workflows.slots import slots_warning
 
 SLOTS_INTERVAL = 30.0
+LOOK_SHARE = 20
+"""Time between looks in units of what a look takes."""
 """Seconds after which it is looked again whether the process slots suffice."""
 
 
@@ -92,14 +94,16 @@ def watch(node: orm.WorkChainNode, *, interval: float = 2.0, console: Console | 
     if console.is_terminal:
         with Live(console=console, auto_refresh=False) as live:
             while True:
+                begun = time.monotonic()
                 progress = collect_progress(node)
                 live.update(render_progress(progress, time.monotonic() - start, slots.look()), refresh=True)
                 if progress.is_over:
                     return
-                time.sleep(interval)
+                _rest(interval, begun)
     seen: Mapping[str, Any] | None = None
     warned: str | None = None
     while True:
+        begun = time.monotonic()
         progress = collect_progress(node)
         now = {"stage": progress.stage, "done": progress.jobs_done, "total": progress.jobs_total}
         if now != seen:
@@ -112,7 +116,12 @@ def watch(node: orm.WorkChainNode, *, interval: float = 2.0, console: Console | 
         if warning is not None and warning != warned:
             console.print(warning, highlight=False)
         warned = warning
-        time.sleep(interval)
+        _rest(interval, begun)
+
+
+def _rest(interval: float, begun: float) -> None:
+    """Wait before the next look, longer where a look is dear: the processor is for the jobs."""
+    time.sleep(max(interval, LOOK_SHARE * (time.monotonic() - begun)))
 
 
 class _SlotsWatch:

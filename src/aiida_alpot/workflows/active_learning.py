@@ -151,7 +151,8 @@ class ActiveLearningWorkChain(ProtocolMixin, ResumeMixin, WorkChain):
 
     def run_first_labelling(self) -> ExitCode | None:
         """Submit the labelling of the structures."""
-        return self._submit_stage("label", "label", frames=self.ctx.initial)
+        known = {"known": self.inputs.dataset} if "dataset" in self.inputs else {}
+        return self._submit_stage("label", "label", frames=self.ctx.initial, **known)
 
     def inspect_first_labelling(self) -> ExitCode | None:
         """Keep the labelled structures."""
@@ -313,7 +314,7 @@ class ActiveLearningWorkChain(ProtocolMixin, ResumeMixin, WorkChain):
 
     def run_labelling(self) -> ExitCode | None:
         """Submit the labelling of the selected frames."""
-        return self._submit_stage("label", self._link("label"), frames=self.ctx.selected)
+        return self._submit_stage("label", self._link("label"), frames=self.ctx.selected, known=self.ctx.dataset)
 
     def inspect_labelling(self) -> ExitCode | None:
         """Keep the labelled frames, also those of a stage that ends the loop because too many failed."""

@@ -8,11 +8,18 @@ from aiida import orm
 from aiida.engine import ExitCode
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
-from aiida_alpot.calculations.base import fraction_validator, non_empty_validator
+from aiida_alpot.calculations.base import fraction_validator, non_empty_validator, settings_validator
+from aiida_alpot.calculations.functions.review import (
+    add_stress_probes,
+    quarantine_labels,
+    review_labels,
+    take_stress_probes,
+)
 from aiida_alpot.calculations.functions.summary import summarise_labels
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.engines.job import Job, JobResources
 from aiida_alpot.engines.label.base import LabelRequest
+from aiida_alpot.kernel.labelling.quality import QualitySettings, count_parts
 from aiida_alpot.plugins import known_engines, load_engine
 from aiida_alpot.workflows.base import StageWorkChain, find_jobs
 
@@ -46,6 +53,27 @@ class LabellingWorkChain(StageWorkChain):
         )
         spec.input("parameters", valid_type=orm.Dict, help="Parameters of the engine: method, basis, cut-offs.")
         spec.input(
+            "known",
+            valid_type=PESData,
+            required=False,
+            help="The dataset these labels are for: cut-offs count its species too, and new labels are judged beside "
+            "its own.",
+        )
+        spec.input(
+            "quality",
+            valid_type=orm.Dict,
+            default=lambda: orm.Dict({}),
+            validator=settings_validator(QualitySettings, "label.quality"),
+            help="When a new label is put into quarantine, see aiida_alpot.kernel.labelling.quality_settings.",
+        )
+        spec.input(
+            "check_stress",
+            valid_type=orm.Bool,
+            default=lambda: orm.Bool(False),
+            help="Label a compressed frame and the same strained, seven labels more, and end if the stress that the "
+            "engine gives is not the derivative of its energy: another sign, another unit.",
+        )
+        spec.input(
             "max_failed_fraction",
             valid_type=orm.Float,
             default=lambda: orm.Float(0.5),
@@ -61,6 +89,12 @@ class LabellingWorkChain(StageWorkChain):
         spec.inputs.validator = _validate
         spec.output("labelled", valid_type=PESData, required=False, help="All frames with labels or reasons.")
         spec.output("report", valid_type=orm.Dict, required=False, help="Counts, failures and cost.")
+        spec.exit_code(404, "ERROR_REVIEW_FAILED", message="The labels are kept, but could not be reviewed: {detail}")
+        spec.exit_code(
+            405,
+            "ERROR_WRONG_STRESS",
+            message="{detail}; the labels are kept: correct the engine, or leave out check_stress if you know better",
+        )
 
     @property
     def engine(self) -> Any:
@@ -75,11 +109,15 @@ class LabellingWorkChain(StageWorkChain):
     @property
     def request(self) -> LabelRequest:
         """What is to be labelled, and how."""
-        return LabelRequest(self.inputs.frames, self.inputs.parameters, self.ctx.settings)
+        return LabelRequest(self.ctx.frames, self.inputs.parameters, self.ctx.settings)
 
     def plan_jobs(self) -> list[str]:
         """Ask the engine, and leave out what the stage that is resumed has done."""
-        self.ctx.settings = self.engine.complete(self.inputs.parameters.get_dict(), self.inputs.frames.symbols)
+        is_checked = self.inputs.check_stress.value
+        self.ctx.frames = add_stress_probes(self.inputs.frames) if is_checked else self.inputs.frames
+        known = self.inputs.known.symbols if "known" in self.inputs else []
+        symbols = sorted({*self.inputs.frames.symbols, *known})
+        self.ctx.settings = self.engine.complete(self.inputs.parameters.get_dict(), symbols)
         keys = list(self.engine.plan_jobs(self.request))
         done = self.earlier_jobs()
         if done:
@@ -124,7 +162,15 @@ class LabellingWorkChain(StageWorkChain):
         labelled = self.engine.collect(self.request, jobs, self.failures())
         if labelled is None:
             return self.all_failed()
-        summary = summarise_labels(labelled)
+        problem = None
+        if self.inputs.check_stress.value:
+            labelled, problem = self._check_stress(labelled)
+        try:
+            labelled, reviews = self._review(labelled)
+        except ValueError as error:
+            self.out("labelled", labelled)
+            return self.exit_codes.ERROR_REVIEW_FAILED.format(detail=str(error))
+        summary = summarise_labels(labelled, **reviews)
         self.out("labelled", labelled)
         self.out("report", summary)
         if summary["n_unlabelled"] and self.lost_jobs():
@@ -132,4 +178,26 @@ class LabellingWorkChain(StageWorkChain):
         if summary["n_labelled"] == 0 or summary["failed_fraction"] > self.inputs.max_failed_fraction.value:
             detail = f"{summary['n_failed']} of {summary['n_frames']} frames have no label, e.g. {summary['example']}"
             return self.exit_codes.ERROR_TOO_MANY_FAILURES.format(detail=detail)
-        return None
+        return problem
+
+    def _check_stress(self, labelled: PESData) -> tuple[PESData, ExitCode | None]:
+        """Return the frames without the probes, and an exit code if these say that the stress is a wrong one."""
+        taken: Any = take_stress_probes(labelled)
+        outcome, reason = taken["verdict"]["outcome"], taken["verdict"]["reason"]
+        self.report(f"label: check of the stress: {outcome.replace('_', ' ')}: {reason}")
+        is_wrong = outcome in ("wrong_sign", "wrong_unit")
+        return taken["labelled"], self.exit_codes.ERROR_WRONG_STRESS.format(detail=reason) if is_wrong else None
+
+    def _review(self, labelled: PESData) -> tuple[PESData, dict[str, orm.Dict]]:
+        """Return the frames with the labels set aside that do not fit the others, and the verdicts by part."""
+        known = {"known": self.inputs.known} if "known" in self.inputs else {}
+        n_parts = count_parts(labelled.n_labelled)
+        reviews = {}
+        for k in range(n_parts):
+            part = orm.Dict({"part": k, "n_parts": n_parts})
+            reviews[f"p{k:03d}"] = review_labels(labelled, self.inputs.frames, self.inputs.quality, part, **known)
+        objections = [verdict for review in reviews.values() for verdict in review["quarantined"].values()]
+        if not objections:
+            return labelled, reviews
+        self.report(f"label: {len(objections)} labels are put into quarantine, e.g. {objections[0]['reason']}")
+        return quarantine_labels(labelled, **reviews), reviews

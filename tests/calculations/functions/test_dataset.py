@@ -22,7 +22,7 @@ from aiida_alpot.calculations.functions.dataset import (
     split_dataset,
 )
 from aiida_alpot.data.pes import PESData
-from aiida_alpot.kernel.evaluating import PREDICTION_COLUMNS
+from aiida_alpot.kernel.labelling.residuals import PREDICTION_COLUMNS
 
 pytestmark = pytest.mark.usefixtures("aiida_profile")
 Make = Callable[..., list[Atoms]]

@@ -60,6 +60,8 @@ class Broken(EMT):
             os.kill(os.getpid(), 9)
         if hit and self.how == "sleep":
             time.sleep(1000)
+        while hit and self.how == "wait" and os.path.exists(self.log + ".wait"):
+            time.sleep(0.1)
         print("noise on stdout, kernel from", aiida_alpot.__file__)
         super().calculate(atoms, properties, system_changes)
         if hit and self.how == "full":
@@ -196,15 +198,16 @@ def test_a_worker_gets_the_threads_it_was_given(source, broken, tmp_path):
 
 
 def test_walltime_leaves_the_rest_unlabelled_and_a_second_run_does_only_that(source, broken, calls):
-    report, frames = label(source, broken(pause=0.4, walltime_s=2.0))
-    done = report.n_labelled
-    assert 0 < done < 7
-    assert report.n_unlabelled == 7 - done
-    assert {(atoms.info["status"], atoms.info["reason"]) for atoms in frames[done:]} == {("unlabelled", "walltime")}
+    hold = source.parent / "calls.wait"  # the third frame takes for ever while it is there
+    hold.touch()
+    report, frames = label(source, broken("wait", walltime_s=10.0))
+    assert (report.n_labelled, report.n_unlabelled) == (2, 5)
+    assert {(atoms.info["status"], atoms.info["reason"]) for atoms in frames[2:]} == {("unlabelled", "walltime")}
+    hold.unlink()
     before = calls()
-    report, frames = label(source, broken(pause=0.4))
-    assert (report.n_labelled, report.n_reused) == (7, done)
-    assert calls() - before == 7 - done
+    report, frames = label(source, broken("wait"))
+    assert (report.n_labelled, report.n_reused) == (7, 2)
+    assert calls() - before == 5
 
 
 def test_frames_with_labels_of_the_same_settings_are_copied(source, broken, calls):

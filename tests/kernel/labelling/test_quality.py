@@ -15,9 +15,10 @@ from aiida_alpot.kernel.dataset import Dataset, write
 from aiida_alpot.kernel.labelling.quality import (
     QualitySettings,
     Residuals,
-    apply_review,
+    count_parts,
+    quarantine_columns,
     review,
-    summarise_review,
+    review_part,
 )
 from aiida_alpot.kernel.settings import SettingsError, parse_settings, settings_to_dict
 
@@ -298,28 +299,85 @@ def test_moments_that_collapse_under_pressure_are_accepted():
 # datasets and settings
 
 
-def test_the_review_of_a_dataset_gives_its_columns(tmp_path, clean):
+@pytest.fixture
+def labelled(tmp_path, clean):
+    """A failed frame and sixty labels, two of them spoilt, as a labelling returns them; and what it was given."""
+    failed = bulk("Cu")
+    failed.info.update(status="failed", reason="SCF did not converge")
     frames = spoilt(clean)
-    unlabelled = bulk("Cu")
-    unlabelled.info["status"] = "failed"
-    unlabelled.info["reason"] = "SCF did not converge"
-    write(tmp_path / "new.h5", [unlabelled, *frames])
-    with Dataset.open(tmp_path / "new.h5") as dataset:
-        verdicts = review(dataset)
-        columns = apply_review(dataset, verdicts)
-        dataset.write(tmp_path / "reviewed.h5", **columns)
-        with pytest.raises(ValueError, match="review this dataset"):
-            apply_review(dataset, verdicts[:-1])
-    with Dataset.open(tmp_path / "reviewed.h5") as reviewed:
-        assert reviewed.column("status")[[0, 1, 3, 8]].tolist() == ["failed", "labelled", "quarantined", "quarantined"]
-        assert reviewed.column("reason")[0] == "SCF did not converge"
-        assert "Ry/bohr" in reviewed.column("reason")[3]
-        assert reviewed.column("reason")[1] == ""
-    summary = summarise_review(verdicts)
+    write(tmp_path / "labelled.h5", [failed, *frames])
+    write(tmp_path / "given.h5", [without_label(frame) for frame in (failed, *frames)])
+    with Dataset.open(tmp_path / "labelled.h5") as labelled, Dataset.open(tmp_path / "given.h5") as given:
+        yield labelled, given
+
+
+def without_label(frame):
+    copy = frame.copy()
+    copy.calc = None
+    copy.info = {}
+    return copy
+
+
+def test_the_review_of_a_labelling_names_its_frames_and_gives_their_columns(labelled, tmp_path):
+    found, given = labelled
+    summary = review_part(found, given, QualitySettings())
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
     assert summary["by_check"] == {"unit": 1, "energy": 1}
     assert (summary["n_reviewed"], summary["n_quarantined"]) == (60, 2)
-    assert [entry["frame"] for entry in summary["quarantined"]] == [3, 8]
+    ids = found.frame_ids()
+    assert set(summary["quarantined"]) == {ids[3], ids[8]}
+    reasons = {identity: verdict["reason"] for identity, verdict in summary["quarantined"].items()}
+    found.write(tmp_path / "reviewed.h5", **quarantine_columns(found, reasons))
+    with Dataset.open(tmp_path / "reviewed.h5") as reviewed:
+        status, reason = reviewed.column("status"), reviewed.column("reason")
+        assert status[[0, 1, 3, 8]].tolist() == ["failed", "labelled", "quarantined", "quarantined"]
+        assert reason[0] == "SCF did not converge"
+        assert "Ry/bohr" in reason[3]
+        assert reason[1] == ""
+
+
+def test_parts_cover_every_new_label_once_and_see_the_others(labelled):
+    found, given = labelled
+    parts = [review_part(found, given, QualitySettings(), part=k, n_parts=4) for k in range(4)]
+    assert [part["n_reviewed"] for part in parts] == [15] * 4
+    assert {identity for part in parts for identity in part["quarantined"]} == {found.frame_ids()[k] for k in (3, 8)}
+    assert [count_parts(n) for n in (0, 1, 250, 251, 1000)] == [1, 1, 1, 2, 4]
+
+
+def test_a_label_that_was_there_before_is_not_judged_again(labelled):
+    found, _ = labelled
+    assert review_part(found, found, QualitySettings())["n_reviewed"] == 0
+
+
+def test_labels_known_before_are_the_context_of_a_few_new_ones(labelled, tmp_path, clean):
+    _, given = labelled
+    known = [change(frame, energy=frame.calc.results["energy"]) for frame in make_frames(60, seed=9)]
+    write(tmp_path / "known.h5", known)
+    write(tmp_path / "new.h5", spoilt(clean)[:5])
+    with Dataset.open(tmp_path / "known.h5") as before, Dataset.open(tmp_path / "new.h5") as few:
+        assert review_part(few, given, QualitySettings())["n_quarantined"] == 0
+        summary = review_part(few, given, QualitySettings(), before)
+        assert list(summary["quarantined"]) == [few.frame_ids()[2]]
+
+
+def test_what_a_committee_predicted_is_read_from_the_frames(tmp_path):
+    frames = []
+    for k, frame in enumerate(make_frames(40)):
+        energy, forces = frame.calc.results["energy"], frame.calc.results["forces"]
+        off = 0.5 if k == 7 else 0.001
+        frame.info.update(
+            committee_energy=energy + off * len(frame),
+            committee_energy_disagreement=0.001,
+            committee_force_disagreement=0.05,
+        )
+        frame.arrays["committee_forces"] = forces + 0.05
+        frames.append(frame)
+    write(tmp_path / "new.h5", frames)
+    write(tmp_path / "given.h5", [without_label(frame) for frame in frames])
+    with Dataset.open(tmp_path / "new.h5") as new, Dataset.open(tmp_path / "given.h5") as given:
+        summary = review_part(new, given, QualitySettings())
+        assert list(summary["quarantined"]) == [new.frame_ids()[7]]
+        assert summary["by_check"] == {"committee": 1}
 
 
 def test_labelled_frames_without_finite_labels_are_refused():

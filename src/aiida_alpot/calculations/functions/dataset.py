@@ -14,7 +14,7 @@ from ase import Atoms
 
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.kernel.dataset import DatasetView, write
-from aiida_alpot.kernel.evaluating import PREDICTION_COLUMNS
+from aiida_alpot.kernel.labelling.residuals import PREDICTION_COLUMNS
 from aiida_alpot.kernel.splitting import split_columns
 
 
@@ -52,7 +52,7 @@ def select_frames(dataset: PESData, query: orm.Dict) -> PESData:
             found = reader.frame_ids() if column == "ids" else reader.column(column)
             values: Sequence[Any] = wanted if isinstance(wanted, list) else [wanted]
             mask &= np.isin(found, values)
-        return _store_view(reader[mask])
+        return store_view(reader[mask])
 
 
 @calcfunction
@@ -64,7 +64,7 @@ def select_unknown(frames: PESData, dataset: PESData) -> PESData:
     """
     with dataset.dataset() as known, frames.dataset() as reader:
         labelled = known[known.column("status") == "labelled"].frame_ids(labels=False)
-        return _store_view(reader[~np.isin(reader.frame_ids(labels=False), labelled)])
+        return store_view(reader[~np.isin(reader.frame_ids(labels=False), labelled)])
 
 
 @calcfunction
@@ -76,7 +76,7 @@ def select_new(frames: PESData, **known: PESData) -> PESData:
     """
     ids = [_structures(node)[0] for node in known.values()]
     with frames.dataset() as reader:
-        return _store_view(reader[~np.isin(reader.frame_ids(labels=False), np.concatenate(ids))])
+        return store_view(reader[~np.isin(reader.frame_ids(labels=False), np.concatenate(ids))])
 
 
 @calcfunction
@@ -123,10 +123,11 @@ def split_dataset(dataset: PESData, settings: orm.Dict, seed: orm.Int) -> PESDat
     """
     with dataset.dataset() as reader:
         columns = split_columns(reader, settings.get_dict(), seed.value)
-        return _store_view(reader[:], **columns)
+        return store_view(reader[:], **columns)
 
 
-def _store_view(view: DatasetView, **columns: Sequence[Any]) -> PESData:
+def store_view(view: DatasetView, **columns: Sequence[Any]) -> PESData:
+    """Return a dataset of the frames of a view, with some columns replaced."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / PESData.FILENAME
         view.write(path, **columns)

@@ -12,13 +12,15 @@ PLAN = "plan_"
 
 
 @calcfunction
-def summarise_labels(labelled: PESData) -> orm.Dict:
+def summarise_labels(labelled: PESData, **reviews: orm.Dict) -> orm.Dict:
     """Return counts, cost and the reasons of failure of a labelled dataset.
 
     :param labelled: the dataset.
+    :param reviews: of its labels, by part, if there were any.
     """
+    found = [reviews[name].get_dict() for name in sorted(reviews)]
     with labelled.dataset() as reader:
-        return orm.Dict(summaries.summarise_labels(reader))
+        return orm.Dict(summaries.summarise_labels(reader, found))
 
 
 @calcfunction

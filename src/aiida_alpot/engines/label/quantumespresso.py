@@ -27,6 +27,7 @@ from aiida_alpot.kernel.labelling.boxes import (
     name_kinds,
     starting_moments,
 )
+from aiida_alpot.kernel.labelling.hubbard import parse_hubbard
 from aiida_alpot.kernel.labelling.results import Result
 from aiida_alpot.kernel.labelling.settings import fingerprint_of
 from aiida_alpot.kernel.settings import SettingsError, parse_settings, unknown_key_message
@@ -63,6 +64,8 @@ class QuantumEspressoSettings:
     :param isolated: what to do about the images of a molecule: ``"martyna-tuckerman"``, ``"makov-payne"`` or
         ``"none"``. Slabs always take ``assume_isolated = '2D'``.
     :param vacuum: between images along axes that are not periodic, at least, Å.
+    :param hubbard: U in eV by element and manifold, e.g. ``{"Fe-3d": 4.0}``, of all frames alike: pw.x 7.1 or newer.
+        They become ``HubbardStructureData``.
     :param vdw: ``vdw_corr`` of pw.x, e.g. ``"grimme-d3"``; None for none.
     :param parameters: keys of the namelists CONTROL, SYSTEM and ELECTRONS to set.
     :param retries: namelist ELECTRONS of further attempts at a frame that did not converge; only keys that do not
@@ -78,6 +81,7 @@ class QuantumEspressoSettings:
     magnetic_moments: Mapping[str, float] | None = None
     isolated: Literal["none", "martyna-tuckerman", "makov-payne"] = "martyna-tuckerman"
     vacuum: float = DEFAULT_VACUUM
+    hubbard: Mapping[str, float] | None = None
     vdw: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     retries: tuple[Mapping[str, Any], ...] = (
@@ -100,6 +104,7 @@ class QuantumEspressoSettings:
         if self.cutoffs is not None:
             _check_cutoffs(self.cutoffs)
         _check_namelists(self.parameters)
+        parse_hubbard(self.hubbard)
 
 
 def _check_cutoffs(cutoffs: Mapping[str, float]) -> None:
@@ -168,6 +173,8 @@ class QuantumEspressoLabelEngine(FrameLabelEngine):
         """Pseudopotentials, cut-offs, k-points, functional and all else that changes the ground state."""
         names = ("pseudos", "cutoffs", "kpoints_distance", "electronic_type", "magnetic_moments", "isolated", "vacuum")
         content = {name: settings[name] for name in (*names, "vdw", "conv_thr_per_atom")}
+        if settings["hubbard"]:
+            content["hubbard"] = settings["hubbard"]
         content["parameters"] = {
             name: {key: value for key, value in entries.items() if key not in NEUTRAL[name]}
             for name, entries in settings["parameters"].items()
@@ -181,6 +188,7 @@ class QuantumEspressoLabelEngine(FrameLabelEngine):
             "vacuum": settings["vacuum"],
             "cubic": settings["isolated"] != "none",
             "moments": settings["magnetic_moments"],
+            "hubbard": settings["hubbard"],
         }
 
     @classmethod
@@ -230,7 +238,7 @@ class QuantumEspressoLabelEngine(FrameLabelEngine):
         return "" if found is None else " ".join(found.group(1).split())
 
     @classmethod
-    def read(cls, atoms: Atoms, outputs: Mapping[str, orm.Node], settings: Mapping[str, Any]) -> Sequence[Result]:  # noqa: ARG003
+    def read(cls, atoms: Atoms, outputs: Mapping[str, orm.Node], settings: Mapping[str, Any]) -> Sequence[Result]:
         """Return energy, forces and, for a frame periodic along all axes, stress in the units and signs of ASE."""
         parameters = outputs["output_parameters"]
         if "output_trajectory" not in outputs:
@@ -240,6 +248,9 @@ class QuantumEspressoLabelEngine(FrameLabelEngine):
         converged = content.get("convergence_info", {}).get("scf_conv", {}).get("convergence_achieved", True)
         if not converged:
             raise ValueError("the electronic loop of pw.x did not converge")
+        has_correction = any(u.symbol in atoms.symbols for u in parse_hubbard(settings["hubbard"]))
+        if has_correction and not content.get("lda_plus_u_calculation"):
+            raise ValueError("pw.x computed it without the Hubbard U: it is older than 7.1 and passes over the card")
         names = set(steps.get_arraynames())
         if "energy" not in content or "forces" not in names:
             raise ValueError("there are no energy and forces in the output of pw.x")

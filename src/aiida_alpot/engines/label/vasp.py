@@ -26,6 +26,7 @@ from aiida_alpot.kernel.labelling.boxes import (
     put_into_box,
     starting_moments,
 )
+from aiida_alpot.kernel.labelling.hubbard import parse_hubbard
 from aiida_alpot.kernel.labelling.results import Result
 from aiida_alpot.kernel.labelling.settings import fingerprint_of
 from aiida_alpot.kernel.settings import SettingsError, parse_settings
@@ -40,6 +41,9 @@ MANAGED: Final[Mapping[str, str]] = {
     "nsw": "give label.parameters.ionic_steps",
     "magmom": "starting moments belong to the frames, or to label.parameters.magnetic_moments",
     "kspacing": "give label.parameters.kpoints_distance",
+    "ldau": "give label.parameters.hubbard",
+    "ldauu": "give label.parameters.hubbard",
+    "ldaul": "give label.parameters.hubbard",
     "nelect": "frames are labelled as neutral, and charged ones refused",
 }
 R2SCAN: Final[Mapping[str, Any]] = {
@@ -69,6 +73,7 @@ class VaspSettings:
     :param preconverge: keys of the INCAR, on top of ``incar``, of a single point that is computed first: the labels
         start from its wave functions, and it gives none itself, see :data:`R2SCAN`. None for no such calculation.
     :param magnetic_moments: starting moments by element, μB; frames with moments of their own keep these.
+    :param hubbard: effective U (Dudarev, LDAUTYPE = 2) in eV by element and manifold, e.g. ``{"Fe-3d": 4.0}``.
     :param vacuum: between images along axes that are not periodic, at least, Å.
     :param retries: keys of the INCAR for further attempts at a frame that did not converge; only those that do not
         change the result.
@@ -84,12 +89,14 @@ class VaspSettings:
     ionic_steps: int = 0
     preconverge: Mapping[str, Any] | None = None
     magnetic_moments: Mapping[str, float] | None = None
+    hubbard: Mapping[str, float] | None = None
     vacuum: float = DEFAULT_VACUUM
     retries: tuple[Mapping[str, Any], ...] = RETRIES
     max_restarts: int = 3
 
     def __post_init__(self) -> None:
         _check_incar({**self.incar, **(self.preconverge or {})}, self.retries)
+        parse_hubbard(self.hubbard)
         for name in ("potential_mapping", "magnetic_moments"):
             for symbol in getattr(self, name) or {}:
                 if symbol not in atomic_numbers:
@@ -161,6 +168,8 @@ class VaspLabelEngine(FrameLabelEngine):
         content = {name: settings[name] for name in (*names, "vacuum", "preconverge")}
         incar = {key: value for key, value in settings["incar"].items() if key not in NEUTRAL}
         content["ediff_per_atom"] = settings["ediff_per_atom"]
+        if settings["hubbard"]:
+            content["hubbard"] = settings["hubbard"]
         return fingerprint_of({"engine": cls.NAME, "incar": incar, **content})
 
     @classmethod
@@ -191,6 +200,10 @@ class VaspLabelEngine(FrameLabelEngine):
         if moments is not None:
             _, of_kind = name_kinds(list(atoms.symbols), moments)
             builder.magmom_mapping = of_kind
+        corrected = {u.symbol: [u.manifold[-1], u.value] for u in parse_hubbard(settings["hubbard"])}
+        if corrected.keys() & kinds.values():
+            of_kinds = {name: corrected[symbol] for name, symbol in kinds.items() if symbol in corrected}
+            builder.ldau_mapping = orm.Dict({"mapping": of_kinds, "utype": 2})
         if settings["kpoints_mesh"] is not None:
             kpoints = orm.KpointsData()
             kpoints.set_cell_from_structure(structure)

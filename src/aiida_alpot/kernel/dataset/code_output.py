@@ -18,6 +18,8 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read
 
+from aiida_alpot.kernel.units import FloatArray
+
 NOT_CONVERGED: Final = "the electronic loop did not converge"
 DEFAULT_NELM: Final = 60
 """Electronic steps that VASP allows where the INCAR does not say."""
@@ -82,6 +84,13 @@ def _pw_steps(path: Path) -> list[bool]:
     """Return what pw.x says at the end of every electronic loop."""
     text = path.read_text(encoding="utf-8", errors="replace")
     return [word == "has been" for word in re.findall(r"convergence (has been|NOT) achieved", text)]
+
+
+def read_pw_moments(path: Path, n_atoms: int) -> FloatArray | None:
+    """Return the last moments on the atoms that pw.x of any version printed, shape (n_atoms,), μB; None without any."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    found = re.findall(r"^\s*atom.*charge[:=].*magn[:=]\s*(-?\d+\.\d+)", text, re.MULTILINE)
+    return np.array(found[-n_atoms:], dtype=np.float64) if len(found) >= n_atoms else None
 
 
 CODES: Final[dict[str, Callable[[Path], list[bool]]]] = {

@@ -14,17 +14,26 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
+import numpy.typing as npt
 from ase import Atoms
 
 from aiida_alpot.kernel.dataset import Dataset, DatasetView
 from aiida_alpot.kernel.labelling.labels import Labels, join_labels, read_labelled
 from aiida_alpot.kernel.labelling.limits import Finding, check_limits
 from aiida_alpot.kernel.labelling.quality_settings import QualitySettings
-from aiida_alpot.kernel.labelling.residuals import Residuals
+from aiida_alpot.kernel.labelling.residuals import Residuals, read_residuals
 from aiida_alpot.kernel.labelling.statistics import check_statistics
 from aiida_alpot.kernel.units import IntArray
 
-__all__ = ["QualitySettings", "Residuals", "Verdict", "apply_review", "review", "summarise_review"]
+__all__ = [
+    "QualitySettings",
+    "Residuals",
+    "Verdict",
+    "count_parts",
+    "quarantine_columns",
+    "review",
+    "review_part",
+]
 
 CHECKS: Final = (
     "fingerprint",
@@ -40,6 +49,10 @@ CHECKS: Final = (
     "committee",
 )
 """Names of the checks; of several that object, the first one gives a verdict its name."""
+MAX_NEW: Final = 250
+"""Labels judged at once, and at most as many …"""
+MAX_CONTEXT: Final = 150
+"""… of the others of the same labelling, and of those known before, beside them: some seconds of work."""
 
 
 @dataclass(frozen=True)
@@ -127,36 +140,75 @@ def _conclude(frame: int, findings: Sequence[Finding]) -> Verdict:
     return Verdict(frame, "quarantined", first.check, reason, first.value, first.limit)
 
 
-def apply_review(dataset: Dataset | DatasetView, verdicts: Sequence[Verdict]) -> dict[str, list[str]]:
-    """Return the columns ``status`` and ``reason`` of a dataset after a review of all its frames.
+def review_part(
+    labelled: Dataset,
+    frames: Dataset,
+    settings: QualitySettings,
+    known: Dataset | None = None,
+    *,
+    part: int = 0,
+    n_parts: int = 1,
+) -> dict[str, Any]:
+    """Judge one part of the labels that a labelling made, beside a sample of all others.
 
-    :param verdicts: of :func:`review` for the same dataset.
-    :raises ValueError: if the verdicts are not those of the labelled frames of this dataset.
+    Frames are named by their ids and parts are drawn by them, so that the order of the rows does not matter.
+
+    :param labelled: what the labelling returned: :func:`review` judges the labels that were not among *frames*.
+    :param frames: what it was given.
+    :param known: labels that were accepted before.
+    :param part: which of *n_parts* is judged, see :func:`count_parts`.
+    :return: ``n_reviewed``, ``n_quarantined``, counts ``by_check``, and ``quarantined``: by the id of the frame,
+        ``check``, ``reason``, ``value`` and ``limit``; all of it plain values that JSON can hold.
+    """
+    ids = labelled.frame_ids()
+    has_label = labelled.column("status") == "labelled"
+    is_new = has_label & ~np.isin(ids, frames.frame_ids())
+    rows = np.flatnonzero(is_new)[np.argsort(ids[is_new], kind="stable")][part::n_parts]
+    fingerprints = np.unique(labelled.column("fingerprint")[rows])
+    others = has_label & np.isin(labelled.column("fingerprint"), fingerprints)
+    others[rows] = False
+    context = list(labelled[_first(ids, others)])
+    if known is not None:
+        known_ids = known.frame_ids()
+        accepted = (known.column("status") == "labelled") & np.isin(known.column("fingerprint"), fingerprints)
+        context += list(known[_first(known_ids, accepted & ~np.isin(known_ids, ids))])
+    chosen = list(labelled[rows])
+    verdicts = review(chosen, settings, context, read_residuals(chosen))
+    return _summarise(verdicts, [str(identity) for identity in ids[rows]])
+
+
+def count_parts(n_labels: int) -> int:
+    """Return into how many parts so many labels are divided, each of which is judged within seconds."""
+    return max(1, -(-n_labels // MAX_NEW))
+
+
+def _first(ids: npt.NDArray[Any], chosen: npt.NDArray[np.bool_]) -> IntArray:
+    """Return the rows of some of the *chosen* frames: the first ones in the order of their ids, which is arbitrary."""
+    rows = np.flatnonzero(chosen)
+    return rows[np.argsort(ids[rows], kind="stable")][:MAX_CONTEXT]
+
+
+def quarantine_columns(dataset: Dataset | DatasetView, reasons: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the columns ``status`` and ``reason`` of a dataset of which some labels are set aside.
+
+    :param reasons: why, by the id of the frame.
     """
     status = [str(value) for value in dataset.column("status")]
     reason = [str(value) for value in dataset.column("reason")]
-    labelled = [k for k, value in enumerate(status) if value == "labelled"]
-    if labelled != [verdict.frame for verdict in verdicts]:
-        raise ValueError(
-            f"{dataset.source}: there are {len(verdicts)} verdicts that do not belong to its {len(labelled)} labelled "
-            "frames; review this dataset"
-        )
-    for verdict in verdicts:
-        if verdict.status == "quarantined":
-            status[verdict.frame] = verdict.status
-            reason[verdict.frame] = verdict.reason
+    for k, identity in enumerate(dataset.frame_ids()):
+        if str(identity) in reasons:
+            status[k], reason[k] = "quarantined", reasons[str(identity)]
     return {"status": status, "reason": reason}
 
 
-def summarise_review(verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """Return counts and the quarantined frames as plain values that JSON can hold."""
+def _summarise(verdicts: Sequence[Verdict], ids: Sequence[str]) -> dict[str, Any]:
     bad = [verdict for verdict in verdicts if verdict.status == "quarantined"]
     counts: Mapping[str, int] = Counter(verdict.check for verdict in bad)
     return {
         "n_reviewed": len(verdicts),
         "n_quarantined": len(bad),
         "by_check": {name: counts[name] for name in CHECKS if name in counts},
-        "quarantined": [_plain(verdict) for verdict in bad],
+        "quarantined": {ids[verdict.frame]: _plain(verdict) for verdict in bad},
     }
 
 
@@ -164,5 +216,5 @@ def _plain(verdict: Verdict) -> dict[str, Any]:
     return {
         name: None if isinstance(value, float) and not np.isfinite(value) else value
         for name, value in asdict(verdict).items()
-        if name != "status"
+        if name not in ("frame", "status")
     }

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from ase import Atoms
 
 from aiida_alpot.kernel.labelling.limits import Finding
 from aiida_alpot.kernel.labelling.quality_settings import QualitySettings
 from aiida_alpot.kernel.labelling.robust import excess, tail_limit
 from aiida_alpot.kernel.uncertainty.committee import Deviations
 from aiida_alpot.kernel.units import FloatArray
+
+MEAN_COLUMNS: Final = ("committee_energy", "committee_forces", "committee_stress")
+"""Columns of selected frames with the mean prediction of the committee, until the label tells its error."""
+DISAGREEMENT_COLUMNS: Final = ("committee_energy_disagreement", "committee_force_disagreement")
+"""Columns of selected frames with what the committee expected this error to be, eV/atom and eV/Å."""
+PREDICTION_COLUMNS: Final = (*MEAN_COLUMNS, *DISAGREEMENT_COLUMNS)
 
 _NAMES: Final = ("energy", "force", "expected_energy", "expected_force")
 
@@ -56,6 +64,26 @@ class Residuals:
     def take(self, rows: npt.ArrayLike) -> Residuals:
         """Return the residuals of some frames."""
         return Residuals(*(np.asarray(getattr(self, name))[np.asarray(rows)] for name in _NAMES))
+
+
+def read_residuals(frames: Iterable[Atoms]) -> Residuals:
+    """Return the residuals of labelled frames that carry what a committee had predicted; NaN for all others.
+
+    :param frames: selected frames with their labels, columns :data:`PREDICTION_COLUMNS`.
+    """
+    rows = [_residual(atoms) for atoms in frames]
+    return Residuals(*np.array(rows, dtype=np.float64).reshape(-1, len(_NAMES)).T)
+
+
+def _residual(atoms: Atoms) -> tuple[float, ...]:
+    labels: dict[str, Any] = {} if atoms.calc is None else atoms.calc.results
+    energy, forces = (atoms.info.get("committee_energy"), atoms.arrays.get("committee_forces"))
+    expected = [atoms.info.get(name) for name in DISAGREEMENT_COLUMNS]
+    if energy is None or forces is None or None in expected or not {"energy", "forces"} <= labels.keys():
+        return (np.nan,) * len(_NAMES)
+    of_energy = abs(float(labels["energy"]) - float(energy)) / len(atoms)
+    of_force = float(np.sqrt(np.mean((np.asarray(labels["forces"]) - forces) ** 2)))
+    return (of_energy, of_force, *map(float, expected))
 
 
 def check_committee(residuals: Residuals, settings: QualitySettings) -> list[Finding]:

@@ -11,6 +11,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from aiida_alpot.kernel.dataset import Dataset
 from aiida_alpot.kernel.labelling.gate import check_labels
+from aiida_alpot.kernel.labelling.residuals import PREDICTION_COLUMNS
 from aiida_alpot.kernel.labelling.shards import without_labels
 from aiida_alpot.kernel.units import FloatArray
 
@@ -48,10 +49,8 @@ def label_frame(atoms: Atoms, result: Result, fingerprint: str) -> Atoms:
     :param atoms: the frame; book-keeping but ``status``, ``reason``, ``cost``, ``parent`` and ``fingerprint`` stays.
     """
     frame = without_labels(atoms)
-    if result.positions is not None:
-        frame.positions = result.positions
-    if result.cell is not None:
-        frame.cell[:] = result.cell
+    if result.positions is not None or result.cell is not None:
+        _move(frame, result)
     frame.calc = SinglePointCalculator(frame, **result.labels)
     problem = check_labels(frame)
     status, _, reason = (problem or "labelled").partition(": ")
@@ -60,6 +59,17 @@ def label_frame(atoms: Atoms, result: Result, fingerprint: str) -> Atoms:
     notes = {"cost": result.cost, "parent": result.parent, **result.notes}
     frame.info.update(status=status, reason=reason, fingerprint=fingerprint, **notes)
     return frame
+
+
+def _move(frame: Atoms, result: Result) -> None:
+    """Make a frame the one that its calculation led to, of which no committee has said anything."""
+    if result.positions is not None:
+        frame.positions = result.positions
+    if result.cell is not None:
+        frame.cell[:] = result.cell
+    for name in PREDICTION_COLUMNS:
+        frame.info.pop(name, None)
+        frame.arrays.pop(name, None)
 
 
 def without_result(atoms: Atoms, status: str, reason: str, fingerprint: str) -> Atoms:

@@ -81,7 +81,7 @@ def label_dataset(
     fingerprint = label_fingerprint(settings)
     run = {"fingerprint": fingerprint, "retry_failed": settings.retry_failed}
     folder = _prepare_folder(Path(source_path), Path(out_path), Path(shard_dir), run)
-    setup = WorkerSetup(settings.spec, fingerprint, settings.charge_parameter, str(folder), str(folder / "worker-0"))
+    setup = WorkerSetup(settings, fingerprint, str(folder), str(folder / "worker-0"))
     with Dataset.open(source_path) as dataset:
         ids = [str(value) for value in dataset.frame_ids(labels=False)]
         plan = _plan(dataset, ids, folder, setup, retry_failed=settings.retry_failed)

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from ase.data import atomic_numbers
+
 from aiida_alpot.kernel.potentials.calculators import CalculatorSpec, split_path
 
 FROM_INFO: Final = "atoms.info"
@@ -29,8 +31,14 @@ class LabelSettings:
     :param isolated: label in separate processes, so that a calculator that crashes or hangs costs one frame. False
         labels in this process, one frame after the other, without timeout.
     :param retry_failed: label frames again that an earlier run with these settings failed to label.
-    :param charge_parameter: name of the calculator's parameter for the total charge, or ``"atoms.info"`` if it reads
-        the charge of a frame itself. Without it a charged frame fails: it would be labelled as neutral.
+    :param charge_parameter: name of the calculator's parameter for the total charge, with dots where it is nested
+        (``"input_data.system.tot_charge"``), or ``"atoms.info"`` if it reads the charge of a frame itself. Without it a
+        charged frame fails: it would be labelled as neutral.
+    :param magnetic_moments: starting moments by element, μB; frames with moments of their own keep these, isolated
+        atoms follow Hund's rule. None to start from those of the frames alone.
+    :param vacuum: put frames that are not periodic into a box with so much between their images, Å, as codes with plane
+        waves need it; None to leave them as they are. Such frames get no stress.
+    :param cubic: of that box, see :func:`~aiida_alpot.kernel.labelling.boxes.put_into_box`.
     """
 
     calculator: str
@@ -42,18 +50,26 @@ class LabelSettings:
     isolated: bool = True
     retry_failed: bool = False
     charge_parameter: str | None = None
+    magnetic_moments: Mapping[str, float] | None = None
+    vacuum: float | None = None
+    cubic: bool = False
 
     def __post_init__(self) -> None:
         split_path(self.calculator)
         for name in ("n_workers", "threads_per_worker"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("walltime_s", "frame_timeout_s"):
+        for name in ("walltime_s", "frame_timeout_s", "vacuum"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")
         if not self.isolated and (self.n_workers > 1 or self.frame_timeout_s is not None):
             raise ValueError("isolated must be true for n_workers > 1 or a frame_timeout_s")
+        for symbol in self.magnetic_moments or {}:
+            if symbol not in atomic_numbers:
+                raise ValueError(f"magnetic_moments: {symbol!r} is not a chemical symbol")
+        if self.cubic and self.vacuum is None:
+            raise ValueError("cubic is of the box that vacuum makes: give vacuum")
         _canonical(self.parameters)
 
     @property
@@ -66,17 +82,26 @@ def label_fingerprint(settings: LabelSettings) -> str:
     """Return 16 hexadecimal digits that are equal for labels of equal settings.
 
     They stand for the calculator, its parameters and the version of the package it comes from (None if it has no
-    version). How the work is distributed does not enter.
+    version). How the work is distributed does not enter, nor does a parameter ``command``: how a program is started.
     """
-    content = {
+    content: dict[str, Any] = {
         "engine": "ase",
         "calculator": ":".join(split_path(settings.calculator)),
-        "parameters": dict(settings.parameters),
+        "parameters": _without_commands(settings.parameters),
         "version": package_version(settings.calculator.replace(":", ".").partition(".")[0]),
     }
-    if settings.charge_parameter is not None:
-        content["charge_parameter"] = settings.charge_parameter
+    for name in ("charge_parameter", "magnetic_moments", "vacuum"):
+        if getattr(settings, name) is not None:
+            content[name] = getattr(settings, name)
+    if settings.cubic:
+        content["cubic"] = True
     return fingerprint_of(content)
+
+
+def _without_commands(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_commands(item) for key, item in value.items() if key != "command"}
+    return [_without_commands(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def fingerprint_of(content: Mapping[str, Any]) -> str:

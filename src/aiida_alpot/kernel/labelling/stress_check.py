@@ -6,14 +6,15 @@ along an axis tell the stress that the label must have, whatever the engine call
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal
 
 import numpy as np
 from ase import Atoms, units
 
 from aiida_alpot.kernel.dataset.frames import read_labels
+from aiida_alpot.kernel.jsonio import plain
 from aiida_alpot.kernel.units import FloatArray
 
 Outcome = Literal["right", "wrong_sign", "wrong_unit", "inconclusive"]
@@ -28,6 +29,10 @@ UNITS: Final = {
 """Value of 1 eV/Å³ in other units."""
 SMALLEST: Final = 1.0 * units.GPa
 """eV/Å³, stress below which a Pulay stress may hide what is looked for."""
+PROBE: Final = "stress_probe"
+"""``config_type`` of the frames that a labelling adds to check its engine."""
+COMPRESSION: Final = 0.97
+"""Of the lengths of the frame that the probes are made of: a solid is then under several GPa."""
 
 
 @dataclass(frozen=True)
@@ -154,3 +159,36 @@ def _bare(atoms: Atoms) -> Atoms:
     copy = atoms.copy()
     copy.calc = None
     return copy
+
+
+def add_probes(frames: Sequence[Atoms]) -> Iterator[Atoms]:
+    """Yield frames, and behind them the probes made of the smallest one that is periodic along all axes, if any is."""
+    yield from frames
+    periodic = [k for k, atoms in enumerate(frames) if all(atoms.pbc)]
+    if not periodic:
+        return
+    smallest = min(periodic, key=lambda k: (len(frames[k]), frames[k].get_volume()))
+    base = Atoms(frames[smallest].numbers, frames[smallest].positions, cell=frames[smallest].cell, pbc=True)
+    base.arrays |= {name: value for name, value in frames[smallest].arrays.items() if name == "initial_magmoms"}
+    base.set_cell(COMPRESSION * base.cell.array, scale_atoms=True)
+    for k, probe in enumerate(probe_frames(base)):
+        probe.info.update(config_type=PROBE, group=f"{PROBE}_{k}")
+        yield probe
+
+
+def judge_probes(frames: Iterable[Atoms]) -> dict[str, Any]:
+    """Return what the probes say about an engine, as plain values.
+
+    :param frames: those of :func:`add_probes` with their labels, in any order.
+    :return: ``outcome`` (see :class:`StressVerdict`; ``"inconclusive"`` also if there are no probes or one has no
+        label), ``factor`` (None if it is not known) and ``reason``.
+    """
+    probes = sorted(
+        (atoms for atoms in frames if atoms.calc is not None),
+        key=lambda atoms: int(atoms.info["group"].rpartition("_")[2]),
+    )
+    try:
+        verdict = check_stress(probes)
+    except ValueError as error:
+        return {"outcome": "inconclusive", "factor": None, "reason": str(error)}
+    return {name: value for name, value in plain(asdict(verdict)).items() if name != "expected"}

@@ -19,13 +19,19 @@ from typing import Any, Final
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import Calculator, FileIOCalculator
-from ase.calculators.genericfileio import GenericFileIOCalculator
+from ase.calculators.calculator import Calculator
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from aiida_alpot.kernel._extras import MissingPackageError
+from aiida_alpot.kernel.labelling.boxes import (
+    ground_state_moment,
+    is_isolated_atom,
+    put_into_box,
+    starting_moments,
+)
+from aiida_alpot.kernel.labelling.codes import find_failure, give_folder, mend_labels, runs_program
 from aiida_alpot.kernel.labelling.gate import check_labels
-from aiida_alpot.kernel.labelling.settings import FROM_INFO
+from aiida_alpot.kernel.labelling.settings import FROM_INFO, LabelSettings
 from aiida_alpot.kernel.labelling.shards import Shard, write_shard
 from aiida_alpot.kernel.potentials.ase_calculator import evaluate
 from aiida_alpot.kernel.potentials.calculators import CalculatorSpec, build_calculator
@@ -51,9 +57,8 @@ _WATCH_INTERVAL = 1.0
 class WorkerSetup:
     """Everything a worker knows before its first frame."""
 
-    spec: CalculatorSpec
+    settings: LabelSettings
     fingerprint: str
-    charge_parameter: str | None
     shard_dir: str
     scratch: str
 
@@ -85,8 +90,7 @@ class Labeller:
         """
         start = time.perf_counter()
         try:
-            self._set_charge(task.atoms)
-            labels = evaluate(self._calculator, task.atoms)
+            labels = self._compute(task.atoms)
         except Exception as error:  # a reference calculation that fails is a result
             if isinstance(error, OSError) and error.errno in _DISK_FULL:
                 raise
@@ -98,23 +102,43 @@ class Labeller:
             labels = {}
         return self._shard(task, start, status, reason, labels)
 
-    def _build(self) -> Calculator:
-        calculator = build_calculator(self.setup.spec)
-        if isinstance(calculator, (FileIOCalculator, GenericFileIOCalculator)):
-            # two workers must not write into one directory
-            Path(self.setup.scratch).mkdir(parents=True, exist_ok=True)
-            calculator.directory = self.setup.scratch
+    def _compute(self, atoms: Atoms) -> dict[str, Any]:
+        """Return the labels of a frame.
+
+        :raises ValueError: if the program says itself that they are none.
+        """
+        charge = float(atoms.info.get("charge") or 0.0)
+        if runs_program(self._calculator) or (charge and self._charge_path):
+            self._calculator = self._build(charge)
+        self._set_charge(charge)
+        labels = evaluate(self._calculator, prepare_frame(atoms, self.setup.settings))
+        failure = find_failure(self._calculator)
+        if failure is not None:
+            raise ValueError(failure)
+        if self.setup.settings.vacuum is not None and not all(atoms.pbc):
+            labels.pop("stress", None)  # of the box
+        return mend_labels(self._calculator, labels)
+
+    @property
+    def _charge_path(self) -> list[str]:
+        """Where in the parameters of the calculator the charge is, if it is nested in them."""
+        name = self.setup.settings.charge_parameter or ""
+        return name.split(".") if "." in name and name != FROM_INFO else []
+
+    def _build(self, charge: float = 0.0) -> Calculator:
+        spec = self.setup.settings.spec
+        if charge and self._charge_path:
+            spec = CalculatorSpec(spec.calculator, with_value(spec.parameters, self._charge_path, charge))
+        calculator = build_calculator(spec)
+        give_folder(calculator, Path(self.setup.scratch))
         return calculator
 
-    def _set_charge(self, atoms: Atoms) -> None:
-        charge = float(atoms.info.get("charge") or 0.0)
-        name = self.setup.charge_parameter
-        if name == FROM_INFO:
-            return
-        if name is not None:
-            self._calculator.set(**{name: charge})
-        elif charge and not np.isnan(charge):
+    def _set_charge(self, charge: float) -> None:
+        name = self.setup.settings.charge_parameter
+        if name is None and charge and not np.isnan(charge):
             raise ValueError(f"the frame has the charge {charge:g}, set charge_parameter to tell the calculator")
+        if name is not None and name != FROM_INFO and not self._charge_path:
+            self._calculator.set(**{name: charge})
 
     def _shard(self, task: Task, start: float, status: str, reason: str, labels: Mapping[str, Any]) -> Shard:
         return Shard(
@@ -125,6 +149,21 @@ class Labeller:
             cost=time.perf_counter() - start,
             labels={name: np.asarray(values, dtype=np.float64) for name, values in labels.items()},
         )
+
+
+def prepare_frame(atoms: Atoms, settings: LabelSettings) -> Atoms:
+    """Return a frame as the calculator gets it: in a box, with starting moments, where these are asked for."""
+    frame = atoms.copy()
+    if settings.magnetic_moments is not None:
+        moments = starting_moments(atoms, settings.magnetic_moments)
+        frame.set_initial_magnetic_moments([ground_state_moment(atoms)] if is_isolated_atom(atoms) else moments)
+    return frame if settings.vacuum is None else put_into_box(frame, settings.vacuum, cubic=settings.cubic)
+
+
+def with_value(parameters: Mapping[str, Any], path: list[str], value: Any) -> dict[str, Any]:
+    """Return nested parameters with the one at *path* set."""
+    first, *rest = path
+    return {**parameters, first: with_value(parameters.get(first, {}), rest, value) if rest else value}
 
 
 def reason_of(error: BaseException) -> str:

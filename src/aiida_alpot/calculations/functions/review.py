@@ -1,0 +1,70 @@
+"""calcfunctions of the review of labels: which ones are not to be trained on."""
+
+from __future__ import annotations
+
+import numpy as np
+from aiida import orm
+from aiida.engine import calcfunction
+
+from aiida_alpot.calculations.functions.dataset import store_view
+from aiida_alpot.data.pes import PESData
+from aiida_alpot.kernel.labelling.quality import QualitySettings, quarantine_columns, review_part
+from aiida_alpot.kernel.labelling.stress_check import PROBE, add_probes, judge_probes
+from aiida_alpot.kernel.settings import parse_settings
+
+
+@calcfunction
+def review_labels(
+    labelled: PESData, frames: PESData, settings: orm.Dict, part: orm.Dict, known: PESData | None = None
+) -> orm.Dict:
+    """Return the verdicts on one part of the labels that a labelling has made.
+
+    :param labelled: the labelling's result.
+    :param frames: the frames it was given; labels that these had are not judged again.
+    :param settings: see :class:`~aiida_alpot.kernel.labelling.quality_settings.QualitySettings`.
+    :param part: ``part`` of ``n_parts``.
+    :param known: labels that were accepted before.
+    """
+    parsed = parse_settings(QualitySettings, settings.get_dict(), "label.quality")
+    with labelled.dataset() as found, frames.dataset() as given:
+        if known is None:
+            return orm.Dict(review_part(found, given, parsed, **part.get_dict()))
+        with known.dataset() as before:
+            return orm.Dict(review_part(found, given, parsed, before, **part.get_dict()))
+
+
+@calcfunction
+def quarantine_labels(labelled: PESData, **reviews: orm.Dict) -> PESData:
+    """Return a dataset with the labels set aside that reviews object to; they stay in it, with the reason.
+
+    :param labelled: the dataset that was reviewed.
+    :param reviews: of :func:`review_labels`, by part.
+    """
+    reasons = {
+        identity: f"{verdict['check']}: {verdict['reason']}"
+        for review in reviews.values()
+        for identity, verdict in review["quarantined"].items()
+    }
+    with labelled.dataset() as reader:
+        return store_view(reader[:], **quarantine_columns(reader, reasons))
+
+
+@calcfunction
+def add_stress_probes(frames: PESData) -> PESData:
+    """Return frames with a few more whose energies tell the stress that a label of one of them must have.
+
+    :param frames: the frames that are to be labelled.
+    """
+    return PESData.from_frames(add_probes(list(frames)))
+
+
+@calcfunction
+def take_stress_probes(labelled: PESData) -> dict[str, orm.Data]:
+    """Return labelled frames without the probes among them as ``labelled``, and what these say as ``verdict``.
+
+    :param labelled: frames of :func:`add_stress_probes` with their labels.
+    """
+    with labelled.dataset() as reader:
+        is_probe = reader.column("config_type") == PROBE
+        verdict = judge_probes(reader[np.flatnonzero(is_probe)])
+        return {"labelled": store_view(reader[np.flatnonzero(~is_probe)]), "verdict": orm.Dict(verdict)}

@@ -1,0 +1,62 @@
+"""ASE calculators that run a program: a folder of their own, nothing left of the frame before, a look at the output."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+from ase.calculators.calculator import Calculator
+from ase.calculators.genericfileio import GenericFileIOCalculator
+
+from aiida_alpot.kernel.dataset.code_output import CODES, NOT_CONVERGED, read_pw_moments
+
+OUTPUTS: Final = {"espresso": ("espresso.pwo", "espresso-out"), "vasp": ("vasprun.xml", "vasp-xml")}
+"""Output file and its format, by the name of the calculator."""
+CP2K_FAILURE: Final = "SCF run NOT converged"
+
+
+def runs_program(calculator: Any) -> bool:
+    """Return whether a calculator writes the input of a program, which must not find what is left of another frame."""
+    return isinstance(calculator, GenericFileIOCalculator) or hasattr(calculator, "write_input")
+
+
+def give_folder(calculator: Any, folder: Path) -> None:
+    """Let a calculator work in a folder of its own, empty if it runs a program: two must not write into one."""
+    if not isinstance(calculator, (Calculator, GenericFileIOCalculator)):
+        return
+    if runs_program(calculator):
+        shutil.rmtree(folder, ignore_errors=True)  # wave functions of another frame would be read
+    folder.mkdir(parents=True, exist_ok=True)
+    # a path from here: CP2K takes no name of more than 80 characters
+    short = os.path.relpath(folder)
+    calculator.directory = Path(short) if isinstance(calculator, GenericFileIOCalculator) else short
+
+
+def find_failure(calculator: Any) -> str | None:
+    """Return why the numbers of a calculator are no label although it gave some, None if nothing speaks against them.
+
+    :param calculator: one that has just calculated; those of Quantum ESPRESSO, VASP and CP2K leave an output that says
+        whether the electronic loop converged.
+    """
+    name = str(getattr(calculator, "name", "")).lower()
+    if name in OUTPUTS:
+        file, kind = OUTPUTS[name]
+        converged = CODES[kind](Path(calculator.directory) / file)
+        return None if converged and all(converged) else NOT_CONVERGED
+    if name == "cp2k":
+        path = Path(f"{calculator.label}.out")
+        is_failure = path.is_file() and CP2K_FAILURE in path.read_text(encoding="utf-8", errors="replace")
+        return NOT_CONVERGED if is_failure else None
+    return None
+
+
+def mend_labels(calculator: Any, labels: dict[str, Any]) -> dict[str, Any]:
+    """Return the labels with what ASE reads wrongly read again: zero moments from pw.x before version 7."""
+    if str(getattr(calculator, "name", "")).lower() == "espresso" and "magmoms" in labels:
+        file, _ = OUTPUTS["espresso"]
+        moments = read_pw_moments(Path(calculator.directory) / file, len(labels["forces"]))
+        others = {name: value for name, value in labels.items() if name != "magmoms"}
+        return others if moments is None else {**others, "magmoms": moments}
+    return labels
