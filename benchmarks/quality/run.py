@@ -1,7 +1,9 @@
 """Measure the review of labels: ``python benchmarks/quality/run.py`` prints the tables of README.md.
 
 Seeds 0–99 are for development, the default is fresh. One run makes clean frames, spoils one in twenty in equal parts
-by every kind, and reviews all of them as one batch without known labels: the hardest case.
+by every kind, and reviews all of them as one batch without known labels: the hardest case. They are judged twice: as
+engines hand them over (an SCF that did not converge is refused when its output is read, another cut-off has another
+fingerprint), and as if nobody had said so, the case of labels from elsewhere.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from corruptions import (
 )
 from frames import label_emt, label_xtb, make_alloys, make_molecules, with_labels
 
+from aiida_alpot.kernel.dataset.code_output import NOT_CONVERGED
 from aiida_alpot.kernel.labelling.quality import QualitySettings, Residuals, Verdict, review
 
 KINDS = {
@@ -71,6 +74,20 @@ def _spoilt(what: str, fault: str, atoms: Atoms, clean: Sequence[Atoms], rng: Rn
     return makers[fault](atoms, good, rng)
 
 
+def declare(frames: Sequence[Atoms], faults: dict[int, str]) -> list[Atoms]:
+    """Return the labels as engines hand them over: with what they say about convergence and settings."""
+    declared = []
+    for k, atoms in enumerate(frames):
+        frame = with_labels(atoms, atoms.calc.results)
+        if faults.get(k) == "unconverged":
+            frame.calc = None
+            frame.info.update(status="failed", reason=NOT_CONVERGED)
+        if faults.get(k) == "cut-off":
+            frame.info["fingerprint"] = "lower cut-off"
+        declared.append(frame)
+    return declared
+
+
 def simulate_committee(clean: Sequence[Atoms], frames: Sequence[Atoms], rng: Rng) -> Residuals:
     """Return the residuals of a committee that is off the truth by as much as a trained one is.
 
@@ -104,12 +121,21 @@ def report(
     frames: Sequence[Atoms],
     faults: dict[int, str],
     verdicts: dict[str, list[Verdict]],
+    refused: set[int],
 ) -> None:
-    """Print a row per fault and the share of false alarms."""
+    """Print a row per fault and the share of false alarms.
+
+    :param refused: rows that never became labels, in the columns "gate".
+    """
     print(f"\n### {what}: {len(frames)} labels, {len(faults)} spoilt\n")
-    print(f"| fault | labels | {' | '.join(f'caught {name}' for name in verdicts)} | missed with a committee |")
+    print(
+        f"| fault | labels | {' | '.join(f'caught {name}' for name in verdicts)} | missed undeclared with a committee |"
+    )
     print(f"|---|---|{'---|' * len(verdicts)}---|")
-    bad = {name: {v.frame for v in found if v.status == "quarantined"} for name, found in verdicts.items()}
+    bad = {
+        name: {v.frame for v in found if v.status == "quarantined"} | (refused if name.startswith("gate") else set())
+        for name, found in verdicts.items()
+    }
     for fault in (*KINDS[what], "all"):
         rows = [k for k, kind in faults.items() if fault in (kind, "all")]
         cells = [
@@ -128,6 +154,11 @@ def report(
         print(f"\nFalse alarms {name}: {dict(checks)}", flush=True)
 
 
+def without_committee(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """Return the verdicts of the other checks: one bears the name of the committee only if no other objected."""
+    return [verdict for verdict in verdicts if verdict.check != "committee"]
+
+
 def measure(what: str, n_frames: int, seed: int) -> None:
     """Make, spoil, review and report one kind of frames."""
     rng = np.random.default_rng([seed, sorted(KINDS).index(what)])
@@ -137,9 +168,16 @@ def measure(what: str, n_frames: int, seed: int) -> None:
     start = time.process_time()
     found = review(frames, QualitySettings(), residuals=residuals)
     used = time.process_time() - start
-    # a verdict bears the name of the committee only if no other check objected
-    alone = [verdict for verdict in found if verdict.check != "committee"]
-    report(what, clean, frames, faults, {"alone": alone, "with a committee": found})
+    declared = declare(frames, faults)
+    gate = review(declared, QualitySettings(fingerprint="reference"), residuals=residuals)
+    verdicts = {
+        "gate alone": without_committee(gate),
+        "gate with a committee": gate,
+        "undeclared alone": without_committee(found),
+        "undeclared with a committee": found,
+    }
+    refused = {k for k, atoms in enumerate(declared) if atoms.info["status"] == "failed"}
+    report(what, clean, frames, faults, verdicts, refused)
     print(f"\nReview: {used:.1f} s of CPU time, {1e3 * used / len(frames):.0f} ms a label.", flush=True)
 
 

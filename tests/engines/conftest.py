@@ -71,6 +71,19 @@ def pseudo_family(aiida_profile: Any, tmp_path: Path) -> str:
 
 
 @pytest.fixture
+def vasp_family(aiida_profile: Any) -> str:
+    """A family of POTCARs without potentials, which the mock does not read."""
+    pytest.importorskip("aiida_vasp")
+    from aiida_vasp.data.potcar import PotcarData
+
+    label = "stubs"
+    if PotcarData.get_potcar_group(label) is None:
+        folder = Path(__file__).parent / "vasp" / "potcar"
+        PotcarData.upload_potcar_family(str(folder), label, "without potentials", stop_if_existing=False)
+    return label
+
+
+@pytest.fixture
 def serial_options() -> dict[str, Any]:
     """Scheduler options of a job with one process and without MPI."""
     resources = {"num_machines": 1, "num_mpiprocs_per_machine": 1}

@@ -57,12 +57,8 @@ STEPS = {
 
 
 @pytest.fixture
-def family(aiida_profile: Any) -> str:
-    from aiida_vasp.data.potcar import PotcarData
-
-    if PotcarData.get_potcar_group(FAMILY) is None:
-        PotcarData.upload_potcar_family(str(HERE / "potcar"), FAMILY, "without potentials", stop_if_existing=False)
-    return FAMILY
+def family(vasp_family: str) -> str:
+    return vasp_family
 
 
 @pytest.fixture
