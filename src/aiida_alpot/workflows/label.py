@@ -71,7 +71,7 @@ class LabellingWorkChain(StageWorkChain):
             valid_type=orm.Bool,
             default=lambda: orm.Bool(False),
             help="Label a compressed frame and the same strained, seven labels more, and end if the stress that the "
-            "engine gives is not the derivative of its energy: another sign, another unit.",
+            "engine gives is not the derivative of its energy: another sign, another unit. A campaign does it once.",
         )
         spec.input(
             "max_failed_fraction",
