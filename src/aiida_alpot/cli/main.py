@@ -1,4 +1,4 @@
-"""``aiida-alpot``: look at campaigns and go on with them, label files."""
+"""``aiida-alpot``: look at campaigns and go on with them, label files, import calculations."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from aiida.orm import WorkChainNode
 from rich.console import Console
 
 from aiida_alpot import __version__
+from aiida_alpot.cli.calculations import import_finished_calculations
 from aiida_alpot.cli.label import label_file
 from aiida_alpot.cli.pes import import_file
 from aiida_alpot.cli.settings import read_mapping
@@ -160,6 +161,7 @@ def show_slots(max_concurrent: int | None, levels: int | None) -> None:
 
 
 main.add_command(label_file)
+main.add_command(import_finished_calculations)
 
 
 @main.command("protocols")
