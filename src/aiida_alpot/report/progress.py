@@ -112,8 +112,11 @@ def watch(node: orm.WorkChainNode, *, interval: float = 2.0, console: Console | 
 def run_and_watch(
     builder: ProcessBuilder, *, interval: float = 1.0, console: Console | None = None
 ) -> orm.WorkChainNode:
-    """Run a WorkChain in this interpreter, show its progress meanwhile, and return its node when it has ended."""
-    runner = get_manager().get_runner()
+    """Run a WorkChain in this interpreter, show its progress meanwhile, and return its node when it has ended.
+
+    It needs no broker: that of a profile may not run as long as the daemon does not.
+    """
+    runner = get_manager().create_runner(communicator=None, poll_interval=interval)
     process = instantiate_process(runner, builder)
     node = cast(orm.WorkChainNode, process.node)
 
