@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,10 @@ from aiida import orm
 from aiida.engine import run_get_node
 from ase import Atoms
 from ase.build import bulk, fcc100
+from ase.io import read, write
+from click.testing import CliRunner
 
+from aiida_alpot.cli import main
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.plugins import load_engine
 from aiida_alpot.workflows.label import LabellingWorkChain
@@ -57,6 +61,20 @@ def test_frames_are_labelled_and_what_is_nonsense_is_set_aside(label: Any) -> No
     assert silicon.info["cost"] > 0
     assert orm.load_node(silicon.info["parent"]).process_label == "PwCalculation"
     np.testing.assert_allclose(silicon.get_forces().sum(axis=0), 0, atol=1e-3)
+
+
+def test_the_command_labels_a_file(
+    aiida_profile: Any, pw_code: Any, pseudo_family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write("silicon.xyz", rattled(bulk("Si")), format="extxyz")
+    Path("pw.yaml").write_text(f"protocol: fast\npseudo_family: {pseudo_family}\nkpoints_distance: 0.6\n")
+    inputs = ["silicon.xyz", "--engine", "quantumespresso", "--parameters", "pw.yaml", "--code", str(pw_code.pk)]
+    result = CliRunner().invoke(main, ["-p", aiida_profile.name, "label", *inputs, "--option", "withmpi=false"])
+    assert result.exit_code == 0, result.output
+    assert "1/1 jobs" in result.output
+    assert "1 frames: 1 labelled" in result.output
+    assert read("silicon-labelled.xyz", format="extxyz").arrays["REF_forces"].shape == (2, 3)
 
 
 def triplet_oxygen() -> Atoms:

@@ -1,12 +1,10 @@
-"""``aiida-alpot``: look at campaigns, and go on with them."""
+"""``aiida-alpot``: look at campaigns and go on with them, label files, import calculations."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
-import yaml
 from aiida import load_profile
 from aiida.cmdline.params import arguments, options
 from aiida.common.exceptions import ConfigurationError, InvalidOperation
@@ -15,7 +13,10 @@ from aiida.orm import WorkChainNode
 from rich.console import Console
 
 from aiida_alpot import __version__
+from aiida_alpot.cli.calculations import import_finished_calculations
+from aiida_alpot.cli.label import label_file
 from aiida_alpot.cli.pes import import_file
+from aiida_alpot.cli.settings import read_mapping
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.kernel._extras import MissingPackageError
 from aiida_alpot.protocols import list_protocols
@@ -36,6 +37,13 @@ def _require_campaign(_: click.Context, __: click.Parameter, node: WorkChainNode
     return node
 
 
+def _require_ours(_: click.Context, __: click.Parameter, node: WorkChainNode) -> WorkChainNode:
+    if not (node.process_type or "").startswith(OURS):
+        raise click.ClickException(f"<{node.pk}> is no campaign and no stage of one but {node.process_label}")
+    return node
+
+
+OURS = "aiida.workflows:alpot."
 CAMPAIGN = arguments.WORKFLOW("campaign", callback=_require_campaign)
 
 
@@ -53,10 +61,10 @@ def main(profile: str | None) -> None:
 
 
 @main.command("watch")
-@CAMPAIGN
-def watch_campaign(campaign: WorkChainNode) -> None:
-    """Show stage, jobs and table of a campaign until it ends."""
-    watch(campaign)
+@arguments.WORKFLOW("process", callback=_require_ours)
+def watch_process(process: WorkChainNode) -> None:
+    """Show stage, jobs and table of a campaign, or jobs of a stage alone, until it ends."""
+    watch(process)
 
 
 @main.command("history")
@@ -101,7 +109,7 @@ def resume_campaign(
 ) -> None:
     """Go on with a campaign that has finished, failed or was killed; no label is computed again."""
     try:
-        changes = read_overrides(overrides)
+        changes = read_mapping(overrides)
         if max_iterations is not None:
             changes["max_iterations"] = max_iterations
         nodes = {} if structures is None else {"structures": PESData.from_file(structures)}
@@ -115,22 +123,6 @@ def resume_campaign(
         raise click.ClickException(str(error)) from error
     first = builder["resume"]["stage"].value if "resume" in builder else "structures"
     click.echo(f"campaign <{campaign.pk}> goes on as <{node.pk}> from the stage {first!r}: aiida-alpot watch {node.pk}")
-
-
-def read_overrides(path: Path | None) -> dict[str, Any]:
-    """Return the mapping in a YAML file, an empty one without a file.
-
-    :raises ValueError: if the file holds something else.
-    """
-    if path is None:
-        return {}
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no YAML file: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected inputs by name, got {type(content).__name__}")
-    return content
 
 
 def parse_tolerances(pairs: tuple[str, ...]) -> dict[str, float] | None:
@@ -166,6 +158,10 @@ def show_slots(max_concurrent: int | None, levels: int | None) -> None:
     warning = describe_shortage(demands, offer)
     if warning is not None:
         raise click.ClickException(warning)
+
+
+main.add_command(label_file)
+main.add_command(import_finished_calculations)
 
 
 @main.command("protocols")

@@ -37,14 +37,17 @@ def show(datum: PESData) -> None:
 @arguments.DATUM(type=DATASET)
 @click.argument("path", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--format", "file_format", help="extxyz, db or hdf5; by default the ending of the file tells.")
+@click.option("--only-labelled", is_flag=True, help="Leave out frames without a label, and those in quarantine.")
 @decorators.with_dbenv()
-def export(datum: PESData, path: Path, file_format: str | None) -> None:
+def export(datum: PESData, path: Path, file_format: str | None, only_labelled: bool) -> None:
     """Write a dataset to PATH."""
+    if only_labelled and not datum.n_labelled:
+        echo.echo_critical(f"none of the {len(datum)} frames is labelled: nothing was written")
     try:
-        datum.export(path, file_format)
+        datum.export(path, file_format, only_labelled=only_labelled)
     except (OSError, ValueError) as error:
         echo.echo_critical(str(error))
-    echo.echo_success(f"wrote {len(datum)} frames to {path}")
+    echo.echo_success(f"wrote {datum.n_labelled if only_labelled else len(datum)} frames to {path}")
 
 
 @pes.command("import")

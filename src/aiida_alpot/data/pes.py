@@ -233,14 +233,21 @@ class PESData(orm.Data):
                     "import it again from the original archive"
                 )
 
-    def export(self, path: str | Path, file_format: str | None = None) -> None:  # type: ignore[override]
-        """Write the frames to a file in extended xyz, ASE db or this package's HDF5; every column goes along."""
+    def export(  # type: ignore[override]
+        self, path: str | Path, file_format: str | None = None, *, only_labelled: bool = False
+    ) -> None:
+        """Write the frames to a file in extended xyz, ASE db or this package's HDF5; every column goes along.
+
+        :param only_labelled: leave out frames that have no label or one that must not be trained on.
+        """
         path = Path(path)
-        if file_format == "hdf5" or (file_format is None and path.suffix in {".h5", ".hdf5"}):
+        is_hdf5 = file_format == "hdf5" or (file_format is None and path.suffix in {".h5", ".hdf5"})
+        if is_hdf5 and not only_labelled:
             self._export_hdf5(path)
             return
         with self.dataset() as dataset:
-            write_frames(dataset, path, file_format)
+            frames = dataset[dataset.column("status") == "labelled"] if only_labelled else dataset
+            write_frames(frames, path, file_format)
 
     def _export_hdf5(self, path: Path) -> None:
         """Write one file, whatever the number of parts."""

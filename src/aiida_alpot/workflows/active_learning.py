@@ -314,8 +314,7 @@ class ActiveLearningWorkChain(ProtocolMixin, ResumeMixin, WorkChain):
 
     def run_labelling(self) -> ExitCode | None:
         """Submit the labelling of the selected frames."""
-        selected, known = self.ctx.selected, self.ctx.dataset
-        return self._submit_stage("label", self._link("label"), without="check_stress", frames=selected, known=known)
+        return self._submit_stage("label", self._link("label"), frames=self.ctx.selected, known=self.ctx.dataset)
 
     def inspect_labelling(self) -> ExitCode | None:
         """Keep the labelled frames, also those of a stage that ends the loop because too many failed."""
@@ -382,14 +381,12 @@ class ActiveLearningWorkChain(ProtocolMixin, ResumeMixin, WorkChain):
     def _link(self, stage: str) -> str:
         return f"iteration_{self.ctx.plan['iteration'].value:02d}_{stage}"
 
-    def _submit_stage(self, stage: str, label: str, without: str = "", **provided: Any) -> ExitCode | None:
-        """Submit a stage; if its inputs are refused, end the loop with all there is.
-
-        :param without: an input that is for another run of this stage.
-        """
+    def _submit_stage(self, stage: str, label: str, **provided: Any) -> ExitCode | None:
+        """Submit a stage; if its inputs are refused, end the loop with all there is."""
         work_chain, _ = STAGES[stage]
         inputs = AttributeDict(self.exposed_inputs(work_chain, namespace=stage, agglomerate=False))
-        inputs.pop(without, None)
+        if stage == "label" and label != "label":
+            inputs.pop("check_stress", None)  # the first labelling did
         inputs.update(provided)
         inputs.kernel = self.inputs.kernel
         inputs.metadata = {"call_link_label": label, "label": label}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from aiida import orm
-from aiida.engine import ExitCode
+from aiida.engine import ExitCode, ProcessBuilder
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
 from aiida_alpot.calculations.base import fraction_validator, non_empty_validator, settings_validator
@@ -21,7 +22,7 @@ from aiida_alpot.engines.job import Job, JobResources
 from aiida_alpot.engines.label.base import LabelRequest
 from aiida_alpot.kernel.labelling.quality import QualitySettings, count_parts
 from aiida_alpot.plugins import known_engines, load_engine
-from aiida_alpot.workflows.base import StageWorkChain, find_jobs
+from aiida_alpot.workflows.base import StageWorkChain, find_jobs, validate_options
 
 
 def _validate(inputs: Any, _: Any) -> str | None:
@@ -95,6 +96,42 @@ class LabellingWorkChain(StageWorkChain):
             "ERROR_WRONG_STRESS",
             message="{detail}; the labels are kept: correct the engine, or leave out check_stress if you know better",
         )
+
+    @classmethod
+    def get_builder_for(
+        cls,
+        code: orm.AbstractCode,
+        frames: PESData,
+        engine: str,
+        parameters: Mapping[str, Any],
+        *,
+        options: Mapping[str, Any] | None = None,
+        **inputs: Any,
+    ) -> ProcessBuilder:
+        """Return a builder that labels frames; what can be refused before a job runs is refused here.
+
+        :param frames: stored or not.
+        :param engine: name of the entry point.
+        :param parameters: of the engine.
+        :param options: scheduler options.
+        :param inputs: further inputs of the stage, e.g. ``max_concurrent``.
+        :raises ValueError: naming what is wrong, e.g. an unknown key, or a species without pseudopotential.
+        """
+        labeller = load_engine("label", engine)
+        problem = labeller.validate(parameters) or validate_options(orm.Dict(dict(options or {})), None)
+        if problem is not None:
+            raise ValueError(problem)
+        settings = labeller.complete(parameters, frames.symbols)
+        labeller.plan_jobs(LabelRequest(frames, orm.Dict(dict(parameters)), settings))
+        builder = cls.get_builder()
+        builder.code = code
+        builder.engine = orm.Str(engine)
+        builder.frames = frames
+        builder.parameters = orm.Dict(dict(parameters))
+        builder.options = orm.Dict(dict(options or {}))
+        for name, value in inputs.items():
+            builder[name] = orm.to_aiida_type(value)
+        return builder
 
     @property
     def engine(self) -> Any:

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from aiida import orm
+from ase import Atoms
 
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.engines.job import CONTINUABLE, REPEATABLE, Job, JobResources
+from aiida_alpot.engines.label.finished import FinishedCalculation
+from aiida_alpot.kernel.labelling.results import Result
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,10 @@ class LabelEngine(ABC):
     """Processes of one job, one below the other: 1 for a CalcJob, 2 for a WorkChain around one (process slots)."""
     RETRIED: ClassVar[frozenset[int]] = REPEATABLE | CONTINUABLE
     """Exit codes of a job after which it is submitted again; the engine may prepare another attempt differently."""
+
+    CALCULATIONS: ClassVar[Mapping[str, frozenset[int]]] = {}
+    """Process types of finished CalcJobs that this engine takes as labels, each with the exit codes after which their
+    labels are good. An engine that names one defines the three methods on calculations."""
 
     @classmethod
     @abstractmethod
@@ -87,3 +94,31 @@ class LabelEngine(ABC):
         :param jobs: the last attempt at every job, by key.
         :param failures: why jobs have failed for good, by key; some of them never ran.
         """
+
+    @classmethod
+    def inspect_calculation(cls, calculation: orm.CalcJobNode) -> FinishedCalculation:
+        """Return a finished calculation as a source of labels.
+
+        :raises ValueError: if there are none in it.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def read_calculation(
+        cls, atoms: Atoms, nodes: Mapping[str, orm.Node], details: Mapping[str, Any]
+    ) -> Sequence[Result | None]:
+        """Return the labels of every ionic step of a finished calculation, None for one that has none.
+
+        :param atoms: what the calculation started from.
+        :param nodes: those of :class:`FinishedCalculation`, as are the *details*.
+        :raises ValueError: if they cannot be read.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def expect_calculation(cls, structure: orm.StructureData, settings: Mapping[str, Any]) -> FinishedCalculation:
+        """Return what :meth:`inspect_calculation` says of a calculation that this engine made for a structure.
+
+        :param settings: completed parameters; of the result only settings and columns count.
+        """
+        raise NotImplementedError

@@ -14,11 +14,13 @@ from aiida import orm
 from ase import Atoms
 from ase.data import atomic_numbers
 from ase.stress import full_3x3_to_voigt_6_stress
-from ase.units import GPa
+from ase.units import GPa, Ry
 
 from aiida_alpot.engines.job import Job, JobResources
+from aiida_alpot.engines.label import pw_calculation
 from aiida_alpot.engines.label.base import LabelRequest
 from aiida_alpot.engines.label.extras import require
+from aiida_alpot.engines.label.finished import FinishedCalculation, describe_kpoints, to_atoms
 from aiida_alpot.engines.label.per_frame import FrameLabelEngine
 from aiida_alpot.kernel.labelling.boxes import (
     DEFAULT_VACUUM,
@@ -135,6 +137,7 @@ class QuantumEspressoLabelEngine(FrameLabelEngine):
     NAME: ClassVar[str] = "quantumespresso"
     OUTPUTS: ClassVar[tuple[str, ...]] = ("output_parameters", "output_trajectory")
     RETRIED: ClassVar[frozenset[int]] = frozenset({302, 401})
+    CALCULATIONS: ClassVar[Mapping[str, frozenset[int]]] = {pw_calculation.PROCESS_TYPE: pw_calculation.EXITS}
 
     @classmethod
     def validate(cls, parameters: Mapping[str, Any]) -> str | None:
@@ -262,6 +265,38 @@ class QuantumEspressoLabelEngine(FrameLabelEngine):
             labels["magmoms"] = steps.get_array("atomic_magnetic_moments")[-1]
         cost = float(content.get("wall_time_seconds", np.nan))
         return [Result(labels, cost=cost, parent=str(parameters.creator.uuid))]
+
+    @classmethod
+    def inspect_calculation(cls, calculation: orm.CalcJobNode) -> FinishedCalculation:
+        """Take single points, relaxations and molecular dynamics of pw.x."""
+        return pw_calculation.inspect_pw(calculation, NEUTRAL)
+
+    @classmethod
+    def read_calculation(
+        cls, atoms: Atoms, nodes: Mapping[str, orm.Node], details: Mapping[str, Any]
+    ) -> Sequence[Result | None]:
+        """Read a single point as :meth:`read` does, anything else step by step."""
+        if details["kind"] == "scf":
+            return cls.read(atoms, nodes, {})
+        return pw_calculation.read_pw_steps(atoms, nodes, details)
+
+    @classmethod
+    def expect_calculation(cls, structure: orm.StructureData, settings: Mapping[str, Any]) -> FinishedCalculation:
+        """Return the namelists, pseudopotentials and mesh that :meth:`build` would give a calculation."""
+        atoms = to_atoms(structure)
+        kpoints = orm.KpointsData()
+        kpoints.set_cell_from_structure(structure)
+        kpoints.set_kpoints_mesh_from_density(settings["kpoints_distance"])
+        columns, points = describe_kpoints(kpoints, structure)
+        columns["scf_threshold"] = settings["conv_thr_per_atom"] * Ry
+        family = load_family(settings["pseudo_family"])
+        expected = {
+            "namelists": pw_calculation.significant(frame_parameters(atoms, settings, 0), NEUTRAL),
+            "pseudos": {symbol: family.get_pseudo(symbol).md5 for symbol in set(atoms.symbols)},
+            "kpoints": points,
+            "hubbard": None,
+        }
+        return FinishedCalculation({}, {}, expected, columns)
 
 
 def frame_parameters(atoms: Atoms, settings: Mapping[str, Any], n_before: int) -> dict[str, dict[str, Any]]:

@@ -12,8 +12,10 @@ from ase import Atoms
 from ase.data import atomic_numbers
 
 from aiida_alpot.engines.job import Job, JobResources
+from aiida_alpot.engines.label import vasp_calculation
 from aiida_alpot.engines.label.base import LabelRequest
 from aiida_alpot.engines.label.extras import require
+from aiida_alpot.engines.label.finished import FinishedCalculation, describe_kpoints, to_atoms
 from aiida_alpot.engines.label.per_frame import FrameLabelEngine
 from aiida_alpot.kernel.dataset import read_frames
 from aiida_alpot.kernel.labelling.boxes import (
@@ -130,6 +132,7 @@ class VaspLabelEngine(FrameLabelEngine):
     LEVELS: ClassVar[int] = 3
     OUTPUTS: ClassVar[tuple[str, ...]] = ("retrieved",)
     RETRIED: ClassVar[frozenset[int]] = frozenset({302, 401, 402, 503})
+    CALCULATIONS: ClassVar[Mapping[str, frozenset[int]]] = {vasp_calculation.PROCESS_TYPE: vasp_calculation.EXITS}
 
     @classmethod
     def validate(cls, parameters: Mapping[str, Any]) -> str | None:
@@ -232,6 +235,45 @@ class VaspLabelEngine(FrameLabelEngine):
         if not converged:
             raise ValueError(f"the electronic loop of VASP did not converge in any of {len(steps)} ionic steps")
         return [_in_order_of(atoms, step, str(retrieved.creator.uuid), settings) for step in converged]
+
+    @classmethod
+    def inspect_calculation(cls, calculation: orm.CalcJobNode) -> FinishedCalculation:
+        """Take single points, relaxations and molecular dynamics of VASP."""
+        return vasp_calculation.inspect_vasp(calculation, NEUTRAL)
+
+    @classmethod
+    def read_calculation(
+        cls,
+        atoms: Atoms,
+        nodes: Mapping[str, orm.Node],
+        details: Mapping[str, Any],  # noqa: ARG003
+    ) -> Sequence[Result | None]:
+        """Read vasprun.xml."""
+        return vasp_calculation.read_vasp_steps(atoms, nodes)
+
+    @classmethod
+    def expect_calculation(cls, structure: orm.StructureData, settings: Mapping[str, Any]) -> FinishedCalculation:
+        """Return the INCAR, POTCARs and mesh that :meth:`build` would give a calculation."""
+        from aiida_vasp.data.potcar import PotcarData
+
+        atoms = to_atoms(structure)
+        kpoints = orm.KpointsData()
+        kpoints.set_cell_from_structure(structure)
+        if settings["kpoints_mesh"] is not None:
+            kpoints.set_kpoints_mesh(settings["kpoints_mesh"])
+        else:
+            kpoints.set_kpoints_mesh_from_density(settings["kpoints_distance"])
+        columns, points = describe_kpoints(kpoints, structure)
+        incar = frame_incar(atoms, settings, 0)
+        columns["scf_threshold"] = float(incar.get("ediff", vasp_calculation.DEFAULT_EDIFF)) / len(atoms)
+        names = {symbol: settings["potential_mapping"].get(symbol, symbol) for symbol in set(atoms.symbols)}
+        potcars = PotcarData.get_potcars_dict(list(names), settings["potential_family"], names)
+        expected = {
+            "incar": vasp_calculation.significant(incar, NEUTRAL),
+            "potentials": {symbol: vasp_calculation.describe_potential(node) for symbol, node in potcars.items()},
+            "kpoints": points,
+        }
+        return FinishedCalculation({}, {}, expected, columns)
 
 
 def _check_order(first: Atoms, atoms: Atoms, settings: Mapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """Datasets of frames in columnar HDF5 files: writing, reading, merging, splits, exchange formats."""
 
-from aiida_alpot.kernel.dataset.exchange import read_frames, write_frames
+from aiida_alpot.kernel.dataset.exchange import export_format, read_frames, write_frames
 from aiida_alpot.kernel.dataset.merge import filter_frames, merge
 from aiida_alpot.kernel.dataset.parts import MAX_PARTS, check_types, find_parts, group_parts, part_names
 from aiida_alpot.kernel.dataset.reader import Dataset, DatasetView
@@ -20,6 +20,7 @@ __all__ = [
     "DatasetView",
     "assign_splits",
     "check_types",
+    "export_format",
     "filter_frames",
     "find_parts",
     "group_parts",

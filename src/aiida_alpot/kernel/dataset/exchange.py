@@ -8,7 +8,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 import numpy as np
 from ase import Atoms
@@ -76,16 +76,20 @@ def write_frames(frames: Dataset | Iterable[Atoms], path: PathLike, format: str 
     :raises ValueError: if the format is not one of these.
     """
     target = Path(path)
-    kind = _format(target, format)
-    writers: dict[str | None, Callable[[Path, Iterable[Atoms]], None]] = {
-        "extxyz": _write_extxyz,
-        "db": _write_db,
-        "hdf5": write,
-    }
-    if kind not in writers:
-        raise ValueError(f"cannot write {kind or target.suffix!r}; formats: extxyz, db, hdf5")
+    writer = _WRITERS[export_format(target, format)]
     with _replacing(target) as temporary:
-        writers[kind](temporary, frames)
+        writer(temporary, frames)
+
+
+def export_format(path: PathLike, format: str | None = None) -> Format:  # noqa: A002
+    """Return the format in which :func:`write_frames` writes a file of this name.
+
+    :raises ValueError: if it cannot.
+    """
+    kind = _format(Path(path), format)
+    if kind not in _WRITERS:
+        raise ValueError(f"cannot write {kind or Path(path).suffix!r}; formats: extxyz, db, hdf5")
+    return cast(Format, kind)
 
 
 def _format(path: Path, name: str | None) -> str | None:
@@ -120,6 +124,13 @@ def _write_db(path: Path, frames: Iterable[Atoms]) -> None:
             arrays = {name: pack(values) for name, values in atoms.arrays.items() if not _is_core(name)}
             info = {name: pack(value) for name, value in visible_info(atoms).items()}
             database.write(bare, data={EXTRA_KEY: json.dumps({"info": info, "arrays": arrays})})
+
+
+_WRITERS: Final[dict[str, Callable[[Path, Iterable[Atoms]], None]]] = {
+    "extxyz": _write_extxyz,
+    "db": _write_db,
+    "hdf5": write,
+}
 
 
 def _is_core(name: str) -> bool:

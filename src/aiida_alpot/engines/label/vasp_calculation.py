@@ -1,0 +1,133 @@
+"""Finished ``VaspCalculation``s as labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from typing import Any, Final, cast
+
+import numpy as np
+from aiida import orm
+from ase import Atoms
+
+from aiida_alpot.engines.label.finished import FinishedCalculation, comparable, describe_kpoints
+from aiida_alpot.kernel.dataset import read_frames
+from aiida_alpot.kernel.labelling.boxes import group_species
+from aiida_alpot.kernel.labelling.results import Result
+from aiida_alpot.kernel.units import IntArray
+
+PROCESS_TYPE: Final = "aiida.calculations:vasp.vasp"
+EXITS: Final = frozenset({0, 702})
+"""In the other one the relaxation did not converge, the electronic loops did."""
+IONIC: Final = frozenset(
+    {"nsw", "ibrion", "isif", "ediffg", "potim", "smass", "tebeg", "teend", "nblock", "kblock", "mdalgo", "isym"}
+    | {"langevin_gamma", "langevin_gamma_l", "pmass", "andersen_prob", "random_seed", "iopt", "nfree", "symprec"}
+)
+"""Keys that move atoms: they change which frames there are, not their labels."""
+OF_THE_FRAME: Final = frozenset({"ediff", "kspacing", "kgamma", "magmom"})
+DEFAULT_EDIFF: Final = 1e-4
+"""eV, where the INCAR does not say."""
+FIRST_WITHOUT_LOOP: Final = 10
+"""ICHARG from which on the density is kept as it is."""
+FINITE_DIFFERENCES: Final = range(5, 9)
+"""IBRION of phonons."""
+LARGEST_SHIFT: Final = 1e-4
+"""In fractions of the cell, between an atom as it was written and as VASP gives it back."""
+
+
+def inspect_vasp(calculation: orm.CalcJobNode, neutral: Set[str]) -> FinishedCalculation:
+    """Return a calculation of VASP as a source of labels.
+
+    :param neutral: keys of the INCAR that change no label.
+    :raises ValueError: if its output holds none.
+    """
+    inputs = calculation.inputs
+    incar = {key.lower(): value for key, value in inputs.parameters.get_dict().items()}
+    _check_incar(incar)
+    if "dynamics" in inputs:
+        raise ValueError("some of its atoms may be fixed (input dynamics): their forces may be set to zero")
+    retrieved = calculation.outputs.retrieved if "retrieved" in calculation.outputs else None
+    if retrieved is None or "vasprun.xml" not in retrieved.list_object_names():
+        raise ValueError("it has no vasprun.xml among its retrieved files")
+    structure = inputs.structure
+    if not isinstance(structure, orm.StructureData):
+        raise ValueError(f"its structure is of the type {type(structure).__name__}, expected StructureData")
+    columns, points = describe_kpoints(inputs.kpoints, structure)
+    columns["scf_threshold"] = float(incar.get("ediff", DEFAULT_EDIFF)) / len(structure.sites)
+    symbols = {kind.name: kind.symbol for kind in structure.kinds}
+    settings = {
+        "incar": significant(incar, neutral),
+        "potentials": {symbols.get(name, name): describe_potential(node) for name, node in inputs.potential.items()},
+        "kpoints": points,
+    }
+    return FinishedCalculation({"structure": structure, "retrieved": retrieved}, {}, settings, columns)
+
+
+def _check_incar(incar: Mapping[str, Any]) -> None:
+    if "nelect" in incar:
+        raise ValueError("it sets NELECT: its charge is not known")
+    if int(incar.get("icharg", 0)) >= FIRST_WITHOUT_LOOP:
+        raise ValueError(f"it is not self-consistent (ICHARG = {incar['icharg']})")
+    if incar.get("ibrion") in FINITE_DIFFERENCES:
+        raise ValueError(f"it is one of phonons (IBRION = {incar['ibrion']})")
+
+
+def significant(incar: Mapping[str, Any], neutral: Set[str]) -> dict[str, Any]:
+    """Return the keys of the INCAR that tell labels apart, of MAGMOM the values that occur.
+
+    :param neutral: keys that do not.
+    """
+    left = neutral | IONIC | OF_THE_FRAME
+    kept = {key.lower(): comparable(value) for key, value in incar.items() if key.lower() not in left}
+    moments = incar.get("magmom")
+    if moments is not None:
+        kept["magmom"] = sorted({float(moment) for moment in moments}) if isinstance(moments, list) else str(moments)
+    return kept
+
+
+def describe_potential(potential: Any) -> str:
+    """Return the name of a POTCAR and the beginning of its hash."""
+    return f"{potential.full_name} {potential.sha512[:16]}"
+
+
+def read_vasp_steps(atoms: Atoms, nodes: Mapping[str, orm.Node]) -> Sequence[Result | None]:
+    """Return the labels of every ionic step, None for one whose electronic loop did not converge.
+
+    :param atoms: what the calculation started from; the first step has its positions to the last digit.
+    :raises ValueError: if the atoms of vasprun.xml are not those of the structure.
+    """
+    retrieved = cast(orm.FolderData, nodes["retrieved"])
+    with retrieved.as_path() as folder:
+        steps = read_frames(folder / "vasprun.xml", "vasp-xml")
+    order = _find_order(steps[0], atoms)
+    results: list[Result | None] = []
+    for k, step in enumerate(steps):
+        if step.calc is None:
+            results.append(None)
+            continue
+        labels = {**step.calc.results, "forces": _reorder(step.get_forces(), order)}
+        if not all(atoms.pbc):
+            labels.pop("stress", None)
+        moved = {} if k == 0 else {"positions": _reorder(step.positions, order), "cell": step.cell.array}
+        results.append(Result(labels, **moved))
+    return results
+
+
+def _find_order(first: Atoms, atoms: Atoms) -> IntArray:
+    """Return which atom of the structure each atom of vasprun.xml is: as they are, or grouped by species.
+
+    :raises ValueError: rather than give an atom the force of another.
+    """
+    for order in (np.arange(len(atoms)), group_species(list(atoms.symbols))):
+        written = atoms[order]
+        if list(first.symbols) != list(written.symbols):
+            continue
+        moved = first.get_scaled_positions(wrap=False) - written.get_scaled_positions(wrap=False)
+        if np.max(np.abs(moved - np.round(moved))) < LARGEST_SHIFT:
+            return order
+    raise ValueError("the atoms in vasprun.xml are not where those of its structure are, or in another order")
+
+
+def _reorder(values: np.ndarray, order: IntArray) -> np.ndarray:
+    ordered = np.empty_like(values)
+    ordered[order] = values
+    return ordered
