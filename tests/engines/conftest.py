@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from aiida import orm
+from ase import Atoms
 
 PSEUDOS = Path("/usr/share/espresso/pseudo")
 """Of Debian's package quantum-espresso-data."""
@@ -45,6 +47,13 @@ def pw_code(localhost: orm.Computer) -> orm.InstalledCode:
     """pw.x on this machine."""
     path = find_program("pw.x", "quantum-espresso")
     return _code("pw", path, "quantumespresso.pw", localhost)
+
+
+@pytest.fixture
+def cp2k_code(localhost: orm.Computer) -> orm.InstalledCode:
+    """CP2K on this machine."""
+    path = find_program("cp2k.psmp", "cp2k cp2k-data")
+    return _code("cp2k", path, "cp2k", localhost)
 
 
 @pytest.fixture
@@ -103,3 +112,39 @@ def _code(label: str, path: str, plugin: str, computer: orm.Computer, prepend: s
 def code_of(localhost: orm.Computer) -> Callable[..., orm.InstalledCode]:
     """Return a function that makes a code of any executable: ``code_of("false", "/bin/false", plugin)``."""
     return lambda label, path, plugin, prepend="": _code(label, path, plugin, localhost, prepend)
+
+
+class Derivatives:
+    """Forces and stress of a code against differences of its energy."""
+
+    STEP = 0.02
+    """Å that the first atom is moved, and size of the strain."""
+    DIRECTION = np.array([1.0, 2.0, -1.0]) / np.sqrt(6)
+    STRAIN = np.array([[0.6, 0.3, 0.0], [0.3, -0.2, 0.1], [0.0, 0.1, 0.5]])
+
+    def frames(self, atoms: Atoms) -> list[Atoms]:
+        """Return a frame, it with its first atom moved both ways, and if it is periodic it strained both ways."""
+        moved, strained = [], []
+        for step in (self.STEP, -self.STEP):
+            moved.append(atoms.copy())
+            moved[-1].positions[0] += step * self.DIRECTION
+            if all(atoms.pbc):
+                strained.append(atoms.copy())
+                strained[-1].set_cell(atoms.cell.array @ (np.eye(3) + step * self.STRAIN), scale_atoms=True)
+        return [atoms, *moved, *strained]
+
+    def check(self, frames: Sequence[Atoms], force_tolerance: float, stress_tolerance: float = 0.0) -> None:
+        """Compare the labels of :meth:`frames`, eV/Å and eV/Å³."""
+        atoms, (plus, minus, *strained) = frames[0], [frame.get_potential_energy() for frame in frames[1:]]
+        force = -(plus - minus) / (2 * self.STEP)
+        assert atoms.get_forces()[0] @ self.DIRECTION == pytest.approx(force, abs=force_tolerance)
+        if strained:
+            stress = (strained[0] - strained[1]) / (2 * self.STEP * atoms.get_volume())
+            found = np.sum(atoms.get_stress(voigt=False) * self.STRAIN)
+            assert found == pytest.approx(stress, abs=stress_tolerance)
+
+
+@pytest.fixture
+def derivatives() -> Derivatives:
+    """Return the check of forces and stress."""
+    return Derivatives()

@@ -84,36 +84,6 @@ def triplet_oxygen() -> Atoms:
     return atoms
 
 
-STEP = 0.02
-"""Å, and the size of the strains."""
-
-
-def derivative_frames(atoms: Atoms) -> list[Atoms]:
-    """Return a frame, the same with its first atom moved to both sides, and the same strained both ways."""
-    frames = [atoms]
-    for sign in (1, -1):
-        moved = atoms.copy()
-        moved.positions[0] += sign * STEP * DIRECTION
-        strained = atoms.copy()
-        strained.set_cell(atoms.cell.array @ (np.eye(3) + sign * STEP * STRAIN), scale_atoms=True)
-        frames += [moved, strained]
-    return frames
-
-
-DIRECTION = np.array([1.0, 2.0, -1.0]) / np.sqrt(6)
-STRAIN = np.array([[0.6, 0.3, 0.0], [0.3, -0.2, 0.1], [0.0, 0.1, 0.5]])
-
-
-def check_derivatives(frames: list[Atoms], force_tolerance: float, stress_tolerance: float) -> None:
-    """Compare forces (eV/Å) and stress (eV/Å³) with differences of the energy."""
-    atoms, plus, wide, minus, narrow = frames
-    energy = [frame.get_potential_energy() for frame in (plus, minus, wide, narrow)]
-    force = -(energy[0] - energy[1]) / (2 * STEP)
-    assert atoms.get_forces()[0] @ DIRECTION == pytest.approx(force, abs=force_tolerance)
-    stress = (energy[2] - energy[3]) / (2 * STEP * atoms.get_volume())
-    assert np.sum(atoms.get_stress(voigt=False) * STRAIN) == pytest.approx(stress, abs=stress_tolerance)
-
-
 @pytest.mark.parametrize(
     ("atoms", "cutoff", "kpoints_distance"),
     [
@@ -124,13 +94,13 @@ def check_derivatives(frames: list[Atoms], force_tolerance: float, stress_tolera
     ],
 )
 def test_forces_and_stress_are_the_derivatives_of_the_energy(
-    label: Any, atoms: Atoms, cutoff: float, kpoints_distance: float
+    label: Any, derivatives: Any, atoms: Atoms, cutoff: float, kpoints_distance: float
 ) -> None:
     """Energies of strained cells differ also by their plane waves (Pulay stress), which high cut-offs make small."""
     cutoffs = {"wavefunction": cutoff, "density": 8 * cutoff}
-    node = label(derivative_frames(atoms), cutoffs=cutoffs, kpoints_distance=kpoints_distance)
+    node = label(derivatives.frames(atoms), cutoffs=cutoffs, kpoints_distance=kpoints_distance)
     frames = list(node.outputs.labelled)
-    check_derivatives(frames, 0.02, 2e-3)
+    derivatives.check(frames, 0.02, 2e-3)
     if "initial_magmoms" in atoms.arrays:
         assert frames[0].get_magnetic_moments().sum() > 1
 

@@ -94,3 +94,10 @@ def test_atoms_are_grouped_by_species_and_values_come_back_in_the_order_of_the_f
     order = group_species(list(atoms.symbols))
     assert [atoms.symbols[k] for k in order] == ["O", "O", "H", "H", "C"]
     np.testing.assert_array_equal(from_groups(atoms, atoms.positions[order]), atoms.positions)
+
+
+def test_a_doubled_slab_has_a_cell_twice_as_thick_as_itself() -> None:
+    atoms = fcc111("Al", (1, 1, 8), vacuum=1.0)
+    thickness = np.ptp(atoms.positions[:, 2])
+    assert put_into_box(atoms, vacuum=8.0, doubled=True).cell[2, 2] == pytest.approx(2 * thickness + 6.0)
+    assert put_into_box(atoms, vacuum=40.0, doubled=True).cell[2, 2] == pytest.approx(thickness + 40.0)

@@ -19,9 +19,10 @@ def frame_structure(frames: PESData, identity: orm.Str, settings: orm.Dict) -> o
 
     :param frames: the dataset.
     :param identity: structure id of the frame: datasets that differ in the order of their rows only count as equal.
-    :param settings: ``vacuum`` and ``cubic`` of :func:`~aiida_alpot.kernel.labelling.boxes.put_into_box`, ``moments``:
-        starting moments by element, by which atoms of one element fall into several kinds, ``grouped``: atoms in the
-        order of :func:`~aiida_alpot.kernel.labelling.boxes.group_species`, for codes that want a species in one block,
+    :param settings: ``vacuum``, ``cubic`` and ``doubled`` of
+        :func:`~aiida_alpot.kernel.labelling.boxes.put_into_box`, ``moments``: starting moments by element, by which
+        atoms of one element fall into several kinds, ``grouped``: atoms in the order of
+        :func:`~aiida_alpot.kernel.labelling.boxes.group_species`, for codes that want a species in one block,
         ``hubbard``: U by element and manifold, with which the structure is a ``HubbardStructureData``.
     """
     given = settings.get_dict()

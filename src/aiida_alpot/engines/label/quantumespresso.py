@@ -190,6 +190,7 @@ class QuantumEspressoLabelEngine(FrameLabelEngine):
         return {
             "vacuum": settings["vacuum"],
             "cubic": settings["isolated"] != "none",
+            "doubled": True,  # assume_isolated = '2D' cuts the interaction off at half the cell
             "moments": settings["magnetic_moments"],
             "hubbard": settings["hubbard"],
         }

@@ -17,7 +17,7 @@ DEFAULT_VACUUM = 10.0
 """Å of vacuum between periodic images along an axis that is not periodic."""
 
 
-def put_into_box(atoms: Atoms, vacuum: float = DEFAULT_VACUUM, *, cubic: bool = False) -> Atoms:
+def put_into_box(atoms: Atoms, vacuum: float = DEFAULT_VACUUM, *, cubic: bool = False, doubled: bool = False) -> Atoms:
     """Return a frame whose cell leaves room between its images along the axes that are not periodic.
 
     Only vectors of axes that are not periodic change, and only to grow; a missing one is made perpendicular to the
@@ -26,6 +26,8 @@ def put_into_box(atoms: Atoms, vacuum: float = DEFAULT_VACUUM, *, cubic: bool = 
     :param vacuum: smallest distance between the outermost atom and the image of the one on the other side, Å.
     :param cubic: give a frame without periodicity a cube at least twice as long as it is, as codes demand that remove
         the interaction of its images.
+    :param doubled: likewise for slabs and wires: along axes that are not periodic the cell is at least twice as long
+        as what it holds.
     """
     boxed = atoms.copy()
     free = [axis for axis in range(3) if not atoms.pbc[axis]]
@@ -38,7 +40,8 @@ def put_into_box(atoms: Atoms, vacuum: float = DEFAULT_VACUUM, *, cubic: bool = 
         normal = _normal(cell, axis)
         along = boxed.positions @ normal
         height = float(cell[axis] @ normal)
-        wanted = float(np.ptp(along)) + vacuum
+        extent = float(np.ptp(along))
+        wanted = max(extent + vacuum, 2 * extent + DENSITY_MARGIN if doubled else 0.0)
         if height < wanted:
             cell[axis] *= wanted / height
     if cubic and len(free) == 3:

@@ -38,7 +38,8 @@ class LabelSettings:
         atoms follow Hund's rule. None to start from those of the frames alone.
     :param vacuum: put frames that are not periodic into a box with so much between their images, Å, as codes with plane
         waves need it; None to leave them as they are. Such frames get no stress.
-    :param cubic: of that box, see :func:`~aiida_alpot.kernel.labelling.boxes.put_into_box`.
+    :param cubic: make that box as codes want it that remove the interaction of images: a cube for molecules, and at
+        least twice as long as what it holds.
     """
 
     calculator: str

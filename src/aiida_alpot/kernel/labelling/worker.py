@@ -157,7 +157,11 @@ def prepare_frame(atoms: Atoms, settings: LabelSettings) -> Atoms:
     if settings.magnetic_moments is not None:
         moments = starting_moments(atoms, settings.magnetic_moments)
         frame.set_initial_magnetic_moments([ground_state_moment(atoms)] if is_isolated_atom(atoms) else moments)
-    return frame if settings.vacuum is None else put_into_box(frame, settings.vacuum, cubic=settings.cubic)
+    return (
+        frame
+        if settings.vacuum is None
+        else put_into_box(frame, settings.vacuum, cubic=settings.cubic, doubled=settings.cubic)
+    )
 
 
 def with_value(parameters: Mapping[str, Any], path: list[str], value: Any) -> dict[str, Any]:

@@ -1,0 +1,540 @@
+"""Labels from CP2K: one ``Cp2kBaseWorkChain`` of aiida-cp2k a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Final, Literal, cast
+
+import numpy as np
+from aiida import orm
+from ase import Atoms
+from ase.data import atomic_numbers
+
+from aiida_alpot.engines.job import Job, JobResources
+from aiida_alpot.engines.label.base import LabelRequest
+from aiida_alpot.engines.label.extras import require
+from aiida_alpot.engines.label.per_frame import FrameLabelEngine
+from aiida_alpot.kernel.labelling.boxes import (
+    DEFAULT_VACUUM,
+    ground_state_moment,
+    is_isolated_atom,
+    name_kinds,
+    put_into_box,
+    starting_moments,
+)
+from aiida_alpot.kernel.labelling.cp2k_output import find_abort, parse_cp2k_output
+from aiida_alpot.kernel.labelling.results import Result
+from aiida_alpot.kernel.labelling.settings import fingerprint_of
+from aiida_alpot.kernel.settings import SettingsError, parse_settings, unknown_key_message
+
+PROTOCOLS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "fast": {"cutoff": 300.0, "rel_cutoff": 40.0, "eps_scf": 1e-5, "kpoints_distance": 0.3, "basis": "DZVP"},
+    "balanced": {"cutoff": 500.0, "rel_cutoff": 60.0, "eps_scf": 1e-6, "kpoints_distance": 0.15, "basis": "DZVP"},
+    "stringent": {"cutoff": 800.0, "rel_cutoff": 80.0, "eps_scf": 1e-7, "kpoints_distance": 0.1, "basis": "TZVP"},
+}
+"""What is not given otherwise: cut-offs in Ry, convergence, distance of k-points in 1/Å, quality of the basis."""
+FUNCTIONALS: Final[Mapping[str, tuple[Mapping[str, Any], str, str | None]]] = {
+    "PBE": ({"PBE": {"PARAMETRIZATION": "ORIG"}}, "GTH-PBE", "PBE"),
+    "PBEsol": ({"PBE": {"PARAMETRIZATION": "PBESOL"}}, "GTH-PBE", "PBEsol"),
+    "revPBE": ({"PBE": {"PARAMETRIZATION": "REVPBE"}}, "GTH-PBE", "revPBE"),
+    "BLYP": ({"BLYP": {}}, "GTH-BLYP", "BLYP"),
+    "BP": ({"BP": {}}, "GTH-BP", "BP"),
+    "PADE": ({"PADE": {}}, "GTH-PADE", None),
+}
+"""Content of XC_FUNCTIONAL, pseudopotentials, and the functional that the parameters of DFT-D3 are for."""
+LONG_TZVP: Final = frozenset({"H", "C", "N", "O", "F", "Si", "P", "S", "Cl", "Br"})
+"""Elements with TZVP-MOLOPT-GTH in BASIS_MOLOPT; others have TZVP-MOLOPT-SR-GTH in BASIS_MOLOPT_UCL."""
+WITHOUT_TZVP: Final = frozenset({"He", "Ne", "Na", "Mg", "Ar", "Kr", "Xe", "Rn"})
+SECTIONS: Final = ("GLOBAL", "FORCE_EVAL")
+SPIN_KEYS: Final = (
+    *("UKS", "UNRESTRICTED_KOHN_SHAM", "LSD", "SPIN_POLARIZED", "ROKS", "RESTRICTED_OPEN_KOHN_SHAM"),
+    *("MULTIPLICITY", "RELAX_MULTIPLICITY"),
+)
+MANAGED: Final[Mapping[str, str]] = {
+    "GLOBAL.RUN_TYPE": "a label is a single point with forces",
+    "GLOBAL.PROJECT": "aiida-cp2k names the files",
+    "FORCE_EVAL.METHOD": "labels are of Quickstep",
+    "FORCE_EVAL.STRESS_TENSOR": "it follows from the periodicity of the frame",
+    "FORCE_EVAL.PRINT.FORCES": "labels are read from what it prints",
+    "FORCE_EVAL.PRINT.STRESS_TENSOR": "labels are read from what it prints",
+    "FORCE_EVAL.SUBSYS": "it follows from the frame, basis_set and potential",
+    **dict.fromkeys(
+        [f"FORCE_EVAL.DFT.{key}" for key in ("CHARGE", "POISSON")], "it follows from the charge and periodicity"
+    ),
+    **dict.fromkeys(
+        [f"FORCE_EVAL.DFT.{key}" for key in SPIN_KEYS],
+        "moments belong to the frames, or to label.parameters.magnetic_moments",
+    ),
+    "FORCE_EVAL.DFT.KPOINTS": "give label.parameters.kpoints_distance",
+    "FORCE_EVAL.DFT.BASIS_SET_FILE_NAME": "give label.parameters.basis_set_files",
+    "FORCE_EVAL.DFT.POTENTIAL_FILE_NAME": "give label.parameters.potential_file",
+    "FORCE_EVAL.DFT.MGRID.CUTOFF": "give label.parameters.cutoff",
+    "FORCE_EVAL.DFT.MGRID.REL_CUTOFF": "give label.parameters.rel_cutoff",
+    "FORCE_EVAL.DFT.SCF.EPS_SCF": "give label.parameters.eps_scf",
+    "FORCE_EVAL.DFT.SCF.OUTER_SCF.EPS_SCF": "give label.parameters.eps_scf",
+    "FORCE_EVAL.DFT.SCF.SMEAR": "give label.parameters.electronic_type and electronic_temperature",
+    "FORCE_EVAL.DFT.XC.XC_FUNCTIONAL": "give label.parameters.functional",
+    "FORCE_EVAL.DFT.XC.VDW_POTENTIAL": "give label.parameters.vdw",
+}
+"""What cannot be set by ``parameters``, and why."""
+CONVERGENCE: Final = (
+    *("MAX_SCF", "MAX_SCF_HISTORY", "MAX_DIIS", "EPS_DIIS", "LEVEL_SHIFT", "MIXING", "DIAGONALIZATION", "CHOLESKY"),
+    *("OT", "OUTER_SCF.MAX_SCF", "OUTER_SCF.OPTIMIZER", "OUTER_SCF.STEP_SIZE", "OUTER_SCF.DIIS_BUFFER_LENGTH", "PRINT"),
+)
+"""Keys and sections of SCF that change how CP2K gets to the ground state, not which."""
+NEUTRAL: Final = (
+    "GLOBAL",
+    "FORCE_EVAL.PRINT",
+    "FORCE_EVAL.DFT.PRINT",
+    *(f"FORCE_EVAL.DFT.SCF.{key}" for key in CONVERGENCE),
+)
+"""Keys and sections that do not enter the fingerprint."""
+ORBITAL: Final = ("OT", "OUTER_SCF")
+"""Sections of SCF of the orbital transformation, which needs a gap and has no k-points."""
+DIAGONAL: Final = ("DIAGONALIZATION", "MIXING", "SMEAR", "ADDED_MOS")
+"""Those of diagonalisation."""
+CLOSED_SHELL: Final = {"MINIMIZER": "DIIS", "PRECONDITIONER": "FULL_SINGLE_INVERSE"}
+OPEN_SHELL: Final = {"MINIMIZER": "CG", "LINESEARCH": "3PNT", "PRECONDITIONER": "FULL_ALL"}
+"""Section OT: that of closed shells is faster, and does not converge for open ones, e.g. the carbon atom."""
+RETRIES: Final = (
+    {
+        "MAX_SCF": 200,
+        "OT": OPEN_SHELL,
+        "MIXING": {"METHOD": "BROYDEN_MIXING", "ALPHA": 0.05, "NBROYDEN": 12},
+    },
+)
+GAMMA: Final = (1, 1, 1)
+LARGEST_SHIFT: Final = 1e-4
+"""Å, between an atom as it was written and as CP2K prints it, with six decimals."""
+LARGEST_ODD_MOMENT: Final = 0.1
+"""μB, by which starting moments of a frame without smearing may miss a moment that its electrons allow."""
+
+
+@dataclass(frozen=True)
+class Cp2kSettings:
+    """How CP2K labels frames.
+
+    :param protocol: fast, balanced or stringent, see :data:`PROTOCOLS`; it gives what is not given here.
+    :param functional: a name of :data:`FUNCTIONALS`, or the content of the section XC_FUNCTIONAL; for the latter give
+        the ``potential`` of every element.
+    :param basis_set: by element; by default DZVP-MOLOPT-SR-GTH, or TZVP-MOLOPT for a stringent protocol.
+    :param potential: by element; by default GTH pseudopotentials of the functional.
+    :param basis_set_files: in which CP2K looks for the basis sets, in this order.
+    :param potential_file: in which it looks for the pseudopotentials.
+    :param cutoff: of the finest grid, Ry; equal for all frames.
+    :param rel_cutoff: of the grid of a Gaussian of exponent one, Ry.
+    :param eps_scf: convergence of the electronic loop, see EPS_SCF of CP2K.
+    :param kpoints_distance: largest distance between k-points along periodic axes, 1/Å, one point along the others;
+        that of the protocol if None. ``"gamma"`` for the point Γ alone.
+    :param electronic_type: ``"metal"`` smears the occupations, and diagonalises; ``"insulator"`` fixes them, and takes
+        the orbital transformation where Γ is the only point.
+    :param electronic_temperature: of the Fermi-Dirac smearing of a metal, K.
+    :param magnetic_moments: starting moments by element, μB; frames with moments of their own keep these. Without
+        smearing their sum is the moment of the frame. None for no spin polarisation, but that of isolated atoms, which
+        follow Hund's rule, and of frames with an odd number of electrons.
+    :param vacuum: between images along axes that are not periodic, at least, Å.
+    :param vdw: ``"DFTD3"`` or ``"DFTD3(BJ)"``, with the parameters of the functional; None for no dispersion.
+    :param parameters: of the input of CP2K, nested, to set or add; null removes one.
+    :param retries: keys of the section SCF for further attempts at a frame that did not converge; only those that do
+        not change the result.
+    :param max_restarts: attempts that ``Cp2kBaseWorkChain`` makes by its own rules, before one of ours.
+    """
+
+    protocol: Literal["fast", "balanced", "stringent"] = "balanced"
+    functional: Literal["PBE", "PBEsol", "revPBE", "BLYP", "BP", "PADE"] | Mapping[str, Any] = "PBE"
+    basis_set: Mapping[str, str] = field(default_factory=dict)
+    potential: Mapping[str, str] = field(default_factory=dict)
+    basis_set_files: tuple[str, ...] = ("BASIS_MOLOPT", "BASIS_MOLOPT_UCL")
+    potential_file: str = "GTH_POTENTIALS"
+    cutoff: float | None = None
+    rel_cutoff: float | None = None
+    eps_scf: float | None = None
+    kpoints_distance: float | Literal["gamma"] | None = None
+    electronic_type: Literal["metal", "insulator"] = "metal"
+    electronic_temperature: float = 1000.0
+    magnetic_moments: Mapping[str, float] | None = None
+    vacuum: float = DEFAULT_VACUUM
+    vdw: Literal["DFTD3", "DFTD3(BJ)"] | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    retries: tuple[Mapping[str, Any], ...] = RETRIES
+    max_restarts: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("cutoff", "rel_cutoff", "eps_scf", "kpoints_distance", "electronic_temperature", "vacuum"):
+            value = getattr(self, name)
+            if isinstance(value, float) and not value > 0:
+                raise SettingsError(f"{name} must be positive, got {value}")
+        for name in ("basis_set", "potential", "magnetic_moments"):
+            for symbol in getattr(self, name) or {}:
+                if symbol not in atomic_numbers:
+                    raise SettingsError(f"{name}: {symbol!r} is not a chemical symbol")
+        if self.vdw is not None and self.d3_functional is None:
+            raise SettingsError(f"vdw: there are no parameters of {self.vdw} for this functional")
+        _check_parameters(self.parameters)
+        for attempt in self.retries:
+            for path, _ in _leaves(_capitalised(attempt)):
+                if not _is_below(path, CONVERGENCE):
+                    raise SettingsError(f"retries: {path!r} would change the label; use only keys of convergence")
+
+    @property
+    def d3_functional(self) -> str | None:
+        """Functional that the parameters of DFT-D3 are for."""
+        return FUNCTIONALS[self.functional][2] if isinstance(self.functional, str) else None
+
+
+def _check_parameters(parameters: Mapping[str, Any]) -> None:
+    for name, content in _capitalised(parameters).items():
+        if name not in SECTIONS:
+            raise SettingsError(unknown_key_message(name, SECTIONS, "parameters"))
+        if not isinstance(content, Mapping):
+            raise SettingsError(f"parameters.{name}: expected a mapping, got {content!r}")
+    for path, _ in _leaves(_capitalised(parameters)):
+        for key, why in MANAGED.items():
+            if _is_below(path, (key,)) or key.startswith(f"{path}."):
+                raise SettingsError(f"parameters.{path} cannot be set: {why}")
+
+
+class Cp2kLabelEngine(FrameLabelEngine):
+    """Quickstep of CP2K (Gaussians and plane waves) through the ``Cp2kBaseWorkChain`` of aiida-cp2k.
+
+    The energy is the total one of FORCE_EVAL. With smearing it is the free energy E - TS, of which the forces are the
+    derivative. It is not extrapolated to zero temperature.
+    """
+
+    NAME: ClassVar[str] = "cp2k"
+    OUTPUTS: ClassVar[tuple[str, ...]] = ("retrieved",)
+    RETRIED: ClassVar[frozenset[int]] = frozenset({302, 400, 401})
+
+    @classmethod
+    def validate(cls, parameters: Mapping[str, Any]) -> str | None:
+        """Check names, types and ranges."""
+        try:
+            parse_settings(Cp2kSettings, parameters, "label.parameters")
+        except ValueError as error:
+            return str(error)
+        return None
+
+    @classmethod
+    def complete(cls, parameters: Mapping[str, Any], symbols: Sequence[str]) -> dict[str, Any]:
+        """Settle what the protocol and the functional give; refuse an element without basis set or pseudopotential."""
+        settings = parse_settings(Cp2kSettings, parameters, "label.parameters")
+        completed = {**asdict(settings), **_functional(settings)}
+        for name, value in PROTOCOLS[settings.protocol].items():
+            if completed.get(name) is None:
+                completed[name] = value
+        completed["basis_set_files"] = list(settings.basis_set_files)
+        completed["parameters"] = _capitalised(settings.parameters)
+        completed["retries"] = [_capitalised(attempt) for attempt in settings.retries]
+        for symbol in symbols:
+            kind_of_element(symbol, completed)
+        return completed
+
+    @classmethod
+    def fingerprint(cls, settings: Mapping[str, Any]) -> str:
+        """Functional, basis sets, pseudopotentials, cut-offs, k-points and all else that changes the ground state."""
+        names = (
+            *("functional", "pseudopotentials", "d3_functional", "vdw", "basis", "basis_set", "basis_set_files"),
+            *("potential", "potential_file", "cutoff", "rel_cutoff", "eps_scf", "kpoints_distance"),
+            *("electronic_type", "magnetic_moments", "vacuum"),
+        )
+        content = {name: settings[name] for name in names}
+        if settings["electronic_type"] == "metal":
+            content["electronic_temperature"] = settings["electronic_temperature"]
+        content["parameters"] = {
+            path: value for path, value in _leaves(settings["parameters"]) if not _is_below(path, NEUTRAL)
+        }
+        return fingerprint_of({"engine": cls.NAME, **content})
+
+    @classmethod
+    def structure_settings(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Boxes twice as large as what is not periodic, as the Poisson solver of Martyna and Tuckerman demands."""
+        return {**_box(settings), "moments": settings["magnetic_moments"]}
+
+    @classmethod
+    def build(cls, atoms: Atoms, structure: orm.StructureData, request: LabelRequest, resources: JobResources) -> Job:
+        """Return a ``Cp2kBaseWorkChain`` for one frame.
+
+        :raises ValueError: if CP2K would label another frame than this one, see :func:`frame_input`.
+        """
+        settings = request.settings
+        kpoints = orm.KpointsData()
+        kpoints.set_cell_from_structure(structure)
+        mesh = GAMMA
+        if settings["kpoints_distance"] != "gamma":
+            kpoints.set_kpoints_mesh_from_density(settings["kpoints_distance"])
+            mesh = tuple(kpoints.get_kpoints_mesh()[0])
+        calculation = {
+            "code": resources.code,
+            "structure": structure,
+            "parameters": orm.Dict(frame_input(atoms, mesh, settings, resources.n_before)),
+            "metadata": {"options": {"parser_name": "alpot.cp2k", **resources.options}},
+        }
+        if mesh != GAMMA:
+            calculation["kpoints"] = kpoints
+        # not a builder, whose empty namespaces aiida-cp2k takes for basis sets that are given and lack an element
+        inputs = {
+            "cp2k": calculation,
+            "max_iterations": orm.Int(settings["max_restarts"]),
+            "handler_overrides": orm.Dict({"restart_incomplete_calculation": {"enabled": True}}),
+            "metadata": {"call_link_label": resources.label, "label": resources.label},
+        }
+        return Job(_workchain(), inputs)
+
+    @classmethod
+    def explain(cls, job: orm.ProcessNode) -> str:
+        """Return what CP2K writes into the box with its last words."""
+        calculations = [call for call in job.called if isinstance(call, orm.CalcJobNode)]
+        if not calculations or "retrieved" not in calculations[-1].outputs:
+            return ""
+        return find_abort(_output(calculations[-1].outputs.retrieved))
+
+    @classmethod
+    def read(cls, atoms: Atoms, outputs: Mapping[str, orm.Node], settings: Mapping[str, Any]) -> Sequence[Result]:
+        """Return energy, forces and, for a frame periodic along all axes, stress in the units and signs of ASE."""
+        retrieved = cast(orm.FolderData, outputs["retrieved"])
+        found = parse_cp2k_output(_output(retrieved))
+        boxed = put_into_box(atoms, **_box(settings))
+        if found.symbols != list(boxed.symbols):
+            raise ValueError(f"the output of CP2K is of {found.symbols}, the frame of {boxed.symbols}")
+        moved = np.linalg.solve(boxed.cell.array.T, (found.positions - boxed.positions).T).T
+        if np.max(np.abs((moved - np.round(moved)) @ boxed.cell.array)) > LARGEST_SHIFT:
+            raise ValueError(
+                "the atoms in the output of CP2K are not where those of the frame are, or in another order"
+            )
+        labels: dict[str, Any] = {"energy": found.energy, "forces": found.forces}
+        if all(atoms.pbc):
+            if found.stress is None:
+                raise ValueError("there is no stress in the output of CP2K")
+            labels["stress"] = found.stress
+        if found.magmoms is not None:
+            labels["magmoms"] = found.magmoms * _orientation(frame_moments(atoms, settings))
+        return [Result(labels, cost=found.cost, parent=str(retrieved.creator.uuid))]
+
+
+def frame_input(atoms: Atoms, mesh: Sequence[int], settings: Mapping[str, Any], n_before: int) -> dict[str, Any]:
+    """Return the input of CP2K for one frame: a single point with forces and, if it is periodic, stress.
+
+    :param mesh: of k-points; Γ alone needs no diagonalisation.
+    :param n_before: attempts before this one, each with its own way to converge.
+    :raises ValueError: if it is charged or oriented in a way that CP2K gets wrong, or its moments are none that its
+        electrons can have.
+    """
+    moments = frame_moments(atoms, settings)
+    is_isolated = is_isolated_atom(atoms)
+    is_smeared = settings["electronic_type"] == "metal" and not is_isolated
+    is_orbital = tuple(mesh) == GAMMA and not is_smeared
+    is_periodic = bool(all(atoms.pbc))
+    spin = _spin(atoms, moments, is_smeared=is_smeared)
+    orbital = (OPEN_SHELL if spin else CLOSED_SHELL) if is_orbital else None
+    force_eval = {
+        "METHOD": "QUICKSTEP",
+        "STRESS_TENSOR": "ANALYTICAL" if is_periodic else "NONE",
+        "PRINT": {"FORCES": {"_": "ON"}, "STRESS_TENSOR": {"_": "ON" if is_periodic else "OFF"}},
+        "SUBSYS": {"CELL": {"PERIODIC": _periodicity(atoms)}, "KIND": _kinds(atoms, moments, settings)},
+        "DFT": {
+            "BASIS_SET_FILE_NAME": list(settings["basis_set_files"]),
+            "POTENTIAL_FILE_NAME": settings["potential_file"],
+            "CHARGE": _charge(atoms),
+            **spin,
+            "MGRID": {"CUTOFF": settings["cutoff"], "REL_CUTOFF": settings["rel_cutoff"]},
+            "QS": {"EPS_DEFAULT": 1e-12},
+            "POISSON": {"PERIODIC": _periodicity(atoms), "POISSON_SOLVER": _poisson_solver(atoms, settings)},
+            "XC": {"XC_FUNCTIONAL": settings["functional"], **_dispersion(settings)},
+            "SCF": _scf(settings, orbital, is_smeared=is_smeared),
+        },
+    }
+    tree = _merge({"GLOBAL": {"RUN_TYPE": "ENERGY_FORCE"}, "FORCE_EVAL": force_eval}, settings["parameters"])
+    scf = tree["FORCE_EVAL"]["DFT"]["SCF"]
+    if n_before and settings["retries"]:
+        scf = _merge(scf, settings["retries"][min(n_before, len(settings["retries"])) - 1])
+    unused = DIAGONAL if is_orbital else ORBITAL
+    tree["FORCE_EVAL"]["DFT"]["SCF"] = {key: value for key, value in scf.items() if key not in unused}
+    return tree
+
+
+def frame_moments(atoms: Atoms, settings: Mapping[str, Any]) -> np.ndarray | None:
+    """Return the starting moment of every atom, μB, None without any.
+
+    :raises ValueError: for a charged isolated atom without moments of its own, which Hund's rule is not tabulated for.
+    """
+    if not is_isolated_atom(atoms):
+        return starting_moments(atoms, settings["magnetic_moments"])
+    if not _charge(atoms):
+        return np.array([ground_state_moment(atoms)])
+    moments = starting_moments(atoms)
+    if moments is None:
+        raise ValueError("the isolated atom is charged: give its moment, in the array initial_magmoms")
+    return moments
+
+
+def _spin(atoms: Atoms, moments: np.ndarray | None, *, is_smeared: bool) -> dict[str, Any]:
+    """Return UKS and MULTIPLICITY; nothing for a closed shell."""
+    # the core of every GTH pseudopotential has an even number of electrons
+    parity = (int(atoms.numbers.sum()) - _charge(atoms)) % 2
+    if moments is None:
+        return {"UKS": True, "MULTIPLICITY": 2} if parity else {}
+    total = abs(float(moments.sum()))
+    allowed = parity + 2 * round((total - parity) / 2)
+    if not is_smeared and abs(total - allowed) > LARGEST_ODD_MOMENT:
+        raise ValueError(
+            f"the starting moments add up to {total:g} μB, which is the moment of the frame where the occupations are "
+            f"fixed, and its electrons allow only {'odd' if parity else 'even'} ones"
+        )
+    return {"UKS": True, "MULTIPLICITY": allowed + 1}
+
+
+def _orientation(moments: np.ndarray | None) -> int:
+    """Return -1 for a frame whose moments are turned round for CP2K, which knows no negative total, else 1."""
+    return -1 if moments is not None and moments.sum() < 0 else 1
+
+
+def _kinds(atoms: Atoms, moments: np.ndarray | None, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    names, of_kind = name_kinds(list(atoms.symbols), moments)
+    kinds = []
+    for name, symbol in dict(zip(names, atoms.symbols, strict=True)).items():
+        kind: dict[str, Any] = {"_": name, **kind_of_element(symbol, settings)}
+        if name in of_kind:
+            kind["MAGNETIZATION"] = _orientation(moments) * of_kind[name]
+        kinds.append(kind)
+    return kinds
+
+
+def kind_of_element(symbol: str, settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return basis set and pseudopotential of an element.
+
+    :param settings: completed.
+    :raises ValueError: if there is none by default and none is given.
+    """
+    quality, potential = settings["basis"], settings["potential"].get(symbol, settings["pseudopotentials"])
+    basis = f"{quality}-MOLOPT-GTH" if quality == "TZVP" and symbol in LONG_TZVP else f"{quality}-MOLOPT-SR-GTH"
+    if symbol not in settings["basis_set"] and quality == "TZVP" and symbol in WITHOUT_TZVP:
+        raise ValueError(f"there is no basis set TZVP-MOLOPT of {symbol}: give one in label.parameters.basis_set")
+    if potential is None:
+        raise ValueError(f"there is no pseudopotential of {symbol}: give one in label.parameters.potential")
+    return {"ELEMENT": symbol, "BASIS_SET": settings["basis_set"].get(symbol, basis), "POTENTIAL": potential}
+
+
+def _charge(atoms: Atoms) -> int:
+    """Return the charge of a frame.
+
+    :raises ValueError: if it is none that CP2K computes: a fraction, or one that would repeat along one or two axes.
+    """
+    charge = float(atoms.info.get("charge", 0.0) or 0.0)
+    if charge != round(charge):
+        raise ValueError(f"the frame has the charge {charge:g}, but CP2K takes only whole ones")
+    if charge and any(atoms.pbc) and not all(atoms.pbc):
+        raise ValueError(f"the frame has the charge {charge:g} and is periodic along some axes: its energy diverges")
+    return int(charge)
+
+
+def _periodicity(atoms: Atoms) -> str:
+    return "".join(axis for axis, repeats in zip("XYZ", atoms.pbc, strict=True) if repeats) or "NONE"
+
+
+def _poisson_solver(atoms: Atoms, settings: Mapping[str, Any]) -> str:
+    """Return the solver for the periodicity of a frame.
+
+    :raises ValueError: if an axis that is not periodic is not that of the coordinate of its number, or not
+        perpendicular to the others: CP2K takes it to be.
+    """
+    if all(atoms.pbc):
+        return "PERIODIC"
+    cell = put_into_box(atoms, **_box(settings)).cell.array
+    for axis in np.flatnonzero(~atoms.pbc):
+        others = np.arange(3) != axis
+        if np.any(np.abs(cell[axis, others]) > LARGEST_SHIFT) or np.any(np.abs(cell[others, axis]) > LARGEST_SHIFT):
+            raise ValueError(
+                f"axis {'abc'[axis]} of the cell is not periodic and must lie along {'xyz'[axis]}, perpendicular to "
+                "the others: turn the frame"
+            )
+    return "ANALYTIC" if sum(atoms.pbc) == 1 else "MT"
+
+
+def _dispersion(settings: Mapping[str, Any]) -> dict[str, Any]:
+    if settings["vdw"] is None:
+        return {}
+    pairs = {"TYPE": settings["vdw"], "PARAMETER_FILE_NAME": "dftd3.dat"}
+    pairs["REFERENCE_FUNCTIONAL"] = settings["d3_functional"]
+    return {"VDW_POTENTIAL": {"POTENTIAL_TYPE": "PAIR_POTENTIAL", "PAIR_POTENTIAL": pairs}}
+
+
+def _scf(settings: Mapping[str, Any], orbital: Mapping[str, Any] | None, *, is_smeared: bool) -> dict[str, Any]:
+    """Return the section SCF.
+
+    :param orbital: section OT, None for diagonalisation.
+    """
+    scf: dict[str, Any] = {"EPS_SCF": settings["eps_scf"]}
+    if orbital is not None:
+        return {**scf, "MAX_SCF": 30, "OT": orbital, "OUTER_SCF": {"MAX_SCF": 10, "EPS_SCF": settings["eps_scf"]}}
+    scf |= {"MAX_SCF": 200, "DIAGONALIZATION": {"ALGORITHM": "STANDARD"}}
+    scf["MIXING"] = {"METHOD": "BROYDEN_MIXING", "ALPHA": 0.2, "NBROYDEN": 8}
+    if is_smeared:
+        temperature = settings["electronic_temperature"]
+        scf["SMEAR"] = {"_": "ON", "METHOD": "FERMI_DIRAC", "ELECTRONIC_TEMPERATURE": temperature}
+        scf["ADDED_MOS"] = "-1 -1"  # all that the basis has, for both spins
+    return scf
+
+
+def _functional(settings: Cp2kSettings) -> dict[str, Any]:
+    """Return content of XC_FUNCTIONAL, default pseudopotentials and parameters of DFT-D3."""
+    if not isinstance(settings.functional, str):
+        return {"functional": _capitalised(settings.functional), "pseudopotentials": None, "d3_functional": None}
+    content, pseudopotentials, d3_functional = FUNCTIONALS[settings.functional]
+    return {"functional": dict(content), "pseudopotentials": pseudopotentials, "d3_functional": d3_functional}
+
+
+def _box(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {"vacuum": settings["vacuum"], "cubic": True, "doubled": True}
+
+
+def _output(retrieved: orm.FolderData) -> str:
+    """Return what CP2K printed, ``""`` for nothing."""
+    name = retrieved.creator.get_option("output_filename")
+    if name not in retrieved.list_object_names():
+        return ""
+    return retrieved.get_object_content(name, mode="rb").decode("utf-8", errors="replace")
+
+
+def _capitalised(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a tree of sections with its keys in capitals, as aiida-cp2k wants them."""
+    return {
+        key.upper(): _capitalised(value) if isinstance(value, Mapping) else deepcopy(value)
+        for key, value in tree.items()
+    }
+
+
+def _merge(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a tree of sections with changes; None removes a key."""
+    merged = dict(tree)
+    for key, value in changes.items():
+        if isinstance(value, Mapping):
+            before = merged.get(key)
+            merged[key] = _merge(before if isinstance(before, Mapping) else {}, value)
+        elif value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _leaves(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the path of every key that holds a value or nothing, ``SECTION.SECTION.KEY``, and what it holds."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def _is_below(path: str, places: Sequence[str]) -> bool:
+    """Return whether a path is one of these keys, or in one of these sections."""
+    return any(path == place or path.startswith(f"{place}.") for place in places)
+
+
+def _workchain() -> Any:
+    require("aiida_cp2k", "cp2k")
+    from aiida_cp2k.workchains.base import Cp2kBaseWorkChain
+
+    return Cp2kBaseWorkChain
