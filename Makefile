@@ -14,7 +14,7 @@ export PRE_COMMIT_HOME := $(ROOT)/.cache/pre-commit
 export OMP_NUM_THREADS ?= 1
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help install quickstart test lint clean
+.PHONY: help install quickstart silicon test lint clean
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -31,6 +31,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 quickstart: $(STAMP) ## learn a potential for ethanol from one structure, about seven minutes on two cores
 	$(BIN)/python examples/quickstart/run.py
+
+silicon: $(STAMP) ## the same for silicon with DFT labels by pw.x, and elastic constants, about 40 minutes on two cores
+	$(BIN)/python examples/silicon_dft/run.py
 
 test: $(STAMP) ## run all tests
 	$(BIN)/python -m pytest
