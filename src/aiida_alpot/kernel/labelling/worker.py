@@ -107,7 +107,7 @@ class Labeller:
 
         :raises ValueError: if the program says itself that they are none.
         """
-        charge = float(atoms.info.get("charge") or 0.0)
+        charge = float(np.nan_to_num(atoms.info.get("charge") or 0.0))  # NaN: none was given
         if runs_program(self._calculator) or (charge and self._charge_path):
             self._calculator = self._build(charge)
         self._set_charge(charge)
@@ -135,7 +135,7 @@ class Labeller:
 
     def _set_charge(self, charge: float) -> None:
         name = self.setup.settings.charge_parameter
-        if name is None and charge and not np.isnan(charge):
+        if name is None and charge:
             raise ValueError(f"the frame has the charge {charge:g}, set charge_parameter to tell the calculator")
         if name is not None and name != FROM_INFO and not self._charge_path:
             self._calculator.set(**{name: charge})
