@@ -292,6 +292,41 @@ def test_a_charged_frame_is_not_labelled_as_neutral(tmp_path):
     assert frames[0].info["status"] == "labelled"
 
 
+def test_the_charge_of_a_frame_may_be_nested_in_the_parameters_and_does_not_stay(tmp_path):
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "charged_calculator.py").write_text(CHARGED)
+    frames = [molecule("CO"), molecule("CO"), molecule("N2")]
+    for atoms, charge in zip(frames, (0.0, 2.0, float("nan")), strict=True):
+        atoms.info["charge"] = charge
+    write(tmp_path / "source.h5", frames)
+    parameters = {"system": {"name": "a", "charge": 0.0}}
+    settings = LabelSettings("charged_calculator:Charged", parameters, charge_parameter="system.charge", isolated=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path / "modules"))
+        _, labelled = label(tmp_path / "source.h5", settings)
+    assert [atoms.get_potential_energy() for atoms in labelled] == [0.0, 2.0, 0.0]
+
+
+CHARGED = '''
+import numpy as np
+from ase.calculators.calculator import Calculator
+
+
+class Charged(Calculator):
+    """The energy is the charge."""
+
+    implemented_properties = ["energy", "forces"]
+
+    def __init__(self, system):
+        super().__init__()
+        self.charge = system["charge"]
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=()):
+        super().calculate(atoms, properties, system_changes)
+        self.results = {"energy": self.charge, "forces": np.zeros((len(atoms), 3))}
+'''
+
+
 def test_source_is_never_overwritten(source):
     with pytest.raises(ValueError, match="cannot replace its source"):
         label_dataset(source, source, LabelSettings("ase.calculators.emt:EMT"), source.parent / "shards")

@@ -108,8 +108,8 @@ class Labeller:
         :raises ValueError: if the program says itself that they are none.
         """
         charge = float(np.nan_to_num(atoms.info.get("charge") or 0.0))  # NaN: none was given
-        if runs_program(self._calculator) or (charge and self._charge_path):
-            self._calculator = self._build(charge)
+        if runs_program(self._calculator) or self._charge_path:
+            self._calculator = self._build(charge)  # no setting of the frame before stays
         self._set_charge(charge)
         labels = evaluate(self._calculator, prepare_frame(atoms, self.setup.settings))
         failure = find_failure(self._calculator)
