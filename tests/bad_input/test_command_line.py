@@ -70,7 +70,7 @@ def test_a_wrong_call_of_aiida_alpot_is_named(case: str) -> None:
     check(CliRunner().invoke(main, list(arguments)), words)
 
 
-@pytest.mark.parametrize("command", ["history", "watch", "resume"])
+@pytest.mark.parametrize("command", ["history", "resume"])
 def test_a_workflow_that_is_no_campaign_is_named(command: str) -> None:
     """cli-15 the history of something else."""
     node = orm.WorkChainNode(process_type="aiida.workflows:alpot.label")

@@ -168,9 +168,9 @@ def test_what_cp2k_refuses_or_does_not_converge_is_no_label_and_the_next_frame_i
     label: Any, program: Any
 ) -> None:
     odd, even = Atoms("H"), Atoms("H2", positions=[[0, 0, 0], [0, 0, 0.75]])
-    node = label([odd, even], cp2k(program("cp2k.psmp")))
-    failed, labelled = node.outputs.labelled
-    assert [failed.info["status"], labelled.info["status"]] == ["failed", "labelled"]
+    doublet = Atoms("H", positions=[[0, 0, 0.1]], magmoms=[1.0])
+    node = label([odd, even, doublet], cp2k(program("cp2k.psmp")))
+    assert [frame.info["status"] for frame in node.outputs.labelled] == ["failed", "labelled", "labelled"]
     node = label([even], cp2k(program("cp2k.psmp"), max_scf=2))
     assert node.exit_status == 402
 

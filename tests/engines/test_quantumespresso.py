@@ -244,6 +244,12 @@ class TestSettings:
             ({"retries": [{"conv_thr": 1e-3}]}, "'conv_thr' would change the label"),
             ({"kpoints_distance": -1}, "kpoints_distance must be positive"),
             ({"magnetic_moments": {"Xx": 1}}, "'Xx' is not a chemical symbol"),
+            ({"parameters": {"ELECTRONS": {"conv_thr": 1e-9}}}, "parameters.ELECTRONS.conv_thr"),
+            ({"parameters": {"SYSTEM": {"ECUTWFC": 30}}}, "parameters.SYSTEM.ecutwfc"),
+            (
+                {"electronic_type": "insulator", "parameters": {"SYSTEM": {"degauss": 0.1}}},
+                "parameters.SYSTEM.degauss",
+            ),
             ({"hubbard": {"Fe3d": 4.0}}, "expected element and manifold as 'Fe-3d', got 'Fe3d'"),
             ({"hubbard": {"Fe-3d": 4.0, "Fe-4s": 1.0}}, "Fe has a second manifold"),
             ({"protocol": "quick"}, "label.parameters.protocol"),

@@ -129,6 +129,29 @@ def test_an_engine_that_stumbles_over_one_output_loses_no_other_label(
     assert "KeyError: 'energies'" in labelled[0].info["reason"]
 
 
+def test_a_job_that_was_lost_leaves_its_frame_to_the_next_run(stage: Any, gave: Any, plant: Any, pes: Any) -> None:
+    labels: list[str] = []
+
+    def child(submission: Any) -> Any:
+        labels.append(submission.label)
+        is_lost = submission.label == labels[0]
+        return plant(exit_status=302, message="killed") if is_lost else gave(-1.0)(submission)
+
+    rig = stage(child, pes(4))
+    assert rig.run() is None
+    labelled = rig.output("labelled")
+    assert sorted(statuses(labelled)) == ["labelled"] * 3 + ["unlabelled"]
+    again = stage(gave(-2.0), labelled)
+    assert again.run() is None
+    assert len(again.labels) == 1
+    assert statuses(again.output("labelled")) == ["labelled"] * 4
+
+
+def test_the_stage_is_lost_when_too_many_of_its_jobs_are(stage: Any, plant: Any, pes: Any) -> None:
+    rig = stage(lambda _: plant(exit_status=302, message="killed"), pes(2))
+    assert rig.run().status == 403
+
+
 def test_the_stage_ends_early_when_too_many_have_failed(stage: Any, plant: Any, pes: Any) -> None:
     failed = lambda _: plant(exit_status=310, message="wrong pseudopotential")  # noqa: E731
     rig = stage(failed, pes(20), max_failed_fraction=orm.Float(0.1), max_concurrent=2)

@@ -127,7 +127,7 @@ def _finish(node: orm.WorkChainNode, target: Path, *, only_labelled: bool) -> No
     """Export what there is, and end with an error if the stage did."""
     if "labelled" in node.outputs:
         labelled = node.outputs.labelled
-        for line in describe_labels(node.outputs.report.get_dict()):
+        for line in describe_labels(node.outputs.report.get_dict()) if "report" in node.outputs else ():
             click.echo(line)
         click.echo(f"LabellingWorkChain <{node.pk}>, labelled frames PESData <{labelled.pk}>")
         if labelled.n_labelled or not only_labelled:

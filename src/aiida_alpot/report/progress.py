@@ -24,9 +24,9 @@ from aiida_alpot.workflows.base import find_jobs
 from aiida_alpot.workflows.resume import PROCESS_TYPE
 from aiida_alpot.workflows.slots import slots_warning
 
-SLOTS_INTERVAL = 30.0
 LOOK_SHARE = 20
 """Time between looks in units of what a look takes."""
+SLOTS_INTERVAL = 30.0
 """Seconds after which it is looked again whether the process slots suffice."""
 
 

@@ -248,7 +248,7 @@ class StageWorkChain(WindowWorkChain):
             self.ctx.pending.insert(0, key)
             self.report(f"{self.STAGE}: job {key} <{node.pk}> goes on in another attempt: {reason}")
             return
-        is_lost = not node.is_finished or node.exit_status in self.retried
+        is_lost = not node.is_finished or node.exit_status in self.retried & (REPEATABLE | CONTINUABLE)
         self._note_failure(key, f" <{node.pk}>", reason, is_lost=is_lost)
 
     def describe_end(self, node: orm.ProcessNode) -> str:

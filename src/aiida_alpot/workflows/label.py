@@ -196,7 +196,9 @@ class LabellingWorkChain(StageWorkChain):
     def attach_results(self) -> ExitCode | None:
         """Attach all frames, and end with an exit code if a job was lost or too many have no label."""
         jobs = {**self.earlier_jobs(), **self.last_attempts()}
-        labelled = self.engine.collect(self.request, jobs, self.failures())
+        lost = self.lost_jobs()  # their frames are not reached, and labelled by a run that goes on
+        failures = {key: reason for key, reason in self.failures().items() if key not in lost}
+        labelled = self.engine.collect(self.request, jobs, failures)
         if labelled is None:
             return self.all_failed()
         problem = None
@@ -210,12 +212,15 @@ class LabellingWorkChain(StageWorkChain):
         summary = summarise_labels(labelled, **reviews)
         self.out("labelled", labelled)
         self.out("report", summary)
-        if summary["n_unlabelled"] and self.lost_jobs():
-            return self.jobs_lost(self.lost_jobs())
-        if summary["n_labelled"] == 0 or summary["failed_fraction"] > self.inputs.max_failed_fraction.value:
+        if problem is not None:
+            return problem
+        is_too_much = summary["n_labelled"] == 0 or summary["failed_fraction"] > self.inputs.max_failed_fraction.value
+        if summary["n_unlabelled"] and lost and (is_too_much or len(lost) == self.ctx.n_jobs):
+            return self.jobs_lost(lost)
+        if is_too_much:
             detail = f"{summary['n_failed']} of {summary['n_frames']} frames have no label, e.g. {summary['example']}"
             return self.exit_codes.ERROR_TOO_MANY_FAILURES.format(detail=detail)
-        return problem
+        return None
 
     def _check_stress(self, labelled: PESData) -> tuple[PESData, ExitCode | None]:
         """Return the frames without the probes, and an exit code if these say that the stress is a wrong one."""

@@ -18,11 +18,10 @@ from aiida_alpot.engines.label.extras import require
 from aiida_alpot.engines.label.per_frame import FrameLabelEngine
 from aiida_alpot.kernel.labelling.boxes import (
     DEFAULT_VACUUM,
-    ground_state_moment,
     is_isolated_atom,
     name_kinds,
     put_into_box,
-    starting_moments,
+    spin_moments,
 )
 from aiida_alpot.kernel.labelling.cp2k_output import find_abort, parse_cp2k_output
 from aiida_alpot.kernel.labelling.results import Result
@@ -309,7 +308,7 @@ class Cp2kLabelEngine(FrameLabelEngine):
                 raise ValueError("there is no stress in the output of CP2K")
             labels["stress"] = found.stress
         if found.magmoms is not None:
-            labels["magmoms"] = found.magmoms * _orientation(frame_moments(atoms, settings))
+            labels["magmoms"] = found.magmoms * _orientation(spin_moments(atoms, settings["magnetic_moments"]))
         return [Result(labels, cost=found.cost, parent=str(retrieved.creator.uuid))]
 
 
@@ -321,7 +320,7 @@ def frame_input(atoms: Atoms, mesh: Sequence[int], settings: Mapping[str, Any], 
     :raises ValueError: if it is charged or oriented in a way that CP2K gets wrong, or its moments are none that its
         electrons can have.
     """
-    moments = frame_moments(atoms, settings)
+    moments = spin_moments(atoms, settings["magnetic_moments"])
     is_isolated = is_isolated_atom(atoms)
     is_smeared = settings["electronic_type"] == "metal" and not is_isolated
     is_orbital = tuple(mesh) == GAMMA and not is_smeared
@@ -352,21 +351,6 @@ def frame_input(atoms: Atoms, mesh: Sequence[int], settings: Mapping[str, Any], 
     unused = DIAGONAL if is_orbital else ORBITAL
     tree["FORCE_EVAL"]["DFT"]["SCF"] = {key: value for key, value in scf.items() if key not in unused}
     return tree
-
-
-def frame_moments(atoms: Atoms, settings: Mapping[str, Any]) -> np.ndarray | None:
-    """Return the starting moment of every atom, μB, None without any.
-
-    :raises ValueError: for a charged isolated atom without moments of its own, which Hund's rule is not tabulated for.
-    """
-    if not is_isolated_atom(atoms):
-        return starting_moments(atoms, settings["magnetic_moments"])
-    if not _charge(atoms):
-        return np.array([ground_state_moment(atoms)])
-    moments = starting_moments(atoms)
-    if moments is None:
-        raise ValueError("the isolated atom is charged: give its moment, in the array initial_magmoms")
-    return moments
 
 
 def _spin(atoms: Atoms, moments: np.ndarray | None, *, is_smeared: bool) -> dict[str, Any]:

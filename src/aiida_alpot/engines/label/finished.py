@@ -10,6 +10,9 @@ import numpy as np
 from aiida import orm
 from ase import Atoms
 
+from aiida_alpot.kernel.labelling.boxes import spin_moments
+from aiida_alpot.kernel.labelling.hubbard import parse_hubbard
+
 Columns = dict[str, float]
 
 
@@ -52,15 +55,35 @@ def to_atoms(structure: orm.StructureData, charge: float = 0.0) -> Atoms:
 
 
 def describe_kpoints(kpoints: orm.KpointsData, structure: orm.StructureData) -> tuple[Columns, list[Any]]:
-    """Return the largest distance of a mesh along periodic axes (1/Å) as a column, or the points of a list."""
+    """Return the largest distance of a mesh along periodic axes (1/Å) as a column, and what tells settings apart.
+
+    These are the offset of a mesh, if it has one, or the points of a list with their weights.
+    """
     try:
-        mesh, _ = kpoints.get_kpoints_mesh()
+        mesh, offset = kpoints.get_kpoints_mesh()
     except AttributeError:
-        return {}, np.round(kpoints.get_kpoints(), 6).tolist()
+        points = np.asarray(kpoints.get_kpoints())
+        weighted = "weights" in kpoints.get_arraynames()
+        weights = kpoints.get_array("weights")[:, None] if weighted else np.ones((len(points), 1))
+        return {}, np.round(np.hstack([points, weights]), 6).tolist()
     reciprocal = 2 * np.pi * np.linalg.inv(np.array(structure.cell)).T
     distances = np.linalg.norm(reciprocal, axis=1) / np.array(mesh)
     periodic = distances[np.array(structure.pbc, dtype=bool)]
-    return ({"kpoints_distance": float(periodic.max())} if len(periodic) else {}), []
+    shift = [float(value) for value in offset] if any(offset) else []
+    return ({"kpoints_distance": float(periodic.max())} if len(periodic) else {}), shift
+
+
+def refuse_to_compare(atoms: Atoms, settings: Mapping[str, Any]) -> None:
+    """Refuse to compare a calculation with settings of which a part does not stand in its input as it stands in theirs.
+
+    :raises ValueError: if they ask for a Hubbard U or starting moments, or for a box around what is not periodic.
+    """
+    if any(u.symbol in atoms.symbols for u in parse_hubbard(settings["hubbard"])):
+        raise ValueError("these settings give it a Hubbard U, which is not compared")
+    if spin_moments(atoms, settings["magnetic_moments"]) is not None:
+        raise ValueError("these settings give it starting moments, which are not compared")
+    if not all(atoms.pbc):
+        raise ValueError("it is not periodic along all axes: its box is not compared")
 
 
 def comparable(value: Any) -> Any:

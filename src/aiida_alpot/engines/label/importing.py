@@ -136,7 +136,7 @@ def import_finished(
     for calculation in calculations:
         try:
             sources.append(_inspect(calculation))
-        except ValueError as error:
+        except (AttributeError, KeyError, ValueError) as error:  # an archive may lack nodes
             skipped[_pk(calculation)] = str(error)
     others = {} if like is None else _adopt(sources, *like)
     sources = [source for source in sources if _read(source, skipped)]
@@ -231,8 +231,11 @@ def _adopt(sources: Sequence[_Source], name: str, parameters: Mapping[str, Any])
     settings = engine.complete(parameters, symbols) if chosen else {}
     others = {}
     for source in chosen:
-        expected = engine.expect_calculation(source.finished.nodes["structure"], settings)
-        difference = find_difference(source.finished, expected)
+        try:
+            expected = engine.expect_calculation(source.finished.nodes["structure"], settings)
+            difference = find_difference(source.finished, expected)
+        except ValueError as error:
+            difference = str(error)
         if difference is None:
             source.fingerprint = engine.fingerprint(settings)
         else:

@@ -20,14 +20,13 @@ from aiida_alpot.engines.job import Job, JobResources
 from aiida_alpot.engines.label import pw_calculation
 from aiida_alpot.engines.label.base import LabelRequest
 from aiida_alpot.engines.label.extras import require
-from aiida_alpot.engines.label.finished import FinishedCalculation, describe_kpoints, to_atoms
+from aiida_alpot.engines.label.finished import FinishedCalculation, describe_kpoints, refuse_to_compare, to_atoms
 from aiida_alpot.engines.label.per_frame import FrameLabelEngine
 from aiida_alpot.kernel.labelling.boxes import (
     DEFAULT_VACUUM,
-    ground_state_moment,
     is_isolated_atom,
     name_kinds,
-    starting_moments,
+    spin_moments,
 )
 from aiida_alpot.kernel.labelling.hubbard import parse_hubbard
 from aiida_alpot.kernel.labelling.results import Result
@@ -47,8 +46,10 @@ NEUTRAL: Final[Mapping[str, frozenset[str]]] = {
 MANAGED: Final[Mapping[str, frozenset[str]]] = {
     "CONTROL": frozenset({"calculation", "tprnfor", "nstep"}),  # a label is a single point with forces
     "SYSTEM": frozenset({"ecutwfc", "ecutrho", "starting_magnetization", "nspin", "tot_charge", "assume_isolated"}),
-    "ELECTRONS": frozenset(),
+    "ELECTRONS": frozenset({"conv_thr"}),
 }
+MANAGED_INSULATOR: Final = frozenset({"occupations", "smearing", "degauss"})
+"""Keys of SYSTEM that fixed occupations leave no choice for."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class QuantumEspressoSettings:
     :param cutoffs: ``{"wavefunction": …, "density": …}`` in Ry; if None the largest that the family recommends for a
         species of the dataset. They are the same for all frames.
     :param kpoints_distance: largest distance between k-points along periodic axes, 1/Å; one point along the others.
+    :param conv_thr_per_atom: threshold of the electronic loop, Ry/atom; that of the protocol if None.
     :param electronic_type: ``"metal"`` smears the occupations; ``"insulator"`` fixes them.
     :param magnetic_moments: starting moments by element, μB; frames with moments of their own keep these. None for no
         spin polarisation, but that of isolated atoms, which follow Hund's rule.
@@ -79,6 +81,7 @@ class QuantumEspressoSettings:
     pseudo_family: str | None = None
     cutoffs: Mapping[str, float] | None = None
     kpoints_distance: float | None = None
+    conv_thr_per_atom: float | None = None
     electronic_type: Literal["metal", "insulator"] = "metal"
     magnetic_moments: Mapping[str, float] | None = None
     isolated: Literal["none", "martyna-tuckerman", "makov-payne"] = "martyna-tuckerman"
@@ -92,7 +95,7 @@ class QuantumEspressoSettings:
     max_restarts: int = 3
 
     def __post_init__(self) -> None:
-        for name in ("kpoints_distance", "vacuum"):
+        for name in ("kpoints_distance", "conv_thr_per_atom", "vacuum"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise SettingsError(f"{name} must be positive, got {value}")
@@ -105,7 +108,7 @@ class QuantumEspressoSettings:
                 raise SettingsError(f"retries: {min(unknown)!r} would change the label; use only keys of convergence")
         if self.cutoffs is not None:
             _check_cutoffs(self.cutoffs)
-        _check_namelists(self.parameters)
+        _check_namelists(self.parameters, MANAGED_INSULATOR if self.electronic_type == "insulator" else frozenset())
         parse_hubbard(self.hubbard)
 
 
@@ -116,15 +119,21 @@ def _check_cutoffs(cutoffs: Mapping[str, float]) -> None:
         raise SettingsError(f"cutoffs: expected 0 < wavefunction <= density, got {dict(cutoffs)}")
 
 
-def _check_namelists(parameters: Mapping[str, Any]) -> None:
+def _check_namelists(parameters: Mapping[str, Any], also: frozenset[str]) -> None:
+    """Refuse namelists that do not exist, and keys that follow from other settings; *also* are keys of SYSTEM."""
     for name, content in parameters.items():
         if name not in NAMELISTS:
             raise SettingsError(unknown_key_message(name, NAMELISTS, "parameters"))
         if not isinstance(content, Mapping):
             raise SettingsError(f"parameters.{name}: expected a mapping, got {content!r}")
-        taken = MANAGED[name] & set(content)
+        taken = (MANAGED[name] | (also if name == "SYSTEM" else frozenset())) & {str(key).lower() for key in content}
         if taken:
             raise SettingsError(f"parameters.{name}.{min(taken)} follows from the other settings and the frame")
+
+
+def _lower(namelist: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a namelist with its keys in lower case: Fortran knows no other."""
+    return {str(key).lower(): value for key, value in namelist.items()}
 
 
 class QuantumEspressoLabelEngine(FrameLabelEngine):
@@ -165,9 +174,10 @@ class QuantumEspressoLabelEngine(FrameLabelEngine):
         completed["pseudos"] = _family_hash(family)
         completed["cutoffs"] = dict(settings.cutoffs or _recommended_cutoffs(family, symbols))
         completed["kpoints_distance"] = settings.kpoints_distance or inputs["kpoints_distance"]
-        completed["conv_thr_per_atom"] = inputs["meta_parameters"]["conv_thr_per_atom"]
+        completed["conv_thr_per_atom"] = settings.conv_thr_per_atom or inputs["meta_parameters"]["conv_thr_per_atom"]
         given = {name: dict(inputs["pw"]["parameters"].get(name, {})) for name in NAMELISTS}
-        completed["parameters"] = {name: {**given[name], **settings.parameters.get(name, {})} for name in NAMELISTS}
+        changed = {name: _lower(settings.parameters.get(name, {})) for name in NAMELISTS}
+        completed["parameters"] = {name: {**given[name], **changed[name]} for name in NAMELISTS}
         completed["retries"] = [dict(attempt) for attempt in settings.retries]
         return completed
 
@@ -201,7 +211,7 @@ class QuantumEspressoLabelEngine(FrameLabelEngine):
         from aiida_quantumespresso.common.types import ElectronicType, SpinType
 
         settings = request.settings
-        moments = _moments(atoms, settings)
+        moments = spin_moments(atoms, settings["magnetic_moments"])
         spin = {"spin_type": SpinType.NONE}
         if moments is not None:
             _, of_kind = name_kinds(list(atoms.symbols), moments)
@@ -244,28 +254,10 @@ class QuantumEspressoLabelEngine(FrameLabelEngine):
     @classmethod
     def read(cls, atoms: Atoms, outputs: Mapping[str, orm.Node], settings: Mapping[str, Any]) -> Sequence[Result]:
         """Return energy, forces and, for a frame periodic along all axes, stress in the units and signs of ASE."""
-        parameters = outputs["output_parameters"]
-        if "output_trajectory" not in outputs:
-            raise ValueError("pw.x printed no forces: set tprnfor")
-        steps = outputs["output_trajectory"]
-        content = parameters.get_dict()
-        converged = content.get("convergence_info", {}).get("scf_conv", {}).get("convergence_achieved", True)
-        if not converged:
-            raise ValueError("the electronic loop of pw.x did not converge")
         has_correction = any(u.symbol in atoms.symbols for u in parse_hubbard(settings["hubbard"]))
-        if has_correction and not content.get("lda_plus_u_calculation"):
+        if has_correction and not outputs["output_parameters"].get_dict().get("lda_plus_u_calculation"):
             raise ValueError("pw.x computed it without the Hubbard U: it is older than 7.1 and passes over the card")
-        names = set(steps.get_arraynames())
-        if "energy" not in content or "forces" not in names:
-            raise ValueError("there are no energy and forces in the output of pw.x")
-        labels: dict[str, Any] = {"energy": content["energy"], "forces": steps.get_array("forces")[-1]}
-        if all(atoms.pbc) and "stress" in names:
-            # pw.x: GPa, positive when compressed
-            labels["stress"] = full_3x3_to_voigt_6_stress(-steps.get_array("stress")[-1] * GPa)
-        if "atomic_magnetic_moments" in names:
-            labels["magmoms"] = steps.get_array("atomic_magnetic_moments")[-1]
-        cost = float(content.get("wall_time_seconds", np.nan))
-        return [Result(labels, cost=cost, parent=str(parameters.creator.uuid))]
+        return [read_single_point(atoms, outputs)]
 
     @classmethod
     def inspect_calculation(cls, calculation: orm.CalcJobNode) -> FinishedCalculation:
@@ -278,13 +270,14 @@ class QuantumEspressoLabelEngine(FrameLabelEngine):
     ) -> Sequence[Result | None]:
         """Read a single point as :meth:`read` does, anything else step by step."""
         if details["kind"] == "scf":
-            return cls.read(atoms, nodes, {})
+            return [read_single_point(atoms, nodes)]
         return pw_calculation.read_pw_steps(atoms, nodes, details)
 
     @classmethod
     def expect_calculation(cls, structure: orm.StructureData, settings: Mapping[str, Any]) -> FinishedCalculation:
         """Return the namelists, pseudopotentials and mesh that :meth:`build` would give a calculation."""
         atoms = to_atoms(structure)
+        refuse_to_compare(atoms, settings)
         kpoints = orm.KpointsData()
         kpoints.set_cell_from_structure(structure)
         kpoints.set_kpoints_mesh_from_density(settings["kpoints_distance"])
@@ -295,9 +288,35 @@ class QuantumEspressoLabelEngine(FrameLabelEngine):
             "namelists": pw_calculation.significant(frame_parameters(atoms, settings, 0), NEUTRAL),
             "pseudos": {symbol: family.get_pseudo(symbol).md5 for symbol in set(atoms.symbols)},
             "kpoints": points,
-            "hubbard": None,
+            "hubbard": None,  # refused above
         }
         return FinishedCalculation({}, {}, expected, columns)
+
+
+def read_single_point(atoms: Atoms, outputs: Mapping[str, orm.Node]) -> Result:
+    """Return energy, forces and, for a frame periodic along all axes, stress in the units and signs of ASE.
+
+    :raises ValueError: if the electronic loop did not converge, or energy or forces are missing.
+    """
+    parameters = outputs["output_parameters"]
+    if "output_trajectory" not in outputs:
+        raise ValueError("pw.x printed no forces: set tprnfor")
+    steps = outputs["output_trajectory"]
+    content = parameters.get_dict()
+    converged = content.get("convergence_info", {}).get("scf_conv", {}).get("convergence_achieved", True)
+    if not converged:
+        raise ValueError("the electronic loop of pw.x did not converge")
+    names = set(steps.get_arraynames())
+    if "energy" not in content or "forces" not in names:
+        raise ValueError("there are no energy and forces in the output of pw.x")
+    labels: dict[str, Any] = {"energy": content["energy"], "forces": steps.get_array("forces")[-1]}
+    if all(atoms.pbc) and "stress" in names:
+        # pw.x: GPa, positive when compressed
+        labels["stress"] = full_3x3_to_voigt_6_stress(-steps.get_array("stress")[-1] * GPa)
+    if "atomic_magnetic_moments" in names:
+        labels["magmoms"] = steps.get_array("atomic_magnetic_moments")[-1]
+    cost = float(content.get("wall_time_seconds", np.nan))
+    return Result(labels, cost=cost, parent=str(parameters.creator.uuid))
 
 
 def frame_parameters(atoms: Atoms, settings: Mapping[str, Any], n_before: int) -> dict[str, dict[str, Any]]:
@@ -319,18 +338,13 @@ def frame_parameters(atoms: Atoms, settings: Mapping[str, Any], n_before: int) -
         system["tot_charge"] = charge
     if not any(atoms.pbc) and settings["isolated"] != "none":
         system["assume_isolated"] = settings["isolated"]
-    if is_isolated_atom(atoms):
-        system["tot_magnetization"] = ground_state_moment(atoms)
+    moments = spin_moments(atoms) if is_isolated_atom(atoms) else None
+    if moments is not None:
+        system["tot_magnetization"] = float(moments[0])
     namelists["ELECTRONS"]["conv_thr"] = settings["conv_thr_per_atom"] * len(atoms)
     if n_before and settings["retries"]:
         namelists["ELECTRONS"].update(settings["retries"][min(n_before, len(settings["retries"])) - 1])
     return namelists
-
-
-def _moments(atoms: Atoms, settings: Mapping[str, Any]) -> np.ndarray | None:
-    if is_isolated_atom(atoms):
-        return np.array([ground_state_moment(atoms)])
-    return starting_moments(atoms, settings["magnetic_moments"])
 
 
 def load_family(label: str) -> Any:

@@ -15,18 +15,17 @@ from aiida_alpot.engines.job import Job, JobResources
 from aiida_alpot.engines.label import vasp_calculation
 from aiida_alpot.engines.label.base import LabelRequest
 from aiida_alpot.engines.label.extras import require
-from aiida_alpot.engines.label.finished import FinishedCalculation, describe_kpoints, to_atoms
+from aiida_alpot.engines.label.finished import FinishedCalculation, describe_kpoints, refuse_to_compare, to_atoms
 from aiida_alpot.engines.label.per_frame import FrameLabelEngine
 from aiida_alpot.kernel.dataset import read_frames
 from aiida_alpot.kernel.labelling.boxes import (
     DEFAULT_VACUUM,
     from_groups,
-    ground_state_moment,
     group_species,
     is_isolated_atom,
     name_kinds,
     put_into_box,
-    starting_moments,
+    spin_moments,
 )
 from aiida_alpot.kernel.labelling.hubbard import parse_hubbard
 from aiida_alpot.kernel.labelling.results import Result
@@ -46,6 +45,7 @@ MANAGED: Final[Mapping[str, str]] = {
     "ldau": "give label.parameters.hubbard",
     "ldauu": "give label.parameters.hubbard",
     "ldaul": "give label.parameters.hubbard",
+    "ml_lmlff": "labels are computed, not predicted by a force field",
     "nelect": "frames are labelled as neutral, and charged ones refused",
 }
 R2SCAN: Final[Mapping[str, Any]] = {
@@ -199,7 +199,7 @@ class VaspLabelEngine(FrameLabelEngine):
         kinds = {kind.name: kind.symbol for kind in structure.kinds}
         mapping = settings["potential_mapping"]
         builder.potential_mapping = {name: mapping.get(symbol, symbol) for name, symbol in kinds.items()}
-        moments = frame_moments(atoms, settings)
+        moments = spin_moments(atoms, settings["magnetic_moments"])
         if moments is not None:
             _, of_kind = name_kinds(list(atoms.symbols), moments)
             builder.magmom_mapping = of_kind
@@ -257,6 +257,7 @@ class VaspLabelEngine(FrameLabelEngine):
         from aiida_vasp.data.potcar import PotcarData
 
         atoms = to_atoms(structure)
+        refuse_to_compare(atoms, settings)
         kpoints = orm.KpointsData()
         kpoints.set_cell_from_structure(structure)
         if settings["kpoints_mesh"] is not None:
@@ -310,10 +311,11 @@ def frame_incar(atoms: Atoms, settings: Mapping[str, Any], n_before: int) -> dic
     if settings["ionic_steps"]:
         incar["nsw"] = settings["ionic_steps"]
         incar.setdefault("ibrion", 2)
-    if is_isolated_atom(atoms):
-        incar |= {"ispin": 2, "nupdown": ground_state_moment(atoms)}
-    elif frame_moments(atoms, settings) is not None:
+    moments = spin_moments(atoms, settings["magnetic_moments"])
+    if moments is not None:
         incar["ispin"] = 2
+        if is_isolated_atom(atoms):
+            incar["nupdown"] = float(moments[0])
     if n_before and settings["retries"]:
         attempt = settings["retries"][min(n_before, len(settings["retries"])) - 1]
         incar |= {key.lower(): value for key, value in attempt.items()}
@@ -324,13 +326,6 @@ def first_incar(atoms: Atoms, settings: Mapping[str, Any], n_before: int) -> dic
     """Return the INCAR of the calculation that the label starts from: a single point that writes its wave functions."""
     incar = {**frame_incar(atoms, {**settings, "ionic_steps": 0}, n_before), "lwave": True, **settings["preconverge"]}
     return {key: value for key, value in incar.items() if value is not None}
-
-
-def frame_moments(atoms: Atoms, settings: Mapping[str, Any]) -> np.ndarray | None:
-    """Return the starting moment of every atom, μB, None without spin polarisation."""
-    if is_isolated_atom(atoms):
-        return np.array([ground_state_moment(atoms)])
-    return starting_moments(atoms, settings["magnetic_moments"])
 
 
 def _check_potentials(family: str, names: Mapping[str, str]) -> None:

@@ -63,7 +63,8 @@ def _vasprun_steps(path: Path) -> list[bool]:
     # the one for electrons: response functions have an entry of the same name
     found = root.find("./parameters//separator[@name='electronic']//i[@name='NELM']")
     allowed = DEFAULT_NELM if found is None or found.text is None else int(found.text)
-    return [len(step.findall("scstep")) < allowed for step in root.iterfind("calculation")]
+    # a step without any was predicted by a force field
+    return [0 < len(step.findall("scstep")) < allowed for step in root.iterfind("calculation")]
 
 
 def _outcar_steps(path: Path) -> list[bool]:

@@ -120,3 +120,20 @@ def starting_moments(atoms: Atoms, by_symbol: Mapping[str, float] | None = None)
     if by_symbol is None:
         return None
     return np.array([float(by_symbol.get(symbol, 0.0)) for symbol in atoms.symbols])
+
+
+def spin_moments(atoms: Atoms, by_symbol: Mapping[str, float] | None = None) -> np.ndarray | None:
+    """Return the moments that an electronic loop starts from, μB, None without spin polarisation.
+
+    As :func:`starting_moments`, but that an isolated atom without moments of its own follows Hund's rule.
+
+    :raises ValueError: for a charged isolated atom without moments of its own: the tables are of neutral ones.
+    """
+    if not is_isolated_atom(atoms):
+        return starting_moments(atoms, by_symbol)
+    own = starting_moments(atoms)
+    if own is not None:
+        return own
+    if atoms.info.get("charge"):
+        raise ValueError("the isolated atom is charged: give its moment, in the array initial_magmoms")
+    return np.array([ground_state_moment(atoms)])

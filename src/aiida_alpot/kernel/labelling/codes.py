@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+from ase import Atoms
 from ase.calculators.calculator import Calculator
 from ase.calculators.genericfileio import GenericFileIOCalculator
 
@@ -19,7 +21,13 @@ CP2K_FAILURE: Final = "SCF run NOT converged"
 
 def runs_program(calculator: Any) -> bool:
     """Return whether a calculator writes the input of a program, which must not find what is left of another frame."""
-    return isinstance(calculator, GenericFileIOCalculator) or hasattr(calculator, "write_input")
+    writes = isinstance(calculator, GenericFileIOCalculator) or hasattr(calculator, "write_input")
+    return writes or _name(calculator) == "cp2k"
+
+
+def _name(calculator: Any) -> str:
+    name = str(getattr(calculator, "name", "") or "")
+    return name.lower()
 
 
 def give_folder(calculator: Any, folder: Path) -> None:
@@ -40,23 +48,29 @@ def find_failure(calculator: Any) -> str | None:
     :param calculator: one that has just calculated; those of Quantum ESPRESSO, VASP and CP2K leave an output that says
         whether the electronic loop converged.
     """
-    name = str(getattr(calculator, "name", "")).lower()
+    name = _name(calculator)
     if name in OUTPUTS:
         file, kind = OUTPUTS[name]
         converged = CODES[kind](Path(calculator.directory) / file)
         return None if converged and all(converged) else NOT_CONVERGED
     if name == "cp2k":
         path = Path(f"{calculator.label}.out")
-        is_failure = path.is_file() and CP2K_FAILURE in path.read_text(encoding="utf-8", errors="replace")
-        return NOT_CONVERGED if is_failure else None
+        return NOT_CONVERGED if CP2K_FAILURE in path.read_text(encoding="utf-8", errors="replace") else None
     return None
 
 
 def mend_labels(calculator: Any, labels: dict[str, Any]) -> dict[str, Any]:
     """Return the labels with what ASE reads wrongly read again: zero moments from pw.x before version 7."""
-    if str(getattr(calculator, "name", "")).lower() == "espresso" and "magmoms" in labels:
+    if _name(calculator) == "espresso" and "magmoms" in labels:
         file, _ = OUTPUTS["espresso"]
         moments = read_pw_moments(Path(calculator.directory) / file, len(labels["forces"]))
         others = {name: value for name, value in labels.items() if name != "magmoms"}
         return others if moments is None else {**others, "magmoms": moments}
     return labels
+
+
+def set_spin(calculator: Any, atoms: Atoms) -> None:
+    """Have CP2K start from the moments of a frame, which ASE does not tell it: unrestricted, of their multiplicity."""
+    moments = atoms.get_initial_magnetic_moments()
+    if _name(calculator) == "cp2k" and np.any(moments):
+        calculator.set(uks=True, multiplicity=round(abs(float(np.sum(moments)))) + 1)

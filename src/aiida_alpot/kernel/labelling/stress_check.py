@@ -127,8 +127,8 @@ def _judge(stress: FloatArray, expected: FloatArray, tolerance: float) -> Stress
     if abs(abs(factor) - 1.0) <= 3.0 * tolerance:
         reason = f"a factor of {factor:.3g} between stress and energies: a Pulay stress, or a loose convergence"
         return StressVerdict("inconclusive", factor, reason, expected)
-    reason = f"the stress is off by {factor:.4g}, {sign}: no unit that is known"
-    return StressVerdict("wrong_unit", factor, reason, expected)
+    reason = f"the stress is off by {factor:.4g}, {sign}: no unit that is known; does the k-mesh change with strain?"
+    return StressVerdict("inconclusive", factor, reason, expected)
 
 
 def _axes(atoms: Atoms) -> list[int]:
@@ -183,10 +183,11 @@ def judge_probes(frames: Iterable[Atoms]) -> dict[str, Any]:
     :return: ``outcome`` (see :class:`StressVerdict`; ``"inconclusive"`` also if there are no probes or one has no
         label), ``factor`` (None if it is not known) and ``reason``.
     """
-    probes = sorted(
-        (atoms for atoms in frames if atoms.calc is not None),
-        key=lambda atoms: int(atoms.info["group"].rpartition("_")[2]),
-    )
+    first: dict[int, Atoms] = {}  # a frame may have several labels, of ionic steps
+    for atoms in frames:
+        if atoms.calc is not None:
+            first.setdefault(int(atoms.info["group"].rpartition("_")[2]), atoms)
+    probes = [first[k] for k in sorted(first)]
     try:
         verdict = check_stress(probes)
     except ValueError as error:

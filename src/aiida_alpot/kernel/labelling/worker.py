@@ -23,13 +23,8 @@ from ase.calculators.calculator import Calculator
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from aiida_alpot.kernel._extras import MissingPackageError
-from aiida_alpot.kernel.labelling.boxes import (
-    ground_state_moment,
-    is_isolated_atom,
-    put_into_box,
-    starting_moments,
-)
-from aiida_alpot.kernel.labelling.codes import find_failure, give_folder, mend_labels, runs_program
+from aiida_alpot.kernel.labelling.boxes import put_into_box, spin_moments
+from aiida_alpot.kernel.labelling.codes import find_failure, give_folder, mend_labels, runs_program, set_spin
 from aiida_alpot.kernel.labelling.gate import check_labels
 from aiida_alpot.kernel.labelling.settings import FROM_INFO, LabelSettings
 from aiida_alpot.kernel.labelling.shards import Shard, write_shard
@@ -111,7 +106,9 @@ class Labeller:
         if runs_program(self._calculator) or self._charge_path:
             self._calculator = self._build(charge)  # no setting of the frame before stays
         self._set_charge(charge)
-        labels = evaluate(self._calculator, prepare_frame(atoms, self.setup.settings))
+        frame = prepare_frame(atoms, self.setup.settings)
+        set_spin(self._calculator, frame)
+        labels = evaluate(self._calculator, frame)
         failure = find_failure(self._calculator)
         if failure is not None:
             raise ValueError(failure)
@@ -155,8 +152,7 @@ def prepare_frame(atoms: Atoms, settings: LabelSettings) -> Atoms:
     """Return a frame as the calculator gets it: in a box, with starting moments, where these are asked for."""
     frame = atoms.copy()
     if settings.magnetic_moments is not None:
-        moments = starting_moments(atoms, settings.magnetic_moments)
-        frame.set_initial_magnetic_moments([ground_state_moment(atoms)] if is_isolated_atom(atoms) else moments)
+        frame.set_initial_magnetic_moments(spin_moments(atoms, settings.magnetic_moments))
     return (
         frame
         if settings.vacuum is None
