@@ -2,6 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 ROOT := $(CURDIR)
 BIN := $(ROOT)/.venv/bin
+WORKERS ?= 2
 STAMP := $(ROOT)/.venv/installed
 EXTRAS := mace,quantumespresso,vasp,cp2k,tblite,report,dev
 
@@ -35,8 +36,8 @@ quickstart: $(STAMP) ## learn a potential for ethanol from one structure, about 
 silicon: $(STAMP) ## the same for silicon with DFT labels by pw.x, and elastic constants, about 40 minutes on two cores
 	$(BIN)/python examples/silicon_dft/run.py
 
-test: $(STAMP) ## run all tests
-	$(BIN)/python -m pytest
+test: $(STAMP) ## run all tests, two files at a time (WORKERS=2)
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile
 
 lint: $(STAMP) ## formatting, style, types, spelling
 	$(BIN)/pre-commit run --all-files --show-diff-on-failure

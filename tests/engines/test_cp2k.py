@@ -41,6 +41,7 @@ def label(cp2k_code: Any, serial_options: dict[str, Any]) -> Callable[..., Any]:
             parameters=orm.Dict({**CHEAP, **parameters}),
             options=orm.Dict(serial_options),
             max_failed_fraction=orm.Float(max_failed_fraction),
+            quality=orm.Dict({"max_drift": None}),  # with cut-offs as low as these the grid exerts a net force
         )
         return node
 
