@@ -114,6 +114,11 @@ class StageWorkChain(WindowWorkChain):
         """Exit codes of a job after which it is submitted again."""
         return REPEATABLE
 
+    @property
+    def lost_statuses(self) -> frozenset[int]:
+        """Exit codes of a job that was stopped from outside, which says nothing of its inputs."""
+        return self.retried
+
     @abstractmethod
     def plan_jobs(self) -> list[str]:
         """Return the keys of the jobs: letters, digits and underscores."""
@@ -248,7 +253,7 @@ class StageWorkChain(WindowWorkChain):
             self.ctx.pending.insert(0, key)
             self.report(f"{self.STAGE}: job {key} <{node.pk}> goes on in another attempt: {reason}")
             return
-        is_lost = not node.is_finished or node.exit_status in self.retried & (REPEATABLE | CONTINUABLE)
+        is_lost = not node.is_finished or node.exit_status in self.lost_statuses
         self._note_failure(key, f" <{node.pk}>", reason, is_lost=is_lost)
 
     def describe_end(self, node: orm.ProcessNode) -> str:

@@ -18,7 +18,7 @@ from aiida_alpot.calculations.functions.review import (
 )
 from aiida_alpot.calculations.functions.summary import summarise_labels
 from aiida_alpot.data.pes import PESData
-from aiida_alpot.engines.job import Job, JobResources
+from aiida_alpot.engines.job import CONTINUABLE, REPEATABLE, Job, JobResources
 from aiida_alpot.engines.label.base import LabelRequest
 from aiida_alpot.kernel.labelling.quality import QualitySettings, count_parts
 from aiida_alpot.plugins import known_engines, load_engine
@@ -142,6 +142,11 @@ class LabellingWorkChain(StageWorkChain):
     def retried(self) -> frozenset[int]:
         """What the engine says."""
         return frozenset(self.engine.RETRIED)
+
+    @property
+    def lost_statuses(self) -> frozenset[int]:
+        """Not those of a frame that did not converge, although another attempt converges another way."""
+        return self.retried & (REPEATABLE | CONTINUABLE)
 
     @property
     def request(self) -> LabelRequest:
