@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from aiida import orm
@@ -122,8 +123,10 @@ def test_levels_without_a_campaign_are_named() -> None:
 
 @pytest.fixture
 def dataset(good: SimpleNamespace) -> PESData:
-    """A stored dataset."""
-    return PESData.from_frames(good.frames()).store()
+    """A stored dataset, whose file no other test has put into a pack of the repository."""
+    frames = good.frames()
+    frames[0].info["note"] = uuid4().hex
+    return PESData.from_frames(frames).store()
 
 
 EXPORTS: dict[str, tuple[str, Sequence[str]]] = {
