@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from aiida import orm
 
@@ -12,20 +12,12 @@ from aiida_alpot.data.pes import PESData
 from aiida_alpot.engines.job import Job, JobResources
 from aiida_alpot.engines.label.base import LabelEngine, LabelRequest
 from aiida_alpot.kernel.labelling import LabelSettings
-from aiida_alpot.kernel.settings import parse_settings
 
 
 class AseLabelEngine(LabelEngine):
     """Runs the calculator named by import path in the parameters."""
 
-    @classmethod
-    def validate(cls, parameters: Mapping[str, Any]) -> str | None:
-        """Check names and types of the parameters."""
-        try:
-            parse_settings(LabelSettings, parameters, "label.parameters")
-        except ValueError as error:
-            return str(error)
-        return None
+    SETTINGS: ClassVar[type[Any]] = LabelSettings
 
     @classmethod
     def plan_jobs(cls, request: LabelRequest) -> list[str]:  # noqa: ARG003

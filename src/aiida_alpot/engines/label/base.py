@@ -14,6 +14,7 @@ from aiida_alpot.data.pes import PESData
 from aiida_alpot.engines.job import CONTINUABLE, REPEATABLE, Job, JobResources
 from aiida_alpot.engines.label.finished import FinishedCalculation
 from aiida_alpot.kernel.labelling.results import Result
+from aiida_alpot.kernel.settings import parse_settings
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class LabelEngine(ABC):
     by the one with the new label.
     """
 
+    SETTINGS: ClassVar[type[Any]]
+    """Dataclass of the parameters, which checks names, types and ranges."""
     LEVELS: ClassVar[int] = 1
     """Processes of one job, one below the other: 1 for a CalcJob, 2 for a WorkChain around one (process slots)."""
     RETRIED: ClassVar[frozenset[int]] = REPEATABLE | CONTINUABLE
@@ -48,9 +51,13 @@ class LabelEngine(ABC):
     labels are good. An engine that names one defines the three methods on calculations."""
 
     @classmethod
-    @abstractmethod
     def validate(cls, parameters: Mapping[str, Any]) -> str | None:
         """Return what is wrong with the parameters of the stage, naming the key, or None."""
+        try:
+            parse_settings(cls.SETTINGS, parameters, "label.parameters")
+        except ValueError as error:
+            return str(error)
+        return None
 
     @classmethod
     def complete(cls, parameters: Mapping[str, Any], symbols: Sequence[str]) -> dict[str, Any]:  # noqa: ARG003

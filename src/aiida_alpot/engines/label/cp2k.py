@@ -203,17 +203,9 @@ class Cp2kLabelEngine(FrameLabelEngine):
     """
 
     NAME: ClassVar[str] = "cp2k"
+    SETTINGS: ClassVar[type[Any]] = Cp2kSettings
     OUTPUTS: ClassVar[tuple[str, ...]] = ("retrieved",)
     RETRIED: ClassVar[frozenset[int]] = frozenset({302, 400, 401})
-
-    @classmethod
-    def validate(cls, parameters: Mapping[str, Any]) -> str | None:
-        """Check names, types and ranges."""
-        try:
-            parse_settings(Cp2kSettings, parameters, "label.parameters")
-        except ValueError as error:
-            return str(error)
-        return None
 
     @classmethod
     def complete(cls, parameters: Mapping[str, Any], symbols: Sequence[str]) -> dict[str, Any]:

@@ -144,18 +144,10 @@ class QuantumEspressoLabelEngine(FrameLabelEngine):
     """
 
     NAME: ClassVar[str] = "quantumespresso"
+    SETTINGS: ClassVar[type[Any]] = QuantumEspressoSettings
     OUTPUTS: ClassVar[tuple[str, ...]] = ("output_parameters", "output_trajectory")
     RETRIED: ClassVar[frozenset[int]] = frozenset({302, 401})
     CALCULATIONS: ClassVar[Mapping[str, frozenset[int]]] = {pw_calculation.PROCESS_TYPE: pw_calculation.EXITS}
-
-    @classmethod
-    def validate(cls, parameters: Mapping[str, Any]) -> str | None:
-        """Check names, types and ranges."""
-        try:
-            parse_settings(QuantumEspressoSettings, parameters, "label.parameters")
-        except ValueError as error:
-            return str(error)
-        return None
 
     @classmethod
     def complete(cls, parameters: Mapping[str, Any], symbols: Sequence[str]) -> dict[str, Any]:

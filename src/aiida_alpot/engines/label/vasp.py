@@ -129,19 +129,11 @@ class VaspLabelEngine(FrameLabelEngine):
     """
 
     NAME: ClassVar[str] = "vasp"
+    SETTINGS: ClassVar[type[Any]] = VaspSettings
     LEVELS: ClassVar[int] = 3
     OUTPUTS: ClassVar[tuple[str, ...]] = ("retrieved",)
     RETRIED: ClassVar[frozenset[int]] = frozenset({302, 401, 402, 503})
     CALCULATIONS: ClassVar[Mapping[str, frozenset[int]]] = {vasp_calculation.PROCESS_TYPE: vasp_calculation.EXITS}
-
-    @classmethod
-    def validate(cls, parameters: Mapping[str, Any]) -> str | None:
-        """Check names, types and ranges."""
-        try:
-            parse_settings(VaspSettings, parameters, "label.parameters")
-        except ValueError as error:
-            return str(error)
-        return None
 
     @classmethod
     def complete(cls, parameters: Mapping[str, Any], symbols: Sequence[str]) -> dict[str, Any]:
