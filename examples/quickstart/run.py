@@ -13,7 +13,7 @@ import yaml
 from aiida.plugins import WorkflowFactory
 
 from aiida_alpot.data.pes import PESData
-from aiida_alpot.protocols import merge_recursively
+from aiida_alpot.kernel.settings import merge_recursively
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))

@@ -19,8 +19,8 @@ from ase.build import bulk
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.data.potential import PotentialData
 from aiida_alpot.data.uncertainty import UncertaintyData
+from aiida_alpot.kernel.settings import merge_recursively
 from aiida_alpot.kernel.uncertainty import Calibration, UncertaintyModel
-from aiida_alpot.protocols import merge_recursively
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))

@@ -12,8 +12,9 @@ from aiida_alpot.kernel.calibrating import CalibrateSettings
 from aiida_alpot.kernel.convergence import ConvergenceSettings
 from aiida_alpot.kernel.evaluating import EvaluateSettings
 from aiida_alpot.kernel.exploration import ExploreSettings
+from aiida_alpot.kernel.settings import merge_recursively
 from aiida_alpot.kernel.splitting import SplitSettings
-from aiida_alpot.protocols import list_protocols, load_protocol, merge_recursively
+from aiida_alpot.protocols import list_protocols, load_protocol
 from aiida_alpot.workflows.active_learning import STAGES, ActiveLearningWorkChain
 from aiida_alpot.workflows.train import TrainingWorkChain
 

@@ -163,3 +163,17 @@ def _convert_float(value: float, where: str) -> float:
     if not math.isfinite(number):
         raise SettingsError(f"{where}: expected a finite number, got {value!r}")
     return number
+
+
+def merge_recursively(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return *base* with *changes* on top; mappings are merged key by key, None removes a key."""
+    merged = dict(base)
+    for key, value in changes.items():
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(value, Mapping):
+            below = merged.get(key)
+            merged[key] = merge_recursively(below if isinstance(below, Mapping) else {}, value)
+        else:
+            merged[key] = value
+    return merged

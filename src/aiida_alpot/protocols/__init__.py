@@ -13,7 +13,7 @@ from aiida.common.exceptions import ValidationError
 from aiida.engine import ProcessBuilder
 from aiida.engine.processes.ports import PortNamespace
 
-from aiida_alpot.kernel.settings import unknown_key_message
+from aiida_alpot.kernel.settings import merge_recursively, unknown_key_message
 
 
 def load_protocol(
@@ -38,20 +38,6 @@ def list_protocols(work_chain: str) -> dict[str, str]:
     """Return the protocols of a work chain with a line on each."""
     content = yaml.safe_load(files(__name__).joinpath(f"{work_chain}.yaml").read_text(encoding="utf-8"))
     return {name: protocol["description"] for name, protocol in content["protocols"].items()}
-
-
-def merge_recursively(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return *base* with *changes* on top; mappings are merged key by key, None removes a key."""
-    merged = dict(base)
-    for key, value in changes.items():
-        if value is None:
-            merged.pop(key, None)
-        elif isinstance(value, Mapping):
-            below = merged.get(key)
-            merged[key] = merge_recursively(below if isinstance(below, Mapping) else {}, value)
-        else:
-            merged[key] = value
-    return merged
 
 
 def tolerance_overrides(tolerances: Mapping[str, float] | None) -> dict[str, Any]:

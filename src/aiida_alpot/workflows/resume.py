@@ -17,8 +17,8 @@ from aiida.engine import ProcessBuilder
 
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.data.uncertainty import UncertaintyData
-from aiida_alpot.kernel.settings import unknown_key_message
-from aiida_alpot.protocols import change_inputs, merge_recursively, set_input, tolerance_overrides
+from aiida_alpot.kernel.settings import merge_recursively, unknown_key_message
+from aiida_alpot.protocols import change_inputs, set_input, tolerance_overrides
 from aiida_alpot.workflows.campaign import RESUMABLE
 
 PROCESS_TYPE = "aiida.workflows:alpot.active_learning"
