@@ -269,3 +269,16 @@ def test_a_stress_that_is_not_the_derivative_of_the_energy_ends_the_stage(
     assert len(rig.submissions) == 2 + 7
     assert len(rig.output("labelled")) == 2
     assert rig.output("report")["n_labelled"] == 2
+
+
+def test_a_frame_that_bears_the_name_of_a_probe_is_not_taken_away(
+    stage: Any, gave: Any, pes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LabellingWorkChain, "engine", EmtEngine)
+    monkeypatch.setattr(collecting, "load_engine", lambda *_: EmtEngine)
+    frames = list(pes(2))
+    frames[1].info.update(config_type="stress_probe", group="stress_probe_0")
+    rig = stage(gave(-1.0), PESData.from_frames(frames), check_stress=orm.Bool(True))
+    assert rig.run() is None
+    assert len(rig.output("labelled")) == 2
+    assert "right" in rig.reports

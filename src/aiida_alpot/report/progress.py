@@ -211,7 +211,7 @@ def _items(jobs: list[orm.CalcJobNode]) -> str:
             continue
         try:
             report = json.loads((Path(workdir) / "progress.json").read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError):
+        except (OSError, ValueError):
             continue
         done, total = done + int(report.get("done", 0)), total + int(report.get("total", 0))
     return f"{done}/{total} items" if total else ""

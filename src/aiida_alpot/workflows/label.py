@@ -229,7 +229,7 @@ class LabellingWorkChain(StageWorkChain):
 
     def _check_stress(self, labelled: PESData) -> tuple[PESData, ExitCode | None]:
         """Return the frames without the probes, and an exit code if these say that the stress is a wrong one."""
-        taken: Any = take_stress_probes(labelled)
+        taken: Any = take_stress_probes(labelled, self.inputs.frames)
         outcome, reason = taken["verdict"]["outcome"], taken["verdict"]["reason"]
         self.report(f"label: check of the stress: {outcome.replace('_', ' ')}: {reason}")
         is_wrong = outcome in ("wrong_sign", "wrong_unit")

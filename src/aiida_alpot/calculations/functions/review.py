@@ -59,12 +59,14 @@ def add_stress_probes(frames: PESData) -> PESData:
 
 
 @calcfunction
-def take_stress_probes(labelled: PESData) -> dict[str, orm.Data]:
+def take_stress_probes(labelled: PESData, frames: PESData) -> dict[str, orm.Data]:
     """Return labelled frames without the probes among them as ``labelled``, and what these say as ``verdict``.
 
     :param labelled: frames of :func:`add_stress_probes` with their labels.
+    :param frames: what that was given: a frame of its own that bears the name of a probe is none.
     """
-    with labelled.dataset() as reader:
-        is_probe = reader.column("config_type") == PROBE
+    with labelled.dataset() as reader, frames.dataset() as given:
+        is_own = np.isin(reader.frame_ids(labels=False), given.frame_ids(labels=False))
+        is_probe = (reader.column("config_type") == PROBE) & ~is_own
         verdict = judge_probes(reader[np.flatnonzero(is_probe)])
         return {"labelled": store_view(reader[np.flatnonzero(~is_probe)]), "verdict": orm.Dict(verdict)}

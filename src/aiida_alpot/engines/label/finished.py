@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,6 +71,23 @@ def describe_kpoints(kpoints: orm.KpointsData, structure: orm.StructureData) -> 
     periodic = distances[np.array(structure.pbc, dtype=bool)]
     shift = [float(value) for value in offset] if any(offset) else []
     return ({"kpoints_distance": float(periodic.max())} if len(periodic) else {}), shift
+
+
+def expect_kpoints(
+    structure: orm.StructureData, distance: float, mesh: Sequence[int] | None = None
+) -> tuple[Columns, list[Any]]:
+    """Return what :func:`describe_kpoints` says of the mesh that settings ask for.
+
+    :param distance: largest one between k-points, 1/Å.
+    :param mesh: instead of a distance.
+    """
+    kpoints = orm.KpointsData()
+    kpoints.set_cell_from_structure(structure)
+    if mesh is None:
+        kpoints.set_kpoints_mesh_from_density(distance)
+    else:
+        kpoints.set_kpoints_mesh(mesh)
+    return describe_kpoints(kpoints, structure)
 
 
 def refuse_to_compare(atoms: Atoms, settings: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ from aiida_alpot.engines.job import Job, JobResources
 from aiida_alpot.engines.label import pw_calculation
 from aiida_alpot.engines.label.base import LabelRequest
 from aiida_alpot.engines.label.extras import require
-from aiida_alpot.engines.label.finished import FinishedCalculation, describe_kpoints, refuse_to_compare, to_atoms
+from aiida_alpot.engines.label.finished import FinishedCalculation, expect_kpoints, refuse_to_compare, to_atoms
 from aiida_alpot.engines.label.per_frame import FrameLabelEngine
 from aiida_alpot.kernel.labelling.boxes import (
     DEFAULT_VACUUM,
@@ -270,10 +270,7 @@ class QuantumEspressoLabelEngine(FrameLabelEngine):
         """Return the namelists, pseudopotentials and mesh that :meth:`build` would give a calculation."""
         atoms = to_atoms(structure)
         refuse_to_compare(atoms, settings)
-        kpoints = orm.KpointsData()
-        kpoints.set_cell_from_structure(structure)
-        kpoints.set_kpoints_mesh_from_density(settings["kpoints_distance"])
-        columns, points = describe_kpoints(kpoints, structure)
+        columns, points = expect_kpoints(structure, settings["kpoints_distance"])
         columns["scf_threshold"] = settings["conv_thr_per_atom"] * Ry
         family = load_family(settings["pseudo_family"])
         expected = {

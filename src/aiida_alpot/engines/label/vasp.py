@@ -15,7 +15,7 @@ from aiida_alpot.engines.job import Job, JobResources
 from aiida_alpot.engines.label import vasp_calculation
 from aiida_alpot.engines.label.base import LabelRequest
 from aiida_alpot.engines.label.extras import require
-from aiida_alpot.engines.label.finished import FinishedCalculation, describe_kpoints, refuse_to_compare, to_atoms
+from aiida_alpot.engines.label.finished import FinishedCalculation, expect_kpoints, refuse_to_compare, to_atoms
 from aiida_alpot.engines.label.per_frame import FrameLabelEngine
 from aiida_alpot.kernel.dataset import read_frames
 from aiida_alpot.kernel.labelling.boxes import (
@@ -250,13 +250,7 @@ class VaspLabelEngine(FrameLabelEngine):
 
         atoms = to_atoms(structure)
         refuse_to_compare(atoms, settings)
-        kpoints = orm.KpointsData()
-        kpoints.set_cell_from_structure(structure)
-        if settings["kpoints_mesh"] is not None:
-            kpoints.set_kpoints_mesh(settings["kpoints_mesh"])
-        else:
-            kpoints.set_kpoints_mesh_from_density(settings["kpoints_distance"])
-        columns, points = describe_kpoints(kpoints, structure)
+        columns, points = expect_kpoints(structure, settings["kpoints_distance"], settings["kpoints_mesh"])
         incar = frame_incar(atoms, settings, 0)
         columns["scf_threshold"] = float(incar.get("ediff", vasp_calculation.DEFAULT_EDIFF)) / len(atoms)
         names = {symbol: settings["potential_mapping"].get(symbol, symbol) for symbol in set(atoms.symbols)}

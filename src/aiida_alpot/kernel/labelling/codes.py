@@ -16,6 +16,8 @@ from aiida_alpot.kernel.dataset.code_output import CODES, NOT_CONVERGED, read_pw
 
 OUTPUTS: Final = {"espresso": ("espresso.pwo", "espresso-out"), "vasp": ("vasprun.xml", "vasp-xml")}
 """Output file and its format, by the name of the calculator."""
+LARGEST_ODD_MOMENT: Final = 0.1
+"""μB, by which the moments of a frame may miss a whole number."""
 CP2K_FAILURE: Final = "SCF run NOT converged"
 
 
@@ -70,7 +72,17 @@ def mend_labels(calculator: Any, labels: dict[str, Any]) -> dict[str, Any]:
 
 
 def set_spin(calculator: Any, atoms: Atoms) -> None:
-    """Have CP2K start from the moments of a frame, which ASE does not tell it: unrestricted, of their multiplicity."""
+    """Have CP2K start from the moments of a frame, which ASE does not tell it: unrestricted, of their multiplicity.
+
+    :raises ValueError: if the moments point both ways or do not add up to a whole number: only the total reaches CP2K.
+    """
     moments = atoms.get_initial_magnetic_moments()
-    if _name(calculator) == "cp2k" and np.any(moments):
-        calculator.set(uks=True, multiplicity=round(abs(float(np.sum(moments)))) + 1)
+    if _name(calculator) != "cp2k" or not np.any(moments):
+        return
+    total = abs(float(np.sum(moments)))
+    if total < np.sum(np.abs(moments)) - LARGEST_ODD_MOMENT or abs(total - round(total)) > LARGEST_ODD_MOMENT:
+        raise ValueError(
+            f"the moments of the frame ({total:g} μB in all) point both ways or are no whole number, and ASE's "
+            "calculator of CP2K takes their sum only: use the label engine cp2k"
+        )
+    calculator.set(uks=True, multiplicity=round(total) + 1)

@@ -13,7 +13,6 @@ from ase import Atoms
 from aiida_alpot.kernel.labelling.limits import Finding
 from aiida_alpot.kernel.labelling.quality_settings import QualitySettings
 from aiida_alpot.kernel.labelling.robust import excess, tail_limit
-from aiida_alpot.kernel.uncertainty.committee import Deviations
 from aiida_alpot.kernel.units import FloatArray
 
 MEAN_COLUMNS: Final = ("committee_energy", "committee_forces", "committee_stress")
@@ -47,11 +46,6 @@ class Residuals:
         for name in _NAMES:
             if np.any(np.asarray(getattr(self, name)) < 0):
                 raise ValueError(f"residuals: {name} must not be negative")
-
-    @classmethod
-    def from_deviations(cls, error: Deviations, expected: Deviations) -> Residuals:
-        """Return the residuals from ``error(members, reference, "committee_mean")`` and ``disagreement(members)``."""
-        return cls(error.energy, error.force, expected.energy, expected.force)
 
     def check_length(self, n_frames: int) -> None:
         """Refuse residuals of other frames.
