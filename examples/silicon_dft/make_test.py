@@ -6,11 +6,11 @@ Stillinger-Weber potential at 300, 600, 900 and 1200 K in strained cells: no com
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
-import yaml
 from aiida.engine import submit
 from aiida.plugins import WorkflowFactory
 from ase import Atoms, units
@@ -20,7 +20,7 @@ from ase.md.velocitydistribution import thermalize_momenta
 from matscipy.calculators.manybody import Manybody
 from matscipy.calculators.manybody.explicit_forms import StillingerWeber
 from matscipy.calculators.manybody.explicit_forms.stillinger_weber import Stillinger_Weber_PRB_31_5262_Si
-from run import FOLDER, PSEUDO, common, find_pseudo, find_pw, install_family
+from run import FOLDER, PSEUDO, common, find_pseudo, find_pw, install_family, read_settings
 from validate import PROFILE
 
 from aiida_alpot.data.pes import PESData
@@ -53,9 +53,9 @@ def main() -> None:
     seeds = iter(range(2026, 2026 + FRAMES_EACH * len(TEMPERATURES)))
     frames = [sample(temperature, next(seeds)) for temperature in TEMPERATURES for _ in range(FRAMES_EACH)]
     common.prepare_profile(PROFILE, cached=False)
-    install_family(pseudo)
+    family = install_family(pseudo)
     common.start_daemon(PROFILE)
-    settings = yaml.safe_load((HERE / "settings.yaml").read_text(encoding="utf-8"))["label"]
+    settings = read_settings(family)["label"]
     builder = WorkflowFactory("alpot.label").get_builder()
     builder.code = common.load_code("pw", pw, "quantumespresso.pw")
     builder.frames = PESData.from_frames(frames)
@@ -66,8 +66,10 @@ def main() -> None:
     node = submit(builder)
     while not node.is_terminated:
         time.sleep(1)
-    node.outputs.labelled.export(HERE / "test.xyz")
     common.stop_daemon(PROFILE)
+    if not node.is_finished_ok:
+        sys.exit(f"the labelling <{node.pk}> ended with status {node.exit_status}: {node.exit_message}")
+    node.outputs.labelled.export(HERE / "test.xyz")
     common.say(f"{node.outputs.report['n_labelled']} of {len(frames)} frames have a label")
 
 

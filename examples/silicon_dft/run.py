@@ -6,11 +6,13 @@ below AIIDA_PATH (``make silicon`` sets it to .aiida in the clone): profile, dae
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import yaml
 from aiida import orm
@@ -22,7 +24,6 @@ from validate import PROFILE, common, validate
 from aiida_alpot.data.pes import PESData
 
 HERE = Path(__file__).parent
-FAMILY = "silicon-lda"
 PSEUDO = "Si.pz-vbc.UPF"
 FOLDER = Path("/usr/share/espresso/pseudo")
 """Where Debian's package quantum-espresso-data puts its pseudopotentials."""
@@ -46,13 +47,21 @@ def find_pseudo(path: Path) -> Path:
     return path
 
 
-def install_family(pseudo: Path) -> None:
-    """Make a family of one pseudopotential on the first run."""
-    if orm.QueryBuilder().append(PseudoPotentialFamily, filters={"label": FAMILY}).count():
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        shutil.copy(pseudo, Path(folder) / "Si.UPF")
-        PseudoPotentialFamily.create_from_folder(Path(folder), FAMILY, pseudo_type=UpfData)
+def install_family(pseudo: Path) -> str:
+    """Make a family of one pseudopotential if there is none of the same content, and return its name."""
+    name = f"silicon-{hashlib.sha256(pseudo.read_bytes()).hexdigest()[:8]}"
+    if not orm.QueryBuilder().append(PseudoPotentialFamily, filters={"label": name}).count():
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copy(pseudo, Path(folder) / "Si.UPF")
+            PseudoPotentialFamily.create_from_folder(Path(folder), name, pseudo_type=UpfData)
+    return name
+
+
+def read_settings(family: str) -> dict[str, Any]:
+    """Return settings.yaml with the family of the pseudopotential in its place."""
+    settings: dict[str, Any] = yaml.safe_load((HERE / "settings.yaml").read_text(encoding="utf-8"))
+    settings["label"]["parameters"]["pseudo_family"] = family
+    return settings
 
 
 def main() -> None:
@@ -63,28 +72,27 @@ def main() -> None:
     start = time.monotonic()
     pw, pseudo = find_pw(), find_pseudo(arguments.pseudo)
     common.prepare_profile(PROFILE, cached=arguments.cached)
-    install_family(pseudo)
+    family = install_family(pseudo)
     common.start_daemon(PROFILE)
     workchain = WorkflowFactory("alpot.active_learning")
     codes = dict.fromkeys(workchain.STAGE_NAMES, common.load_python())
     codes["label"] = common.load_code("pw", pw, "quantumespresso.pw")
-    overrides = yaml.safe_load((HERE / "settings.yaml").read_text(encoding="utf-8"))
-    overrides["seed"] = arguments.seed
-    structures = PESData.from_file(HERE / "silicon.xyz")
+    overrides = {**read_settings(family), "seed": arguments.seed}
     builder = workchain.get_builder_from_protocol(
         codes,
         protocol="fast",
         overrides=overrides,
         options=common.OPTIONS,
-        structures=structures,
+        structures=PESData.from_file(HERE / "silicon.xyz"),
         test_frames=PESData.from_file(HERE / "test.xyz"),
     )
     builder.metadata.label = f"silicon, seed {arguments.seed}"
     node = common.follow(builder, PROFILE)
     folder = common.export_results(node, arguments.results, "silicon, LDA labels by pw.x, MACE committee of three")
-    crystal = structures[0]
-    table = validate(node, folder, crystal.get_chemical_symbols()[0], crystal.cell.lengths()[0])
-    common.stop_daemon(PROFILE)
+    try:
+        table = validate(node, folder)
+    finally:
+        common.stop_daemon(PROFILE)
     common.conclude(node, time.monotonic() - start, folder, PROFILE)
     common.say(table)
 

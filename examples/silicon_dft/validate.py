@@ -45,11 +45,13 @@ ROWS = {
 }
 
 
-def validate(campaign: orm.WorkChainNode, folder: Path, symbol: str, lattice_constant: float) -> str:
+def validate(campaign: orm.WorkChainNode, folder: Path) -> str:
     """Write table and figure of the last committee of a campaign beside pw.x into *folder*, and return the table.
 
-    :param lattice_constant: about which the equation of state is computed, Å.
+    The equation of state is computed about the lattice constant that the campaign began with.
     """
+    crystal = campaign.inputs.structures[0]
+    symbol, lattice_constant = crystal.get_chemical_symbols()[0], float(crystal.cell.lengths()[0])
     reference = compute_properties(partial(label, campaign), symbol, lattice_constant)
     potentials = [
         load(folder / f"{name}.model", potential.engine, dtype=potential.dtype)
@@ -152,9 +154,10 @@ def main() -> None:
     common.start_daemon(PROFILE)
     node = orm.load_node(arguments.campaign)
     folder = HERE / "results" / f"campaign-{node.pk}"
-    start = node.inputs.structures[0]
-    common.say(validate(node, folder, start.get_chemical_symbols()[0], start.cell.lengths()[0]))
-    common.stop_daemon(PROFILE)
+    try:
+        common.say(validate(node, folder))
+    finally:
+        common.stop_daemon(PROFILE)
 
 
 if __name__ == "__main__":

@@ -111,6 +111,7 @@ def test_too_many_failures_are_an_error_and_the_labels_there_are_come_out(call: 
         (["--output", "there.xyz"], {}, "there.xyz exists"),
         (["--output", "no/where.xyz"], {}, "there is no folder no"),
         (["--output", "out.cif"], {}, "cannot write '.cif'"),
+        (["--quality", "typo.yaml"], {}, "unknown key 'calculater'"),
         (["--submit"], {}, "leave --submit out to run here"),
     ],
 )
@@ -134,6 +135,16 @@ def test_an_output_that_exists_is_written_over_by_force_only(call: Any, structur
     assert call().exit_code == 1
     assert call("--force").exit_code == 0
     assert len(read("in-labelled.xyz", index=":", format="extxyz")) == 3
+
+
+def test_the_stress_is_checked_and_labels_reviewed_as_asked_for(call: Any, structures: list[Atoms]) -> None:
+    Path("quality.yaml").write_text("max_force: 1.0e-6\n")
+    result = call("--check-stress", "--quality", "quality.yaml", "--max-failed-fraction", 1)
+    assert "0 labelled, 0 failed, 3 quarantined" in result.output
+    (node,) = (
+        orm.QueryBuilder().append(orm.WorkChainNode).order_by({orm.WorkChainNode: {"ctime": "desc"}}).limit(1).first()
+    )
+    assert node.inputs.check_stress.value
 
 
 def test_options_of_the_scheduler_reach_the_job(call: Any, structures: list[Atoms]) -> None:

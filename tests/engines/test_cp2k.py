@@ -10,7 +10,7 @@ import pytest
 from aiida import orm
 from aiida.engine import run_get_node
 from ase import Atoms
-from ase.build import fcc111
+from ase.build import bulk, fcc111
 
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.plugins import load_engine
@@ -61,6 +61,11 @@ def inputs_of(frame: Atoms) -> dict[str, Any]:
     return orm.load_node(frame.info["parent"]).inputs.parameters["FORCE_EVAL"]
 
 
+SMALL = {
+    "basis_set": dict.fromkeys(("Si", "C", "Al"), "SZV-MOLOPT-SR-GTH"),
+    "kpoints_distance": 1.6,
+    "cutoff": 120.0,
+}
 INSULATOR = {"electronic_type": "insulator", "kpoints_distance": "gamma"}
 
 
@@ -79,6 +84,11 @@ def test_frames_are_labelled_and_what_is_nonsense_is_set_aside(label: Any) -> No
     np.testing.assert_allclose(molecule.get_forces().sum(axis=0), 0, atol=1e-2)
 
 
+def rattled(atoms: Atoms) -> Atoms:
+    atoms.rattle(0.05, seed=0)
+    return atoms
+
+
 def charged(atoms: Atoms) -> Atoms:
     atoms.info["charge"] = 1
     return atoms
@@ -93,16 +103,22 @@ def charged(atoms: Atoms) -> Atoms:
         pytest.param(crystal(), {**INSULATOR, "vdw": "DFTD3(BJ)"}, id="insulator-D3"),
         pytest.param(charged(crystal()), INSULATOR, id="charged-odd"),
         pytest.param(hydrogen(cell=[8, 8, 8]), {**INSULATOR, "cutoff": 300.0}, id="molecule"),
+        pytest.param(rattled(bulk("Si")), {**SMALL, "electronic_type": "insulator", "kpoints_distance": 0.9}, id="Si2"),
+        pytest.param(rattled(bulk("C")), {**SMALL, "electronic_type": "insulator", "cutoff": 300.0}, id="C2"),
+        pytest.param(bulk("Al", a=3.9), SMALL, id="Al1"),
     ],
 )
 def test_forces_and_stress_are_the_derivatives_of_the_energy(
     label: Any, derivatives: Any, atoms: Atoms, parameters: dict[str, Any]
 ) -> None:
-    """With smearing the entropy is a large part of the energy here: -TS is -0.04 eV."""
+    """With smearing the entropy is a large part of the energy here: -TS is -0.04 eV.
+
+    Differences of a strain of 2 % are off by more the stiffer a crystal is: 0.0015 of 0.07 eV/Å³ for diamond.
+    """
     node = label(derivatives.frames(atoms), eps_scf=1e-7, **parameters)
     assert node.is_finished_ok, node.exit_message
     frames = list(node.outputs.labelled)
-    derivatives.check(frames, 0.01, 1e-3)
+    derivatives.check(frames, 0.01, 2e-3 if len(set(atoms.numbers) & {6, 13, 14}) else 1e-3)
     if "charge" in atoms.info:
         assert frames[0].get_magnetic_moments().sum() == pytest.approx(1.0, abs=0.01)
 
@@ -270,6 +286,9 @@ class TestSettings:
             ({"cutoff": -1}, "cutoff must be positive"),
             ({"kpoints_distance": 0}, "kpoints_distance must be positive"),
             ({"functional": "PBE0"}, "label.parameters.functional"),
+            ({"functional": {}}, "functional must name one"),
+            ({"eps_scf": 1.0}, "eps_scf must be at most 0.001"),
+            ({"max_restarts": 0}, "max_restarts must be at least 1"),
             ({"functional": "PADE", "vdw": "DFTD3"}, "no parameters of DFTD3"),
             ({"vdw": "D4"}, "label.parameters.vdw"),
             ({"basis_set": {"Xx": "SZV"}}, "'Xx' is not a chemical symbol"),

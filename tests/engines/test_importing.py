@@ -22,7 +22,7 @@ from plumpy.process_states import ProcessState
 from aiida_alpot.cli import main
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.engines.label import importing
-from aiida_alpot.engines.label.finished import describe_kpoints
+from aiida_alpot.engines.label.finished import by_symbol, describe_kpoints
 from aiida_alpot.engines.label.importing import import_finished
 from aiida_alpot.plugins import load_engine
 from aiida_alpot.workflows.label import LabellingWorkChain
@@ -290,6 +290,15 @@ class TestVasp:
         nothing = CliRunner().invoke(main, ["-p", aiida_profile.name, "import-calculations", str(nodes[2].pk)])
         assert nothing.exit_code == 1
         assert "none of the calculations gives a label" in nothing.output
+
+
+def test_kinds_of_an_element_share_a_pseudopotential_or_are_refused() -> None:
+    structure = orm.StructureData(cell=[[4, 0, 0], [0, 4, 0], [0, 0, 4]], pbc=True)
+    for name in ("Fe1", "Fe2"):
+        structure.append_atom(position=(0, 0, 0), symbols="Fe", name=name)
+    assert by_symbol({"Fe1": "a", "Fe2": "a"}, structure) == by_symbol({"Fe": "a"}, structure) == {"Fe": "a"}
+    with pytest.raises(ValueError, match="atoms of Fe have different pseudopotentials"):
+        by_symbol({"Fe1": "a", "Fe2": "b"}, structure)
 
 
 def test_the_distance_of_a_mesh_is_that_along_periodic_axes() -> None:

@@ -66,6 +66,20 @@ def case(request: pytest.FixtureRequest, python_code: Any, code_of: Any) -> Call
     return make
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_code_of_another_program_is_refused_before_any_job(
+    case: Callable[[str], Case], code_of: Any, name: str
+) -> None:
+    engine, frames = load_engine("label", name), PESData.from_frames([silicon()])
+    if engine.PLUGIN is None:
+        pytest.skip(f"{name} runs any Python")
+    parameters = case(name).parameters
+    with pytest.raises(ValueError, match=r"label\.code: other@\S+ is a code for core\.arithmetic\.add"):
+        LabellingWorkChain.get_builder_for(
+            code_of("other", "/bin/true", "core.arithmetic.add"), frames, name, parameters
+        )
+
+
 @pytest.fixture
 def resources() -> Callable[[Case], JobResources]:
     kernel = orm.SinglefileData.from_string("kernel", filename="kernel.pyz").store()

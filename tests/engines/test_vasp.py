@@ -209,6 +209,23 @@ class TestInputs:
         assert fingerprint(metagga="R2SCAN") != fingerprint()
 
 
+def test_potcars_tell_labels_apart_the_name_of_their_family_does_not(family: str) -> None:
+    from aiida_vasp.data.potcar import PotcarGroup
+
+    engine = load_engine("label", "vasp")
+    nodes = list(PotcarGroup.collection.get(label=family).nodes)
+
+    def settings(label: str, members: list[Any]) -> dict[str, Any]:
+        group = PotcarGroup.collection.get_or_create(label=label)[0]
+        group.clear()
+        group.add_nodes(members)
+        return engine.complete({"potential_family": label}, ())
+
+    first = settings(family, nodes)
+    assert engine.fingerprint(settings("same-potcars", nodes)) == engine.fingerprint(first)
+    assert engine.fingerprint(settings("other-potcars", nodes[1:])) != engine.fingerprint(first)
+
+
 def test_the_second_of_two_steps_gives_the_labels_and_the_first_is_its_parent(label: Any) -> None:
     """Two recorded calculations of one structure: a single point, and a relaxation begun from it."""
     common = {**STATIC["incar"], "gga": "pe"}

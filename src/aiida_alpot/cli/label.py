@@ -41,6 +41,12 @@ ONE_PROCESS = {"num_machines": 1, "num_mpiprocs_per_machine": 1}
 @click.option("--max-concurrent", type=click.IntRange(min=1), help="Most jobs that run at once.")
 @click.option("--max-failed-fraction", type=click.FloatRange(0, 1), help="Largest share of frames without a label.")
 @click.option(
+    "--check-stress",
+    is_flag=True,
+    help="First see whether the stress is the derivative of the energy: seven labels more.",
+)
+@click.option("--quality", type=FILE, help="YAML file with settings of the review that sets labels aside.")
+@click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Where the labels go: .xyz, .db or .h5.  [default: FILE-labelled.xyz in this folder]",
@@ -58,6 +64,8 @@ def label_file(
     pairs: tuple[str, ...],
     max_concurrent: int | None,
     max_failed_fraction: float | None,
+    check_stress: bool,
+    quality: Path | None,
     output: Path | None,
     only_labelled: bool,
     file_format: str | None,
@@ -77,6 +85,8 @@ def label_file(
             engine,
             read_mapping(parameters),
             options=resources,
+            check_stress=check_stress,
+            quality=read_mapping(quality),
             **{name: value for name, value in limits.items() if value is not None},
         )
         stored = import_file(file, file_format)  # only now: what is refused above leaves nothing behind

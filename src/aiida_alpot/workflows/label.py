@@ -30,8 +30,9 @@ def _validate(inputs: Any, _: Any) -> str | None:
         return None
     if inputs["engine"].value not in known_engines("label"):
         return f"label.engine: {inputs['engine'].value!r} is unknown; known: {', '.join(known_engines('label'))}"
-    problem: str | None = load_engine("label", inputs["engine"].value).validate(inputs["parameters"].get_dict())
-    return problem
+    engine = load_engine("label", inputs["engine"].value)
+    problem: str | None = engine.validate(inputs["parameters"].get_dict())
+    return problem or (engine.check_code(inputs["code"]) if "code" in inputs else None)
 
 
 class LabellingWorkChain(StageWorkChain):
@@ -118,7 +119,11 @@ class LabellingWorkChain(StageWorkChain):
         :raises ValueError: naming what is wrong, e.g. an unknown key, or a species without pseudopotential.
         """
         labeller = load_engine("label", engine)
-        problem = labeller.validate(parameters) or validate_options(orm.Dict(dict(options or {})), None)
+        problem = (
+            labeller.validate(parameters)
+            or labeller.check_code(code)
+            or validate_options(orm.Dict(dict(options or {})), None)
+        )
         if problem is not None:
             raise ValueError(problem)
         settings = labeller.complete(parameters, frames.symbols)

@@ -247,6 +247,18 @@ def test_a_label_far_off_a_sure_committee_is_caught_and_one_off_an_unsure_commit
     assert "the committee is 0.06 eV/atom off" in verdicts[4].reason
 
 
+def test_a_label_that_the_committee_foretold_is_not_set_aside_for_the_surrogate(clean):
+    frames = list(clean)
+    labels = frames[4].calc.results
+    frames[4] = with_labels(frames[4], labels["energy"] + 0.5 * len(frames[4]), labels["forces"], labels["stress"])
+    assert quarantined(review(frames)) == {4: "energy"}
+    residuals = make_residuals(60)
+    residuals.energy[4], residuals.force[4] = 1.5 * residuals.expected_energy[4], 1.5 * residuals.expected_force[4]
+    assert quarantined(review(frames, residuals=residuals)) == {}
+    residuals.force[4] = 40.0 * residuals.expected_force[4]  # right about the energy by chance
+    assert set(quarantined(review(frames, residuals=residuals))) == {4}
+
+
 def test_residuals_of_other_frames_are_refused(clean):
     with pytest.raises(ValueError, match="one entry for each of 60 frames, got 59"):
         review(clean, residuals=make_residuals(59))

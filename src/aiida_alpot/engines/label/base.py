@@ -41,6 +41,8 @@ class LabelEngine(ABC):
 
     SETTINGS: ClassVar[type[Any]]
     """Dataclass of the parameters, which checks names, types and ranges."""
+    PLUGIN: ClassVar[str | None] = None
+    """Entry point of the CalcJob that runs the code of the stage, None for one of this package."""
     LEVELS: ClassVar[int] = 1
     """Processes of one job, one below the other: 1 for a CalcJob, 2 for a WorkChain around one (process slots)."""
     RETRIED: ClassVar[frozenset[int]] = REPEATABLE | CONTINUABLE
@@ -58,6 +60,14 @@ class LabelEngine(ABC):
         except ValueError as error:
             return str(error)
         return None
+
+    @classmethod
+    def check_code(cls, code: orm.AbstractCode) -> str | None:
+        """Return why a code cannot be what this engine runs, or None: it is for another CalcJob."""
+        plugin = code.default_calc_job_plugin
+        if cls.PLUGIN is None or plugin in (None, cls.PLUGIN):
+            return None
+        return f"label.code: {code.full_label} is a code for {plugin}, and this engine runs {cls.PLUGIN}"
 
     @classmethod
     def complete(cls, parameters: Mapping[str, Any], symbols: Sequence[str]) -> dict[str, Any]:  # noqa: ARG003

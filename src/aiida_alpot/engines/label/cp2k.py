@@ -97,6 +97,8 @@ RETRIES: Final = (
         "MIXING": {"METHOD": "BROYDEN_MIXING", "ALPHA": 0.05, "NBROYDEN": 12},
     },
 )
+LARGEST_EPS_SCF: Final = 1e-3
+"""Convergence above which energies are off by more than any potential."""
 
 
 @dataclass(frozen=True)
@@ -149,10 +151,11 @@ class Cp2kSettings:
     max_restarts: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("cutoff", "rel_cutoff", "eps_scf", "kpoints_distance", "electronic_temperature", "vacuum"):
-            value = getattr(self, name)
-            if isinstance(value, float) and not value > 0:
-                raise SettingsError(f"{name} must be positive, got {value}")
+        self._check_numbers()
+        if not self.functional:
+            raise SettingsError(
+                "functional must name one, or hold the content of the section XC_FUNCTIONAL; it is empty"
+            )
         for name in ("basis_set", "potential", "magnetic_moments"):
             for symbol in getattr(self, name) or {}:
                 if symbol not in atomic_numbers:
@@ -164,6 +167,18 @@ class Cp2kSettings:
             for path, _ in _leaves(_capitalised(attempt)):
                 if not _is_below(path, CONVERGENCE):
                     raise SettingsError(f"retries: {path!r} would change the label; use only keys of convergence")
+
+    def _check_numbers(self) -> None:
+        for name in ("cutoff", "rel_cutoff", "eps_scf", "kpoints_distance", "electronic_temperature", "vacuum"):
+            value = getattr(self, name)
+            if isinstance(value, float) and not value > 0:
+                raise SettingsError(f"{name} must be positive, got {value}")
+        if self.max_restarts < 1:
+            raise SettingsError(f"max_restarts must be at least 1, got {self.max_restarts}")
+        if self.eps_scf is not None and self.eps_scf > LARGEST_EPS_SCF:
+            raise SettingsError(
+                f"eps_scf must be at most {LARGEST_EPS_SCF:g}, or labels are noise, got {self.eps_scf:g}"
+            )
 
     @property
     def d3_functional(self) -> str | None:
@@ -192,6 +207,7 @@ class Cp2kLabelEngine(FrameLabelEngine):
 
     NAME: ClassVar[str] = "cp2k"
     SETTINGS: ClassVar[type[Any]] = Cp2kSettings
+    PLUGIN: ClassVar[str | None] = "cp2k"
     OUTPUTS: ClassVar[tuple[str, ...]] = ("retrieved",)
     RETRIED: ClassVar[frozenset[int]] = frozenset({302, 400, 401})
 

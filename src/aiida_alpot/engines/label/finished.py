@@ -54,6 +54,21 @@ def to_atoms(structure: orm.StructureData, charge: float = 0.0) -> Atoms:
     return atoms
 
 
+def by_symbol(potentials: Mapping[str, str], structure: orm.StructureData) -> dict[str, str]:
+    """Return the pseudopotential of every element.
+
+    :param potentials: by name of the kind, or by symbol.
+    :raises ValueError: if two kinds of an element have different ones: a label tells atoms apart by element only.
+    """
+    symbols = {kind.name: kind.symbol for kind in structure.kinds}
+    found: dict[str, str] = {}
+    for name, potential in potentials.items():
+        symbol = symbols.get(name, name)
+        if found.setdefault(symbol, potential) != potential:
+            raise ValueError(f"its atoms of {symbol} have different pseudopotentials, as if they were two elements")
+    return found
+
+
 def describe_kpoints(kpoints: orm.KpointsData, structure: orm.StructureData) -> tuple[Columns, list[Any]]:
     """Return the largest distance of a mesh along periodic axes (1/Å) as a column, and what tells settings apart.
 

@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.stress import full_3x3_to_voigt_6_stress
 from ase.units import GPa, Ry
 
-from aiida_alpot.engines.label.finished import FinishedCalculation, comparable, describe_kpoints
+from aiida_alpot.engines.label.finished import FinishedCalculation, by_symbol, comparable, describe_kpoints
 from aiida_alpot.kernel.dataset.code_output import CODES
 from aiida_alpot.kernel.labelling.results import Result
 
@@ -52,7 +52,6 @@ def inspect_pw(calculation: orm.CalcJobNode, neutral: Mapping[str, frozenset[str
     columns, points = describe_kpoints(inputs.kpoints, structure)
     conv_thr = float(namelists.get("ELECTRONS", {}).get("conv_thr", DEFAULT_CONV_THR))
     columns["scf_threshold"] = conv_thr * Ry / len(structure.sites)
-    symbols = {kind.name: kind.symbol for kind in structure.kinds}
     details = {
         "kind": kind,
         "charge": float(namelists.get("SYSTEM", {}).get("tot_charge", 0.0)),
@@ -60,7 +59,7 @@ def inspect_pw(calculation: orm.CalcJobNode, neutral: Mapping[str, frozenset[str
     }
     settings = {
         "namelists": significant(namelists, neutral),
-        "pseudos": {symbols[name]: pseudo.md5 for name, pseudo in inputs.pseudos.items()},
+        "pseudos": by_symbol({name: pseudo.md5 for name, pseudo in inputs.pseudos.items()}, structure),
         "kpoints": points,
         "hubbard": structure.hubbard.to_list() if hasattr(structure, "hubbard") else None,
     }

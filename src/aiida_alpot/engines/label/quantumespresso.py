@@ -145,6 +145,7 @@ class QuantumEspressoLabelEngine(FrameLabelEngine):
 
     NAME: ClassVar[str] = "quantumespresso"
     SETTINGS: ClassVar[type[Any]] = QuantumEspressoSettings
+    PLUGIN: ClassVar[str | None] = "quantumespresso.pw"
     OUTPUTS: ClassVar[tuple[str, ...]] = ("output_parameters", "output_trajectory")
     RETRIED: ClassVar[frozenset[int]] = frozenset({302, 401})
     CALCULATIONS: ClassVar[Mapping[str, frozenset[int]]] = {pw_calculation.PROCESS_TYPE: pw_calculation.EXITS}

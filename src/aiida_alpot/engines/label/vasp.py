@@ -130,6 +130,7 @@ class VaspLabelEngine(FrameLabelEngine):
 
     NAME: ClassVar[str] = "vasp"
     SETTINGS: ClassVar[type[Any]] = VaspSettings
+    PLUGIN: ClassVar[str | None] = "vasp.vasp"
     LEVELS: ClassVar[int] = 3
     OUTPUTS: ClassVar[tuple[str, ...]] = ("retrieved",)
     RETRIED: ClassVar[frozenset[int]] = frozenset({302, 401, 402, 503})
@@ -145,6 +146,7 @@ class VaspLabelEngine(FrameLabelEngine):
         incar = {**inputs["parameters"]["incar"], **{key.lower(): value for key, value in settings.incar.items()}}
         completed = asdict(settings)
         completed["potential_mapping"] = mapping
+        completed["potcars"] = _family_hash(settings.potential_family)
         completed["incar"] = {key: value for key, value in incar.items() if value is not None}
         has_ediff = "ediff" in {key.lower() for key in settings.incar}  # null leaves it to VASP
         completed["ediff_per_atom"] = None if has_ediff else inputs["meta_parameters"]["ediff_per_atom"]
@@ -159,7 +161,7 @@ class VaspLabelEngine(FrameLabelEngine):
     @classmethod
     def fingerprint(cls, settings: Mapping[str, Any]) -> str:
         """POTCARs, k-points and all keys of the INCAR that change the ground state."""
-        names = ("potential_family", "potential_mapping", "kpoints_distance", "kpoints_mesh", "magnetic_moments")
+        names = ("potcars", "potential_mapping", "kpoints_distance", "kpoints_mesh", "magnetic_moments")
         content = {name: settings[name] for name in (*names, "vacuum", "preconverge")}
         incar = {key: value for key, value in settings["incar"].items() if key not in NEUTRAL}
         content["ediff_per_atom"] = settings["ediff_per_atom"]
@@ -330,6 +332,15 @@ def _check_potentials(family: str, names: Mapping[str, str]) -> None:
         raise ValueError(
             f"label.parameters.potential_mapping: the POTCAR family {family!r} lacks a potential: {error}"
         ) from error
+
+
+def _family_hash(family: str) -> str:
+    """Return what tells the POTCARs of a family from those of another, whatever the family is called."""
+    from aiida_vasp.data.potcar import PotcarData, PotcarGroup
+
+    query = orm.QueryBuilder().append(PotcarGroup, filters={"label": family}, tag="family")
+    query.append(PotcarData, with_group="family", project=["attributes.full_name", "attributes.sha512"])
+    return fingerprint_of({"potcars": sorted(f"{name} {sha512}" for name, sha512 in query.iterall())})
 
 
 def _two_step() -> Any:

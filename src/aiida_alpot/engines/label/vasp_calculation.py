@@ -9,7 +9,7 @@ import numpy as np
 from aiida import orm
 from ase import Atoms
 
-from aiida_alpot.engines.label.finished import FinishedCalculation, comparable, describe_kpoints
+from aiida_alpot.engines.label.finished import FinishedCalculation, by_symbol, comparable, describe_kpoints
 from aiida_alpot.kernel.dataset import read_frames
 from aiida_alpot.kernel.labelling.boxes import group_species
 from aiida_alpot.kernel.labelling.results import Result
@@ -53,10 +53,9 @@ def inspect_vasp(calculation: orm.CalcJobNode, neutral: Set[str]) -> FinishedCal
         raise ValueError(f"its structure is of the type {type(structure).__name__}, expected StructureData")
     columns, points = describe_kpoints(inputs.kpoints, structure)
     columns["scf_threshold"] = float(incar.get("ediff", DEFAULT_EDIFF)) / len(structure.sites)
-    symbols = {kind.name: kind.symbol for kind in structure.kinds}
     settings = {
         "incar": significant(incar, neutral),
-        "potentials": {symbols.get(name, name): describe_potential(node) for name, node in inputs.potential.items()},
+        "potentials": by_symbol({name: describe_potential(node) for name, node in inputs.potential.items()}, structure),
         "kpoints": points,
     }
     return FinishedCalculation({"structure": structure, "retrieved": retrieved}, {}, settings, columns)

@@ -33,6 +33,8 @@ class QualitySettings:
     :param stress_factor: residual of volume times stress in the surrogate; *energy_floor* is accepted at least.
     :param unit_factor: a lower factor for labels that fit as well as any in another unit or with the opposite sign.
     :param committee_factor: residual of the committee mean against the error to expect.
+    :param foretold_factor: error of the committee as a multiple of the usual one up to which it foretold a label,
+        which is then not set aside for energy or forces that do not fit the surrogate.
     :param committee_energy_floor: eV/atom, residual that is accepted at least.
     :param committee_force_floor: eV/Å, the same for the rms over the forces of a frame.
     :param moment_jump: μ_B/atom between a frame and its neighbours that counts as another magnetic branch.
@@ -56,6 +58,7 @@ class QualitySettings:
     stress_factor: float = 6.0
     unit_factor: float = 3.0
     committee_factor: float = 5.0
+    foretold_factor: float = 3.0
     committee_energy_floor: float = 0.002
     committee_force_floor: float = 0.03
     moment_jump: float = 0.3
@@ -95,4 +98,5 @@ _FACTORS = (
     "stress_factor",
     "unit_factor",
     "committee_factor",
+    "foretold_factor",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from ase import Atoms
 from aiida_alpot.kernel.labelling.limits import Finding
 from aiida_alpot.kernel.labelling.quality_settings import QualitySettings
 from aiida_alpot.kernel.labelling.robust import excess, tail_limit
-from aiida_alpot.kernel.units import FloatArray
+from aiida_alpot.kernel.units import FloatArray, IntArray
 
 MEAN_COLUMNS: Final = ("committee_energy", "committee_forces", "committee_stress")
 """Columns of selected frames with the mean prediction of the committee, until the label tells its error."""
@@ -81,21 +81,9 @@ def _residual(atoms: Atoms) -> tuple[float, ...]:
 
 
 def check_committee(residuals: Residuals, settings: QualitySettings) -> list[Finding]:
-    """Compare the error of a committee with what it expected, relative to how that usually goes.
-
-    Both errors are compared with what is usual for the expected errors of energy and forces together, so that a
-    calibration that is off by a factor, or not linear, does no harm.
-    """
-    known = np.flatnonzero(np.isfinite(np.column_stack([getattr(residuals, name) for name in _NAMES])).all(axis=1))
-    if len(known) < settings.n_min:
-        return []
-    chosen = residuals.take(known)
+    """Compare the error of a committee with what it expected, relative to how that usually goes."""
     findings = []
-    for name, unit, residual, floor in (
-        ("energy", "eV/atom", chosen.energy, settings.committee_energy_floor),
-        ("forces", "eV/Å", chosen.force, settings.committee_force_floor),
-    ):
-        ratio = excess(residual, (chosen.expected_energy, chosen.expected_force))
+    for name, unit, floor, known, residual, ratio in _compare(residuals, settings):
         limit = tail_limit(ratio, settings.committee_factor)
         for k in np.flatnonzero((ratio > limit) & (residual > floor)):
             reason = (
@@ -104,3 +92,45 @@ def check_committee(residuals: Residuals, settings: QualitySettings) -> list[Fin
             )
             findings.append(Finding(int(known[k]), "committee", reason, float(ratio[k]), limit))
     return findings
+
+
+def find_foretold(residuals: Residuals, settings: QualitySettings) -> set[int]:
+    """Return the frames whose energy and forces the committee foretold, as well as it usually does or nearly.
+
+    It was not fitted to their labels, so that agreement by chance is as good as excluded.
+    """
+    foretold: list[set[int]] = []
+    for _, _, floor, known, residual, ratio in _compare(residuals, settings):
+        foretold.append(set(known[(ratio <= settings.foretold_factor) | (residual <= floor)].tolist()))
+    return set.intersection(*foretold) if foretold else set()
+
+
+class _Compared(NamedTuple):
+    """Errors of one quantity of the frames that have everything, beside what is usual."""
+
+    name: str
+    unit: str
+    floor: float
+    known: IntArray  # the frames, (n_known,)
+    residual: FloatArray  # (n_known,)
+    ratio: FloatArray  # of the residual to the usual one, (n_known,)
+
+
+def _compare(residuals: Residuals, settings: QualitySettings) -> list[_Compared]:
+    """Return errors of energy and forces beside what is usual for what was expected; nothing if there are too few.
+
+    Both are compared with what is usual for the expected errors of energy and forces together, so that a calibration
+    that is off by a factor, or not linear, does no harm.
+    """
+    known = np.flatnonzero(np.isfinite(np.column_stack([getattr(residuals, name) for name in _NAMES])).all(axis=1))
+    if len(known) < settings.n_min:
+        return []
+    chosen = residuals.take(known)
+    expected = (chosen.expected_energy, chosen.expected_force)
+    return [
+        _Compared(name, unit, floor, known, residual, excess(residual, expected))
+        for name, unit, residual, floor in (
+            ("energy", "eV/atom", chosen.energy, settings.committee_energy_floor),
+            ("forces", "eV/Å", chosen.force, settings.committee_force_floor),
+        )
+    ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
 from aiida_alpot.kernel.labelling.consistency import check_consistency
@@ -9,9 +11,12 @@ from aiida_alpot.kernel.labelling.labels import Labels
 from aiida_alpot.kernel.labelling.limits import Finding, net_force
 from aiida_alpot.kernel.labelling.magnetism import check_magnetism
 from aiida_alpot.kernel.labelling.quality_settings import QualitySettings
-from aiida_alpot.kernel.labelling.residuals import Residuals, check_committee
+from aiida_alpot.kernel.labelling.residuals import Residuals, check_committee, find_foretold
 from aiida_alpot.kernel.labelling.robust import robust_fit
 from aiida_alpot.kernel.labelling.surrogate import count_species, has_neighbours
+
+SURROGATE_CHECKS: Final = ("energy", "force")
+"""Checks of energy and forces against the surrogate."""
 
 
 def check_statistics(
@@ -19,7 +24,8 @@ def check_statistics(
 ) -> list[Finding]:
     """Return objections to the first *n_new* labels from a comparison with all of them.
 
-    Isolated atoms are left out where a structure is judged: they have no bonds and no forces.
+    Isolated atoms are left out where a structure is judged: they have no bonds and no forces. Of surrogate and
+    committee, the committee knows better: a label that it foretold is not set aside because the surrogate did not.
 
     :param labels: of the same settings and charge, at least ``settings.n_min``.
     :param residuals: of the first *n_new* labels.
@@ -32,6 +38,8 @@ def check_statistics(
         findings += [finding.of(int(extended[finding.frame])) for finding in found]
     findings += check_magnetism(labels, settings)
     if residuals is not None:
+        foretold = find_foretold(residuals, settings)
+        findings = [f for f in findings if f.check not in SURROGATE_CHECKS or f.frame not in foretold]
         findings += check_committee(residuals, settings)
     return [finding for finding in findings if finding.frame < n_new]
 
