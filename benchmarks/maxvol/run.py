@@ -26,8 +26,8 @@ import numpy as np
 from matrices import Array, make_matrix, monomial_chunks
 from scipy.linalg import blas, lapack
 
-from aiida_alpot.kernel.uncertainty.active_set import ActiveSet
 from aiida_alpot.kernel.potentials import Features
+from aiida_alpot.kernel.uncertainty.active_set import ActiveSet
 from aiida_alpot.kernel.uncertainty.maxvol import compute_log_volume, maxvol
 
 TOL = 1.01

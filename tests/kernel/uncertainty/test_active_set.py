@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiida_alpot.kernel.potentials.base import Features
-from aiida_alpot.kernel.uncertainty import _block
+from aiida_alpot.kernel.uncertainty import active_set
 from aiida_alpot.kernel.uncertainty.active_set import ActiveSet, compute_frame_grade
 
 
@@ -71,7 +71,7 @@ def test_a_constant_column_makes_the_grade_invariant_to_a_shift():
 def test_grades_do_not_depend_on_chunks(monkeypatch):
     active, new = build(random(300, 8)), features(random(100, 8, seed=1))
     whole = active.grade(new)
-    monkeypatch.setattr(_block, "CHUNK_SIZE", 7)
+    monkeypatch.setattr(active_set, "CHUNK_SIZE", 7)
     np.testing.assert_allclose(active.grade(new), whole, rtol=1e-10)
 
 
@@ -303,3 +303,47 @@ def test_an_exploded_frame_does_not_break_the_set(start):
     assert active.grade(exploded).min() > 1e6
     active.absorb(exploded)
     assert active.grade(exploded).max() <= 1.01 + 1e-6
+
+
+def test_features_in_single_precision_have_the_same_grades_to_three_digits():
+    rng = np.random.default_rng(0)
+    training = Features(rng.normal(size=(500, 20)), np.full(500, 29), np.arange(500))
+    active = ActiveSet.build(training, kind="last_layer")
+    new = 2.0 * rng.normal(size=(3000, 20))
+    double, single = (Features(new.astype(t), np.full(3000, 29), np.arange(3000)) for t in (np.float64, np.float32))
+    assert single.values.dtype == np.float32
+    np.testing.assert_allclose(active.grade(single), active.grade(double), rtol=1e-3)
+
+
+def test_single_precision_is_left_where_rows_are_too_dependent_for_it():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(500, 5))
+    rows[:, 4] = rows[:, 3] + 1e-5 * rng.normal(size=500)
+    rows = rows.astype(np.float32)
+    active = ActiveSet.build(Features(rows, np.full(500, 29), np.arange(500)), kind="invariants")
+    assert active.grade(Features(rows, np.full(500, 29), np.arange(500))).max() <= 1.01 + 1e-8
+
+
+def test_a_feature_that_is_not_finite_is_infinitely_new_and_spoils_no_other_row():
+    rng = np.random.default_rng(0)
+    training = Features(rng.normal(size=(200, 4)), np.full(200, 29), np.arange(200))
+    active = ActiveSet.build(training)
+    values = training.values[:4].copy()
+    expected = active.grade(Features(values, np.full(4, 29), np.arange(4)))
+    values[1, 0], values[2, 3] = np.nan, np.inf
+    found = active.grade(Features(values, np.full(4, 29), np.arange(4)))
+    np.testing.assert_array_equal(found[[0, 3]], expected[[0, 3]])
+    assert np.isinf(found[[1, 2]]).all()
+
+
+def test_a_chunk_with_several_species_is_graded_row_by_row():
+    rng = np.random.default_rng(1)
+    values, species = rng.normal(size=(2500, 6)), rng.choice([1, 6, 8, 9], 2500)
+    active = ActiveSet.build(Features(values[species < 9], species[species < 9], np.arange(np.sum(species < 9))))
+    every = active.grade(Features(values, species, np.arange(2500)))
+    for number in (1, 6, 8, 9):
+        mask = species == number
+        np.testing.assert_allclose(
+            every[mask], active.grade(Features(values[mask], species[mask], np.arange(mask.sum())))
+        )
+    assert np.isinf(every[species == 9]).all()

@@ -86,7 +86,8 @@ class Predictions:
 class Features:
     """Per-atom descriptors of some frames, taken from one potential.
 
-    :param values: shape (n_atoms, n_features); what a column means is known to the potential only.
+    :param values: shape (n_atoms, n_features); what a column means is known to the potential only. Single precision
+        stays what it is, anything else becomes double.
     :param species: atomic numbers, shape (n_atoms,).
     :param frame_index: the frame each atom belongs to, shape (n_atoms,), never decreasing.
     :raises ValueError: if the shapes do not fit together.
@@ -97,7 +98,8 @@ class Features:
     frame_index: IntArray
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "values", np.asarray(self.values, dtype=np.float64))
+        kind = np.float32 if np.asarray(self.values).dtype == np.float32 else np.float64
+        object.__setattr__(self, "values", np.asarray(self.values, dtype=kind))
         object.__setattr__(self, "species", np.asarray(self.species, dtype=np.int64))
         object.__setattr__(self, "frame_index", np.asarray(self.frame_index, dtype=np.int64))
         _check_shape("Features.values", self.values, (None, None))

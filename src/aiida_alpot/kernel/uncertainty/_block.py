@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
+import numpy.typing as npt
 from scipy.linalg import null_space, qr
 
 from aiida_alpot.kernel.uncertainty.maxvol import (
-    CHUNK_SIZE,
     MAX_PASSES,
     RANK_CUTOFF,
     ChunkSource,
@@ -32,6 +32,8 @@ REFACTOR_EVERY: Final = 100
 """Rank-1 updates between two factorisations."""
 DRIFT: Final = 1e-8
 """Largest deviation of ``A A⁻¹`` from 1 before a factorisation."""
+SINGLE_ERROR: Final = 1e-3
+"""Round-off of a grade in single precision that is accepted."""
 SWAPS_PER_ROW: Final = 200
 """Most exchanges of one absorption per active row; they end long before unless the features are ill-conditioned."""
 
@@ -63,6 +65,7 @@ class Block:
     converged: bool = True
 
     def __post_init__(self) -> None:
+        self._single: npt.NDArray[np.floating] | None = None
         self._factorise()
 
     @property
@@ -80,11 +83,25 @@ class Block:
         """Logarithm of the volume of the rows in units of the rms of the columns."""
         return compute_log_volume(self.rows / self.scale)
 
-    def grade(self, values: FloatArray) -> FloatArray:
-        """Return the extrapolation grade of each row, shape (n,); infinite for a row that is not finite."""
-        grades = np.empty(len(values))
-        for k in range(0, len(values), CHUNK_SIZE):
-            grades[k : k + CHUNK_SIZE] = self._grade_chunk(values[k : k + CHUNK_SIZE])
+    def grade(self, values: npt.NDArray[np.floating]) -> FloatArray:
+        """Return the extrapolation grade of each row, shape (n,); infinite for a row that is not finite.
+
+        :param values: some thousand rows at most, shape (n, n_features); single precision is graded in single precision
+            if the active rows are independent enough for that.
+        """
+        grades = np.zeros(len(values))
+        if len(self.rows):
+            with np.errstate(invalid="ignore"):
+                grades[:] = absolute_maximum(values @ self._operator_for(values))
+        # a product with a number that is not finite is not finite, and rarely there is one
+        finite = np.isfinite(grades)
+        if not finite.all() or not len(self.rows):
+            finite = np.asarray(np.isfinite(values).all(axis=1))
+            grades[~np.isfinite(grades)] = np.inf
+        if self.start == "strict" and self.rank < self.n_features:
+            known = np.where(finite[:, None], values, 0.0)
+            grades[self._beyond(np.asarray(known, dtype=np.float64)) > self.span_tolerance] = np.inf
+        grades[~finite] = np.inf
         return grades
 
     def residual(self, values: FloatArray) -> FloatArray:
@@ -155,6 +172,7 @@ class Block:
             change /= pivot
             # Sherman-Morrison: the new row takes the place of the old one
             self._operator -= np.outer(self._operator[:, column], change)
+            self._single = None
             coefficients -= np.outer(coefficients[:, column], change)
             self.rows[column] = values[row]
             self.owners[column] = tags[row]
@@ -175,6 +193,7 @@ class Block:
     def _factorise(self) -> None:
         operator, self._basis = compute_operator(self.rows / self.scale)
         self._operator = np.ascontiguousarray(operator / self.scale[:, None])
+        self._single = None
         self._n_updates = 0
         self._orient()
 
@@ -195,14 +214,15 @@ class Block:
         length = np.maximum(np.linalg.norm(scaled, axis=1), 1.0)
         return np.asarray(np.linalg.norm(self._outside(scaled), axis=1) / length, dtype=np.float64)
 
-    def _grade_chunk(self, values: FloatArray) -> FloatArray:
-        finite = np.asarray(np.isfinite(values).all(axis=1))
-        values = np.where(finite[:, None], values, 0.0)
-        grades = absolute_maximum(values @ self._operator) if len(self.rows) else np.zeros(len(values))
-        if self.start == "strict":
-            grades[self._beyond(values) > self.span_tolerance] = np.inf
-        grades[~finite] = np.inf
-        return grades
+    def _operator_for(self, values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+        """Return the operator in the precision of *values*, in double precision if single would not do."""
+        if values.dtype != np.float32:
+            return self._operator
+        if self._single is None:
+            # round-off of a row of usual size, by column of the product
+            error = float(np.finfo(np.float32).eps) * (self.scale @ np.abs(self._operator)).max(initial=0.0)
+            self._single = self._operator.astype(np.float32 if error < SINGLE_ERROR else np.float64)
+        return self._single
 
 
 def build_block(source: ChunkSource, tags: IntArray, start: Start, tol: float) -> Block:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from aiida_alpot.kernel.potentials.base import Features
 from aiida_alpot.kernel.uncertainty._block import Block, Start, build_block
 from aiida_alpot.kernel.uncertainty._hdf5 import read_arrays, write_arrays
-from aiida_alpot.kernel.uncertainty.maxvol import ChunkSource
+from aiida_alpot.kernel.uncertainty.maxvol import CHUNK_SIZE, ChunkSource
 from aiida_alpot.kernel.units import FloatArray, IntArray
 
 FeatureSource = Callable[[], Iterable[Features]]
@@ -110,6 +110,7 @@ class ActiveSet:
     def grade(self, features: Features) -> FloatArray:
         """Return the extrapolation grade of every atom, shape (n_atoms,).
 
+        Features of single precision are graded in single precision where that is good for three digits.
         Infinite for a species without training atom, for features that are not finite and, with a strict start, for
         features outside the span of the training atoms.
 
@@ -117,9 +118,14 @@ class ActiveSet:
         """
         self._check_width(features)
         grades = np.full(features.n_atoms, np.inf)
-        for number, block in self.blocks.items():
-            mask = features.species == number
-            grades[mask] = block.grade(self._prepare(features.values[mask]))
+        for first in range(0, features.n_atoms, CHUNK_SIZE):
+            chunk = slice(first, first + CHUNK_SIZE)
+            species, values = features.species[chunk], features.values[chunk]
+            for number in np.unique(species):
+                if int(number) in self.blocks:
+                    rows = np.flatnonzero(species == number)
+                    chosen = values if len(rows) == len(values) else values[rows]
+                    grades[first + rows] = self.blocks[int(number)].grade(self._prepare(chosen))
         return grades
 
     def residual(self, features: Features) -> FloatArray:
@@ -220,7 +226,9 @@ class ActiveSet:
     def _prepare(self, values: FloatArray) -> FloatArray:
         if not self.constant_column:
             return values
-        return np.column_stack([values, np.ones(len(values))])
+        extended = np.ones((len(values), values.shape[1] + 1), dtype=values.dtype)
+        extended[:, :-1] = values
+        return extended
 
     def _check_width(self, features: Features) -> None:
         expected = {block.n_features - self.constant_column for block in self.blocks.values()}

@@ -77,12 +77,13 @@ class LocalActiveSet:
         clusters = np.zeros(features.n_atoms, dtype=np.int64)
         for number in np.unique(features.species):
             mask = features.species == number
-            points = _principal_components(features.values[mask])
+            values = np.asarray(features.values[mask], dtype=np.float64)
+            points = _principal_components(values)
             if given is None:
                 found = cluster_kmeans(points, n_clusters, derive_seed(seed, f"local/kmeans/{number}"))
             else:
                 found = given[mask]
-            clusters[mask] = _merge_small(features.values[mask], points, found, rows_per_rank)
+            clusters[mask] = _merge_small(values, points, found, rows_per_rank)
         members = [
             ActiveSet.build(_take(features, clusters == label), start, tol, kind, constant_column)
             for label in np.unique(clusters)

@@ -313,7 +313,7 @@ def _verify(source: ChunkSource, pool: Pool) -> tuple[float, IntArray, FloatArra
     return grade_max, *top.result()
 
 
-def absolute_maximum(coefficients: FloatArray) -> FloatArray:
+def absolute_maximum(coefficients: npt.NDArray[np.floating]) -> FloatArray:
     """Return the largest absolute value of each row."""
     return np.asarray(np.maximum(coefficients.max(axis=1), -coefficients.min(axis=1)), dtype=np.float64)
 
