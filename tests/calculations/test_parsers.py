@@ -95,6 +95,7 @@ FILES = {
     "alpot.calibrate": "uncertainty.h5",
     "alpot.explore_ase": "candidates.h5",
     "alpot.evaluate": "table.npz",
+    "alpot.predict": "predicted.h5",
 }
 
 

@@ -11,18 +11,20 @@ from aiida.common.exceptions import InvalidOperation
 from aiida.engine import submit
 
 from aiida_alpot.cli.pes import import_file
-from aiida_alpot.cli.settings import read_mapping, set_pairs
+from aiida_alpot.cli.running import (
+    FILE,
+    check_daemon,
+    check_target,
+    default_target,
+    describe_submitted,
+    export,
+    read_options,
+)
+from aiida_alpot.cli.settings import read_mapping
 from aiida_alpot.data.pes import PESData
-from aiida_alpot.kernel.dataset import export_format
 from aiida_alpot.report.labels import describe_labels
 from aiida_alpot.report.progress import run_and_watch
 from aiida_alpot.workflows.label import LabellingWorkChain
-from aiida_alpot.workflows.slots import daemon_offer
-
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-COMPRESSED = {".gz", ".bz2", ".xz"}
-ONE_PROCESS = {"num_machines": 1, "num_mpiprocs_per_machine": 1}
-"""Resources of a job for which none are given."""
 
 
 @click.command("label")
@@ -73,12 +75,12 @@ def label_file(
     in_daemon: bool,
 ) -> None:
     """Label the structures in FILE and write them to another file; nothing is trained."""
-    target = output or _default_target(file)
+    target = output or default_target(file, "labelled")
     limits = {"max_concurrent": max_concurrent, "max_failed_fraction": max_failed_fraction}
     try:
-        _check_target(target, force=force)
-        _check_daemon(needed=in_daemon)
-        resources = set_pairs({"resources": ONE_PROCESS, **read_mapping(options_file)}, pairs, "--option")
+        check_target(target, force=force)
+        check_daemon(needed=in_daemon)
+        resources = read_options(options_file, pairs)
         builder = LabellingWorkChain.get_builder_for(
             code,
             PESData.from_file(file, file_format),
@@ -93,44 +95,13 @@ def label_file(
         builder["frames"] = stored
         frames = f"{len(stored)} frames of {file.name} as PESData <{stored.pk}>"
         if in_daemon:
-            click.echo(_describe_submitted(submit(builder), frames, target))
+            click.echo(describe_submitted(submit(builder), f"labelling {frames}", "labelled", target))
             return
     except (OSError, TypeError, ValueError, InvalidOperation) as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"labelling {frames}")
     node = run_and_watch(builder)
     _finish(node, target, only_labelled=only_labelled)
-
-
-def _default_target(file: Path) -> Path:
-    name = Path(file.name)
-    stem = Path(name.stem).stem if name.suffix in COMPRESSED else name.stem
-    return Path(f"{stem}-labelled.xyz")
-
-
-def _check_target(target: Path, *, force: bool) -> None:
-    export_format(target)
-    if not target.parent.is_dir():
-        raise ValueError(f"--output: there is no folder {target.parent}")
-    if target.exists() and not force:
-        raise ValueError(f"--output: {target} exists; name another, or give --force to write over it")
-
-
-def _check_daemon(*, needed: bool) -> None:
-    offer = daemon_offer() if needed else None
-    if offer is not None and offer.workers == 0:
-        raise ValueError(
-            f"--submit: {offer.problem}; start one (verdi daemon start), or leave --submit out to run here"
-        )
-
-
-def _describe_submitted(node: orm.ProcessNode, frames: str, target: Path) -> str:
-    return (
-        f"labelling {frames} goes on in the daemon as LabellingWorkChain <{node.pk}>\n"
-        f"  look on:            aiida-alpot watch {node.pk}\n"
-        f"  when it has ended:  verdi node show {node.pk}    # the PK of its output labelled\n"
-        f"                      verdi data alpot.pes export PK {target}"
-    )
 
 
 def _finish(node: orm.WorkChainNode, target: Path, *, only_labelled: bool) -> None:
@@ -141,17 +112,7 @@ def _finish(node: orm.WorkChainNode, target: Path, *, only_labelled: bool) -> No
             click.echo(line)
         click.echo(f"LabellingWorkChain <{node.pk}>, labelled frames PESData <{labelled.pk}>")
         if labelled.n_labelled or not only_labelled:
-            _export(labelled, target, only_labelled=only_labelled)
+            export(labelled, target, only_labelled=only_labelled)
     if not node.is_finished_ok:
         reason = node.exit_message or node.exception or "it was killed"
         raise click.ClickException(f"the labelling <{node.pk}> failed: {reason}")
-
-
-def _export(labelled: PESData, target: Path, *, only_labelled: bool) -> None:
-    try:
-        labelled.export(target, only_labelled=only_labelled)
-    except (OSError, ValueError) as error:
-        remedy = f"export it elsewhere: verdi data alpot.pes export {labelled.pk} PATH"
-        raise click.ClickException(f"cannot write {target}: {error}; {remedy}") from error
-    n_frames = labelled.n_labelled if only_labelled else len(labelled)
-    click.echo(f"wrote {n_frames} frames to {target}")

@@ -1,4 +1,4 @@
-"""``aiida-alpot``: look at campaigns and go on with them, label files, import calculations."""
+"""``aiida-alpot``: look at campaigns and go on with them, label and predict files, import calculations."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from aiida_alpot import __version__
 from aiida_alpot.cli.calculations import import_finished_calculations
 from aiida_alpot.cli.label import label_file
 from aiida_alpot.cli.pes import import_file
+from aiida_alpot.cli.predict import predict_file
 from aiida_alpot.cli.settings import read_mapping
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.kernel._extras import MissingPackageError
@@ -161,6 +162,7 @@ def show_slots(max_concurrent: int | None, levels: int | None) -> None:
 
 
 main.add_command(label_file)
+main.add_command(predict_file)
 main.add_command(import_finished_calculations)
 
 

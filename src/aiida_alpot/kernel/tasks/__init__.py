@@ -7,7 +7,7 @@ from typing import Any, Final
 
 TASKS: Final[Mapping[str, str]] = {
     name: f"aiida_alpot.kernel.tasks.{name}"
-    for name in ("augment", "label_ase", "train_mace", "calibrate", "explore_ase", "evaluate")
+    for name in ("augment", "label_ase", "train_mace", "calibrate", "explore_ase", "evaluate", "predict")
 }
 
 

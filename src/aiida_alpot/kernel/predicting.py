@@ -1,0 +1,174 @@
+"""Predictions with error bars for frames that nobody labelled: what a committee says in production."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from ase import Atoms
+
+from aiida_alpot.kernel.potentials import BATCH_SIZE, Potential, Predictions, predict_committee
+from aiida_alpot.kernel.settings import check_device
+from aiida_alpot.kernel.uncertainty import (
+    PROPERTIES,
+    Calibration,
+    UncertaintyModel,
+    compute_frame_grade,
+    disagreement,
+    mean_prediction,
+)
+from aiida_alpot.kernel.units import FloatArray
+
+GRADE: Final = "grade"
+QUANTILES: Final = (0.5, 0.9, 1.0)
+
+
+@dataclass(frozen=True)
+class PredictSettings:
+    """How error bars of production frames are made.
+
+    :param confidence: share of the errors that lie within the conformal radius, if the frames are like those of the
+        calibration.
+    :param device: where the potentials are evaluated.
+    :param batch_size: frames evaluated at once.
+    """
+
+    confidence: float = 0.9
+    device: str = "cpu"
+    batch_size: int = BATCH_SIZE
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.confidence < 1.0:
+            raise ValueError(f"confidence must be in (0, 1), got {self.confidence}")
+        check_device(self.device)
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be positive, got {self.batch_size}")
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A committee with its error bars.
+
+    :param potentials: the committee, in the order of the hashes of *model*.
+    :param model: its calibrations and active set.
+    :param radii: conformal calibrations by property, fitted to the points of *model*.
+    """
+
+    potentials: Sequence[Potential]
+    model: UncertaintyModel
+    settings: PredictSettings
+    radii: Mapping[str, Calibration] = field(init=False)
+
+    def __post_init__(self) -> None:
+        radii = {
+            name: Calibration.fit(*points, method="conformal", confidence=self.settings.confidence, n_bootstrap=0)
+            for name, points in self.model.points.items()
+        }
+        object.__setattr__(self, "radii", radii)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a user should know before trusting the radii."""
+        return [f"radius_{name}: {text}" for name, radius in self.radii.items() for text in radius.warnings]
+
+    def predict(self, frames: Sequence[Atoms]) -> list[Atoms]:
+        """Return copies of frames that carry the mean prediction and its error bars.
+
+        Columns of a frame: ``committee_energy`` (eV), ``committee_stress`` (eV/Å³); for every property that is
+        calibrated ``disagreement_…``, ``error_…`` (calibrated) and ``radius_…`` (conformal), in eV/atom, eV/Å, eV/Å³;
+        with an active set ``grade``, the largest of its atoms. Columns of atoms: ``committee_forces`` (eV/Å),
+        ``force_disagreement`` (eV/Å), ``atom_grade``. A frame of which a member predicts something that is not finite
+        has NaN everywhere.
+
+        :raises ValueError: if a frame has a species that the potentials do not know.
+        """
+        members = predict_committee(self.potentials, frames, batch_size=self.settings.batch_size)
+        finite = [k for k in range(len(frames)) if all(_is_finite(member.frame(k)) for member in members)]
+        results = [_blank(atoms, self.radii, has_grade=self.model.active_set is not None) for atoms in frames]
+        if not finite:
+            return results
+        chosen = [frames[k] for k in finite]
+        if len(finite) < len(frames):
+            members = predict_committee(self.potentials, chosen, batch_size=self.settings.batch_size)
+        columns, arrays = self._error_bars(members, chosen)
+        offsets = members[0].offsets
+        for n, k in enumerate(finite):
+            results[k].info.update({name: values[n] for name, values in columns.items()})
+            for name, values in arrays.items():
+                results[k].arrays[name] = values[offsets[n] : offsets[n + 1]]
+        return results
+
+    def _error_bars(
+        self, members: Sequence[Predictions], frames: Sequence[Atoms]
+    ) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
+        """Return columns of frames and of atoms."""
+        mean = mean_prediction(members)
+        found = disagreement(members, pbc=np.array([atoms.pbc for atoms in frames]))
+        columns = {"committee_energy": mean.energy, "committee_stress": mean.stress}
+        arrays = {"committee_forces": mean.forces, "force_disagreement": found.force_atom}
+        errors = self.model.predict_error(found)
+        for name, radius in self.radii.items():
+            columns[f"disagreement_{name}"] = found.value(name)
+            columns[f"error_{name}"] = errors[name]
+            columns[f"radius_{name}"] = radius.predict_error(found.value(name))
+        if self.model.active_set is not None:
+            features = self.potentials[0].features(
+                frames, kind=self.model.feature_kind, batch_size=self.settings.batch_size
+            )
+            arrays["atom_grade"] = self.model.grade(features)
+            columns[GRADE] = compute_frame_grade(arrays["atom_grade"], features.frame_index, len(frames))
+        return columns, arrays
+
+
+def summarise(frames: Iterable[Atoms], tolerances: Mapping[str, float]) -> dict[str, Any]:
+    """Return what became of all frames: quantiles by column, and how many are expected above tolerance.
+
+    :param frames: of :meth:`Predictor.predict`.
+    """
+    values: dict[str, list[float]] = {}
+    n_frames = n_unknown = 0
+    for atoms in frames:
+        n_frames += 1
+        n_unknown += bool(np.isnan(atoms.info["committee_energy"]))
+        for name, value in atoms.info.items():
+            if name == GRADE or name.startswith(("error_", "radius_")):
+                values.setdefault(name, []).append(float(value))
+    columns = {name: np.array(column) for name, column in sorted(values.items())}
+    return {
+        "n_frames": n_frames,
+        "n_unknown": n_unknown,
+        "quantiles": {name: _quantiles(column) for name, column in columns.items()},
+        "above_tolerance": {
+            name: int(np.count_nonzero(columns[f"error_{name}"] > tolerances[name]))
+            for name in PROPERTIES
+            if name in tolerances and f"error_{name}" in columns
+        },
+    }
+
+
+def _quantiles(values: FloatArray) -> list[float] | None:
+    """Return median, 90 % quantile and maximum of what is known."""
+    known = values[~np.isnan(values)]
+    return [float(q) for q in np.quantile(known, QUANTILES, method="lower")] if known.size else None
+
+
+def _blank(atoms: Atoms, properties: Iterable[str], *, has_grade: bool) -> Atoms:
+    """Return a copy of a frame with nothing known of it."""
+    result = atoms.copy()
+    result.calc = atoms.calc
+    nothing = np.nan
+    result.info.update(committee_energy=nothing, committee_stress=np.full(6, nothing))
+    result.arrays["committee_forces"] = np.full((len(atoms), 3), nothing)
+    result.arrays["force_disagreement"] = np.full(len(atoms), nothing)
+    for name in properties:
+        result.info.update({f"{kind}_{name}": nothing for kind in ("disagreement", "error", "radius")})
+    if has_grade:
+        result.info[GRADE] = nothing
+        result.arrays["atom_grade"] = np.full(len(atoms), nothing)
+    return result
+
+
+def _is_finite(predictions: Predictions) -> bool:
+    return bool(np.all(np.isfinite(predictions.energy)) and np.all(np.isfinite(predictions.forces)))

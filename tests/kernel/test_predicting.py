@@ -1,0 +1,100 @@
+"""Predictions of a committee with error bars, for frames that have no label."""
+
+import numpy as np
+import pytest
+
+from aiida_alpot.kernel.potentials import predict_committee, reference_predictions
+from aiida_alpot.kernel.predicting import Predictor, PredictSettings, summarise
+from aiida_alpot.kernel.settings import SettingsError, parse_settings
+from aiida_alpot.kernel.uncertainty import ActiveSet, Calibration, UncertaintyModel, disagreement, error
+
+SPREAD = 0.05
+
+
+@pytest.fixture
+def frames(make):
+    return make.crystals(12)
+
+
+@pytest.fixture
+def committee(make, frames):
+    return [make.OffTarget(frames, s, s, s) for s in (SPREAD, -SPREAD)]
+
+
+def make_model(spread, errors, **given):
+    points = {"force": (np.asarray(spread, dtype=float), np.asarray(errors, dtype=float))}
+    calibrations = {"force": Calibration(scale=2.0, calibrated=True, n_points=len(spread))}
+    return UncertaintyModel(calibrations=calibrations, tolerances={"force": 0.02}, points=points, **given)
+
+
+def test_a_frame_carries_the_mean_its_calibrated_error_and_its_conformal_radius(frames, committee):
+    """Of nineteen ratios 1, 2, … 19 the conformal one at 90 % is the eighteenth."""
+    model = make_model(np.ones(19), np.arange(1.0, 20.0))
+    predicted = Predictor(committee, model, PredictSettings()).predict(frames)
+    found = disagreement(predict_committee(committee, frames))
+    mean = reference_predictions(frames)
+    for k, atoms in enumerate(predicted):
+        assert atoms.info["disagreement_force"] == pytest.approx(found.force[k])
+        assert atoms.info["error_force"] == pytest.approx(2.0 * found.force[k])
+        assert atoms.info["radius_force"] == pytest.approx(18.0 * found.force[k])
+        assert atoms.info["committee_energy"] == pytest.approx(mean.energy[k])
+        np.testing.assert_allclose(atoms.arrays["committee_forces"], frames[k].get_forces(), atol=1e-12)
+        assert atoms.arrays["force_disagreement"].max() == pytest.approx(found.force_max[k])
+        assert "grade" not in atoms.info
+
+
+def test_the_share_of_errors_within_the_radius_is_the_confidence_that_was_asked_for(make):
+    rng = np.random.default_rng(0)
+    spread = np.exp(rng.normal(size=4000))
+    errors = np.abs(rng.normal(size=4000)) * spread
+    for confidence in (0.5, 0.9, 0.99):
+        model = make_model(spread[:2000], errors[:2000])
+        radius = Predictor([], model, PredictSettings(confidence=confidence)).radii["force"]
+        assert np.mean(errors[2000:] <= radius.predict_error(spread[2000:])) == pytest.approx(confidence, abs=0.03)
+
+
+def test_grades_are_of_the_atoms_and_that_of_a_frame_is_its_largest(frames, committee):
+    features = committee[0].features(frames[:4])
+    model = make_model([1.0], [1.0], active_set=ActiveSet.build(features, start="eps"))
+    predicted = Predictor(committee, model, PredictSettings()).predict(frames)
+    for atoms in predicted:
+        assert atoms.info["grade"] == atoms.arrays["atom_grade"].max()
+    assert max(atoms.info["grade"] for atoms in predicted[:4]) <= 1.01 + 1e-8
+
+
+def test_a_frame_that_a_member_cannot_predict_is_unknown_and_the_others_are_not(make, frames, committee):
+    frames[3].info["group"] = "broken"
+    committee[1] = make.OffTarget(frames, -SPREAD, -SPREAD, -SPREAD, bad=("broken",))
+    predictor = Predictor(committee, make_model([1.0], [1.0]), PredictSettings())
+    predicted = predictor.predict(frames)
+    unknown = [bool(np.isnan(atoms.info["error_force"])) for atoms in predicted]
+    assert np.flatnonzero(unknown).tolist() == [3]
+    assert np.isnan(predicted[3].arrays["committee_forces"]).all()
+    summary = summarise(predicted, {"force": 1e-6})
+    assert (summary["n_frames"], summary["n_unknown"], summary["above_tolerance"]) == (12, 1, {"force": 11})
+
+
+def test_too_few_points_for_the_confidence_are_told(committee):
+    predictor = Predictor(committee, make_model(np.ones(5), np.arange(1.0, 6.0)), PredictSettings(confidence=0.95))
+    assert any(text.startswith("radius_force: 5 points are too few") for text in predictor.warnings)
+
+
+def test_labels_of_frames_that_have_them_stay_and_are_not_looked_at(frames, committee):
+    (atoms,) = Predictor(committee, make_model([1.0], [1.0]), PredictSettings()).predict(frames[:1])
+    assert atoms.get_potential_energy() == frames[0].get_potential_energy()
+
+
+def test_the_radius_bounds_the_error_of_the_mean_where_it_bounds_that_of_the_members(frames, committee):
+    members, reference = predict_committee(committee, frames), reference_predictions(frames)
+    of_mean = error(members, reference, "committee_mean").force
+    assert np.all(of_mean <= error(members, reference, "member_rms").force)
+
+
+def test_settings_out_of_range_are_named():
+    for values, message in (
+        ({"confidence": 1.0}, "confidence must be in"),
+        ({"batch_size": 0}, "batch_size must be positive"),
+        ({"confidenc": 0.5}, "did you mean 'confidence'"),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            parse_settings(PredictSettings, values, "predict.settings")
