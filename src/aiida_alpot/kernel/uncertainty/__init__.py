@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aiida_alpot.kernel.uncertainty.active_set import ActiveSet, compute_frame_grade
-from aiida_alpot.kernel.uncertainty.calibration import Calibration, compute_ppv, compute_tpr
+from aiida_alpot.kernel.uncertainty.calibration import Calibration
 from aiida_alpot.kernel.uncertainty.committee import (
     PROPERTIES,
     Disagreement,
@@ -19,6 +19,7 @@ from aiida_alpot.kernel.uncertainty.committee import (
 from aiida_alpot.kernel.uncertainty.local import LocalActiveSet
 from aiida_alpot.kernel.uncertainty.maxvol import MaxvolResult
 from aiida_alpot.kernel.uncertainty.model import UncertaintyModel
+from aiida_alpot.kernel.uncertainty.rates import compute_ppv, compute_tpr, report_rates
 
 __all__ = [
     "PROPERTIES",
@@ -39,4 +40,5 @@ __all__ = [
     "disagreement",
     "error",
     "mean_prediction",
+    "report_rates",
 ]
