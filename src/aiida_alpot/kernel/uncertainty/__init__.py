@@ -16,6 +16,13 @@ from aiida_alpot.kernel.uncertainty.committee import (
     error,
     mean_prediction,
 )
+from aiida_alpot.kernel.uncertainty.criteria import (
+    QUERY_THRESHOLDS,
+    assign_thresholds,
+    compute_adaptive_thresholds,
+    compute_force_thresholds,
+    compute_query_flags,
+)
 from aiida_alpot.kernel.uncertainty.local import LocalActiveSet
 from aiida_alpot.kernel.uncertainty.maxvol import MaxvolResult
 from aiida_alpot.kernel.uncertainty.model import UncertaintyModel
@@ -23,6 +30,7 @@ from aiida_alpot.kernel.uncertainty.rates import compute_ppv, compute_tpr, repor
 
 __all__ = [
     "PROPERTIES",
+    "QUERY_THRESHOLDS",
     "ActiveSet",
     "Calibration",
     "Disagreement",
@@ -30,12 +38,16 @@ __all__ = [
     "LocalActiveSet",
     "MaxvolResult",
     "UncertaintyModel",
+    "assign_thresholds",
     "compute_abf",
     "compute_adaptive_threshold",
+    "compute_adaptive_thresholds",
     "compute_cbe",
     "compute_cbf",
+    "compute_force_thresholds",
     "compute_frame_grade",
     "compute_ppv",
+    "compute_query_flags",
     "compute_tpr",
     "disagreement",
     "error",
