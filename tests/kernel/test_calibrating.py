@@ -1,10 +1,13 @@
 """Errors and error bars of committees whose deviations from the labels are known by construction."""
 
+import json
+
 import numpy as np
 import pytest
 from ase.stress import voigt_6_to_full_3x3_stress
 
-from aiida_alpot.kernel.calibrating import CalibrateSettings, assess, fit_uncertainty, rms_errors
+from aiida_alpot.kernel.calibrating import CalibrateSettings, assess, fit_uncertainty, rates, rms_errors
+from aiida_alpot.kernel.exploration.monitor import Monitor
 from aiida_alpot.kernel.potentials import reference_predictions
 from aiida_alpot.kernel.settings import SettingsError, parse_settings
 
@@ -132,6 +135,63 @@ def test_few_points_are_drawn_towards_the_scale_of_the_committee_before(make, fr
         assert scale == pytest.approx(np.exp((n * np.log(fitted) + 10 * np.log(prior)) / (n + 10)))
 
 
+@pytest.fixture
+def two_kinds(make):
+    """Twenty frames with small errors, twenty with large ones, and a committee with one disagreement on all."""
+    frames = make.crystals(20, config_type="bulk") + make.crystals(20, seed=1, config_type="liquid")
+    calm = [make.OffTarget(frames, *[BIAS + sign * SPREAD] * 3) for sign in (1, -1)]
+    for potential in calm:
+        for atoms in frames[20:]:
+            labels = potential.labels[atoms.positions.tobytes()]
+            labels["forces"] = labels["forces"] + 10 * BIAS
+    return frames, calm
+
+
+def test_each_category_has_its_own_scale(two_kinds):
+    frames, committee = two_kinds
+    settings = CalibrateSettings(
+        tolerances={"force": 0.1}, method="conformal", category_column="config_type", feature_kind=None
+    )
+    held_out = assess(committee, frames, settings)
+    model = fit_uncertainty(committee, ["a", "b"], held_out, [], settings)
+    categories = model.calibrations["force"].categories
+    expected = {"bulk": np.hypot(BIAS, SPREAD) / SPREAD, "liquid": np.hypot(11 * BIAS, SPREAD) / SPREAD}
+    assert categories == pytest.approx(expected)
+    assert model.calibrations["force"].scale == pytest.approx(expected["liquid"])
+    report = rates(model, held_out)["force"]
+    # all ratios of a category are equal up to roundoff, so that some errors are just above the prediction
+    assert set(report["coverage_by_category"]) == {"bulk", "liquid"}
+    assert min(report["coverage_by_category"].values()) >= 0.9
+    assert (report["n_beyond"], report["n_flagged"], report["tpr"], report["ppv"]) == (20, 20, 1.0, 1.0)
+    assert Monitor(committee, model).assess([frames[0], frames[-1]]).error["force"] == pytest.approx(
+        [np.hypot(BIAS, SPREAD), np.hypot(11 * BIAS, SPREAD)]
+    )
+    del frames[0].info["config_type"]
+    assert Monitor(committee, model).assess(frames[:1]).error["force"] == pytest.approx(np.hypot(11 * BIAS, SPREAD))
+
+
+def test_categories_of_another_column_are_not_kept_with_the_previous_scale(two_kinds):
+    frames, committee = two_kinds
+    previous, kept = None, {}
+    for column in ("config_type", "config_type", "cluster"):
+        settings = CalibrateSettings(method="conformal", category_column=column, feature_kind=None)
+        chosen = frames if previous is None else frames[:2]
+        model = fit_uncertainty(committee, ["a", "b"], assess(committee, chosen, settings), [], settings, previous)
+        previous = previous or model
+        kept[column] = set(model.calibrations["force"].categories)
+    assert kept == {"config_type": {"bulk", "liquid"}, "cluster": set()}
+
+
+def test_rates_are_plain_and_of_every_calibrated_property(committee, frames):
+    found = assess(committee, frames, NO_FEATURES)
+    model = fit_uncertainty(committee, ["a", "b"], found, [], NO_FEATURES)
+    report = rates(model, found)
+    assert set(report) == {"energy", "force", "force_max", "stress"}
+    assert report["energy"]["tpr"] == 1.0
+    assert "tpr" not in report["force_max"]
+    json.dumps(report, allow_nan=False)
+
+
 def test_active_set_is_made_of_the_training_frames_of_the_first_member(committee, frames, make):
     settings = CalibrateSettings(gamma_save=2.0, gamma_break=5.0)
     model = fit_uncertainty(committee, ["a", "b"], assess(committee, frames, settings), frames[:3], settings)
@@ -158,6 +218,9 @@ def test_without_features_or_training_frames_there_is_no_active_set(committee, f
         ({"splits": ["tset"]}, "splits: .*'tset'"),
         ({"batch_size": 0}, "batch_size must be positive, got 0"),
         ({"gamma_save": 3.0, "gamma_break": 2.0}, r"gamma_break 2\.0 must not be below gamma_save 3\.0"),
+        ({"confidence": 1.0}, r"confidence must be in \(0, 1\)"),
+        ({"category_column": "config_type"}, "category_column needs the method 'conformal'"),
+        ({"category_column": "", "method": "conformal"}, "category_column must be the name"),
         ({"method": "median"}, r"calibrate\.method: expected one of"),
         ({"tolerance": {"force": 1.0}}, "did you mean 'tolerances'"),
     ],

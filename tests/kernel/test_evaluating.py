@@ -9,9 +9,11 @@ from aiida_alpot.kernel.evaluating import (
     _whiten,
     build_table,
     canonical_order,
+    count_extrapolated,
     frame_features,
     select_candidates,
     selected_frames,
+    selection_warnings,
 )
 from aiida_alpot.kernel.selection import CandidateTable
 from aiida_alpot.kernel.settings import SettingsError, parse_settings
@@ -84,6 +86,48 @@ def test_arrays_for_people_can_be_stored_without_pickle(opened, frames, committe
             *("grade", "healthy", "group", "structure_id"),
         }
         assert stored["group"].tolist() == [atoms.info["group"] for atoms in frames]
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_candidates_are_flagged_by_the_threshold_of_their_category(opened, frames, committee, stored):
+    for atoms in frames[:5]:
+        if stored:
+            atoms.info["cluster"] = 2
+    calibration = Calibration("conformal", scale=1.0, categories={"2": 4.0}, calibrated=True)
+    model = UncertaintyModel({"force": calibration}, {"force": 0.1}, category_column="cluster")
+    dataset = opened(frames)
+    _, arrays = build_table(dataset, committee, model, EvaluateSettings())
+    np.testing.assert_allclose(arrays["error_force"], [(4 if stored else 1) * SPREAD] * 5 + [SPREAD] * 7)
+    selection = select(dataset, committee, model)
+    assert selection.report["n_flagged"] == (5 if stored else 0)
+    assert selection.report["limits"] == {"force": 0.025 if stored else 0.1}
+    chosen = [reason for reason in selection.reasons if reason != "control"]
+    assert set(chosen) == ({"force 0.05 > 0.025 eV/Å"} if stored else set())
+
+
+def test_candidates_beyond_the_calibration_are_counted(opened, frames, committee):
+    within, beyond = (
+        Calibration(largest_disagreement=SPREAD * factor, calibrated=True, n_points=10) for factor in (1.1, 0.9)
+    )
+    model = UncertaintyModel({"energy": within, "force": beyond, "stress": Calibration()})
+    _, arrays = build_table(opened(frames), committee, model, EvaluateSettings())
+    assert count_extrapolated(model, arrays) == {"energy": 0, "force": 12, "stress": 0}
+
+
+@pytest.mark.parametrize(
+    ("n_members", "settings", "warned"),
+    [
+        (4, {}, True),
+        (9, {"strategy": "greedy_diverse"}, True),
+        (10, {}, False),
+        (4, {"gamma_select": 2.0}, False),
+        (4, {"strategy": "random"}, False),
+    ],
+)
+def test_a_small_committee_that_selects_alone_is_told(n_members, settings, warned):
+    notes = selection_warnings(n_members, EvaluateSettings(**settings))
+    assert bool(notes) == warned
+    assert all(f"committee of {n_members} selects" in note and "from 10 members" in note for note in notes)
 
 
 def test_no_candidates_give_an_empty_table_and_selection(opened, committee, model):

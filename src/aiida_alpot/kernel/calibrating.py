@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -21,7 +21,9 @@ from aiida_alpot.kernel.uncertainty import (
     disagreement,
     error,
     mean_prediction,
+    report_rates,
 )
+from aiida_alpot.kernel.uncertainty.categories import StrArray, frame_categories
 from aiida_alpot.kernel.units import FloatArray
 
 HELD_OUT: Final = ("validation", "test", "calibration")
@@ -43,6 +45,10 @@ class CalibrateSettings:
     :param tolerances: largest error wanted by property: ``energy`` eV/atom, ``force`` and ``force_max`` eV/Å,
         ``stress`` eV/Å³. Only these properties get a threshold; all with labels are calibrated.
     :param method: of :class:`~aiida_alpot.kernel.uncertainty.Calibration`.
+    :param confidence: share of errors below the prediction, ``conformal`` only.
+    :param category_column: column of the frames (``config_type``, or the number of a cluster) whose values get a scale
+        of their own, ``conformal`` only; None for one scale. Frames to predict that lack the column, or have a value
+        that no frame of the calibration has, get the scale of all.
     :param target: ``"member_rms"`` calibrates on the error of a member drawn at random (that drives the dynamics),
         ``"committee_mean"`` on the error of the mean (that is used in production).
     :param splits: held-out frames to calibrate on.
@@ -60,6 +66,8 @@ class CalibrateSettings:
 
     tolerances: Mapping[str, float] = field(default_factory=_default_tolerances)
     method: Literal["median_ratio", "ols_origin", "rms_ratio", "loglog", "isotonic", "conformal"] = "median_ratio"
+    confidence: float = 0.9
+    category_column: str | None = None
     target: Literal["member_rms", "committee_mean"] = "member_rms"
     splits: tuple[str, ...] = ("calibration", "test")
     fallback_splits: tuple[str, ...] = ("validation",)
@@ -84,12 +92,21 @@ class CalibrateSettings:
             raise ValueError("splits and fallback_splits are both empty; name a split to calibrate on")
         for name in ("splits", "fallback_splits"):
             _check_splits(name, getattr(self, name))
+        self._check_method()
         check_device(self.device)
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be positive, got {self.batch_size}")
         _check_grades(self.gamma_save, self.gamma_break)
+
+    def _check_method(self) -> None:
         if self.target_tpr is not None and not 0 < self.target_tpr <= 1:
             raise ValueError(f"target_tpr must be in (0, 1], got {self.target_tpr}")
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"confidence must be in (0, 1), got {self.confidence}")
+        if self.category_column is not None and self.method != "conformal":
+            raise ValueError(f"category_column needs the method 'conformal', got {self.method!r}")
+        if self.category_column == "":
+            raise ValueError("category_column must be the name of a column, or None")
 
 
 def _check_grades(gamma_save: float | None, gamma_break: float | None) -> None:
@@ -115,11 +132,13 @@ class SplitErrors:
     :param disagreement: frame-wise disagreement by property, each (n_frames,).
     :param error: frame-wise error by property, each (n_frames,).
     :param summary: root-mean-square errors over all frames, for the report.
+    :param categories: of the frames, shape (n_frames,); None without a column for them.
     """
 
     disagreement: Mapping[str, FloatArray]
     error: Mapping[str, FloatArray]
     summary: Mapping[str, Any]
+    categories: StrArray | None = None
 
 
 def assess(potentials: Sequence[Potential], frames: Sequence[Atoms], settings: CalibrateSettings) -> SplitErrors:
@@ -136,7 +155,10 @@ def assess(potentials: Sequence[Potential], frames: Sequence[Atoms], settings: C
         "disagreement": {name: _rms(getattr(d, name)) for name in PROPERTIES},
     }
     return SplitErrors(
-        {name: getattr(d, name) for name in PROPERTIES}, {name: getattr(e, name) for name in PROPERTIES}, summary
+        {name: getattr(d, name) for name in PROPERTIES},
+        {name: getattr(e, name) for name in PROPERTIES},
+        summary,
+        frame_categories(frames, settings.category_column) if settings.category_column else None,
     )
 
 
@@ -182,8 +204,10 @@ def fit_uncertainty(
                 e,
                 settings.method,
                 tolerance=settings.tolerances.get(name),
-                previous=None if previous is None else previous.calibrations.get(name),
+                previous=_previous_calibration(previous, name, settings),
                 target_tpr=_target_tpr(settings, name),
+                confidence=settings.confidence,
+                categories=held_out.categories,
             )
     active_set = None
     if settings.feature_kind is not None and train_frames:
@@ -198,7 +222,35 @@ def fit_uncertainty(
         gamma_break=settings.gamma_break,
         model_hashes=tuple(hashes),
         points={name: (held_out.disagreement[name], held_out.error[name]) for name in calibrations},
+        category_column=settings.category_column or "",
     )
+
+
+def rates(model: UncertaintyModel, held_out: SplitErrors) -> dict[str, Any]:
+    """Return coverage, and how well the thresholds tell too large errors, on the frames of the calibration.
+
+    :return: by property, see :func:`~aiida_alpot.kernel.uncertainty.report_rates`.
+    """
+    return {
+        name: report_rates(
+            calibration,
+            held_out.disagreement[name],
+            held_out.error[name],
+            model.tolerances.get(name),
+            held_out.categories,
+        )
+        for name, calibration in model.calibrations.items()
+    }
+
+
+def _previous_calibration(
+    previous: UncertaintyModel | None, name: str, settings: CalibrateSettings
+) -> Calibration | None:
+    """Return the calibration of before, without categories that are those of another column."""
+    found = None if previous is None else previous.calibrations.get(name)
+    if found is None or previous is None or previous.category_column == (settings.category_column or ""):
+        return found
+    return replace(found, categories={})
 
 
 def _target_tpr(settings: CalibrateSettings, name: str) -> float | None:

@@ -3,6 +3,8 @@
 [TrainsPot] Bidoggia et al., "AiiDA-TrainsPot", January 2026.
 [UQ-ACE] Shuang, Wei, Liu, Gao and Dey, "Model accuracy and data heterogeneity shape uncertainty quantification in
 machine learning interatomic potentials", Mach. Learn.: Sci. Technol. 7, 025002 (2026), doi:10.1088/2632-2153/ae3d80.
+[MP-ALOE] Kuner, Kaplan, Persson, Asta and Chrzan, "MP-ALOE: an r²SCAN dataset for universal machine learning
+interatomic potentials", doi:10.1038/s41524-025-01834-9.
 """
 
 from __future__ import annotations
@@ -56,3 +58,12 @@ VACANCIES_PER_FRAME: Final = 2
 
 COMMITTEE_SIZE: Final = 4
 """Members of a committee, lower end of the 4–6 in common use, [UQ-ACE]."""
+COMMITTEE_SIZE_ALONE: Final = 10
+"""Members from which a committee flags a stable share of frames without grades, [UQ-ACE] Sec. 3.2 and Fig. S2."""
+
+QUERY_ENERGY: Final = 0.1
+"""eV/atom, standard deviation of a committee above which a frame is selected, [MP-ALOE] Methods."""
+QUERY_FORCE: Final = 0.1
+"""eV/Å, [MP-ALOE] Methods."""
+QUERY_STRESS: Final = 0.1
+"""eV/Å³, [MP-ALOE] Methods."""

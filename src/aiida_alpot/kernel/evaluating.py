@@ -187,6 +187,42 @@ def _healthy_column(candidates: Dataset | DatasetView) -> BoolArray:
     return np.asarray(~candidates.present("healthy") | candidates.column("healthy"), dtype=bool)
 
 
+def candidate_thresholds(
+    candidates: Dataset | DatasetView, model: UncertaintyModel
+) -> Mapping[str, float] | Mapping[str, FloatArray]:
+    """Return the limits of the disagreement: one by property, or one for each frame if the model has categories."""
+    column = model.category_column
+    if not column:
+        return model.thresholds
+    if column not in candidates.columns:
+        return model.frame_thresholds(np.full(len(candidates), ""))
+    words = np.asarray(candidates.column(column)).astype(np.str_)
+    return model.frame_thresholds(np.where(candidates.present(column), words, ""))
+
+
+def count_extrapolated(model: UncertaintyModel, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, int]:
+    """Return how many candidates disagree more than any frame of the calibration, by calibrated property.
+
+    :param arrays: of :func:`build_table`.
+    """
+    return {
+        name: int(np.count_nonzero(model.calibrations[name].extrapolates(arrays[f"disagreement_{name}"])))
+        for name in PROPERTIES
+        if name in model.calibrations
+    }
+
+
+def selection_warnings(n_members: int, settings: EvaluateSettings) -> list[str]:
+    """Return what to know of a selection that rests on the disagreement alone."""
+    by_disagreement = get_strategy(settings.strategy).pool == "flagged" and settings.gamma_select is None
+    if not by_disagreement or n_members >= defaults.COMMITTEE_SIZE_ALONE:
+        return []
+    return [
+        f"a committee of {n_members} selects by its disagreement alone: the share of frames that it flags is stable "
+        f"from {defaults.COMMITTEE_SIZE_ALONE} members on; set gamma_select to select by grade too"
+    ]
+
+
 def sampled_regularly(candidates: Dataset | DatasetView) -> BoolArray:
     """Return which frames were not kept for being uncertain or broken, shape (n_frames,).
 
@@ -236,7 +272,7 @@ def select_candidates(
         settings.strategy,
         settings.budget,
         seed,
-        thresholds=model.thresholds,
+        thresholds=model.thresholds if candidates is None else candidate_thresholds(candidates, model),
         gamma_select=settings.gamma_select,
         control_share=settings.control_share,
         validation_share=settings.validation_share,

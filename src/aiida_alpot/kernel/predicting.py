@@ -108,7 +108,7 @@ class Predictor:
         found = disagreement(members, pbc=np.array([atoms.pbc for atoms in frames]))
         columns = {"committee_energy": mean.energy, "committee_stress": mean.stress}
         arrays = {"committee_forces": mean.forces, "force_disagreement": found.force_atom}
-        errors = self.model.predict_error(found)
+        errors = self.model.predict_error(found, self.model.frame_categories(frames))
         for name, radius in self.radii.items():
             columns[f"disagreement_{name}"] = found.value(name)
             columns[f"error_{name}"] = errors[name]

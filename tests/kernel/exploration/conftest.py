@@ -55,7 +55,10 @@ class FakeModel:
         self.calibrations = dict.fromkeys(properties)
         self.active_set = object()
 
-    def predict_error(self, found):
+    def frame_categories(self, frames):
+        return None
+
+    def predict_error(self, found, categories=None):
         return {name: 2.0 * getattr(found, name) for name in self.calibrations}
 
     def frame_grade(self, features, n_frames):

@@ -147,6 +147,22 @@ def test_calibrate_on_scaled_potentials_gives_the_ratio_one(job, calibrated, tmp
     assert model.model_hashes == tuple(entry["sha256"] for entry in job.committee(tmp_path).values())
 
 
+def test_calibrate_reports_rates_by_category(job, calibrated, tmp_path):
+    frames = job.argon(30)
+    for k, atoms in enumerate(frames):
+        atoms.info["config_type"] = "hot" if k % 2 else "cold"
+    results = calibrated(
+        frames, ["train"] * 2 + ["calibration"] * 28, method="conformal", category_column="config_type"
+    )
+    assert set(results["rates"]) == set(results["calibrations"])
+    force = results["rates"]["force"]
+    assert set(force["coverage_by_category"]) == {"cold", "hot"}
+    assert [row["tolerance"] for row in force["grid"]] == [0.025, 0.05, 0.1, 0.2, 0.4]
+    assert set(results["calibrations"]["force"]["categories"]) == {"cold", "hot"}
+    assert UncertaintyModel.load(tmp_path / calibrate.OUTPUT).category_column == "config_type"
+    json.dumps(results, allow_nan=False)
+
+
 @pytest.mark.parametrize(
     ("held_out", "n_min", "expected"),
     [
@@ -435,6 +451,8 @@ def test_evaluate_selects_within_the_budget(job, evaluated, tmp_path):
     low, median, _, high = results["disagreement"]["force"]
     assert low <= median <= high
     assert results["grade"] is None
+    assert results["extrapolated"] == {"force": 0}
+    assert ["committee of 3" in note for note in results["warnings"]] == [True]
 
 
 def test_evaluate_is_deterministic(job, evaluated, tmp_path):

@@ -183,23 +183,13 @@ def test_nan_pairs_are_dropped_and_counted():
     assert np.isnan(clean.predict_error([np.nan])[0])
 
 
-def test_few_points_are_shrunk_towards_the_previous_scale():
-    D = np.ones(5)
-    previous = Calibration(scale=2.0, calibrated=True, n_points=100)
-    result = Calibration.fit(D, 8.0 * D, previous=previous)
-    assert result.scale == pytest.approx(np.exp((5 * np.log(8.0) + 10 * np.log(2.0)) / 15))
-    assert any("shrunk" in note for note in result.warnings)
-    assert Calibration.fit(D, 8.0 * D).scale == pytest.approx(np.exp(5 * np.log(8.0) / 15))
-    enough = Calibration.fit(np.ones(10), np.full(10, 8.0), previous=previous)
-    assert enough.scale == pytest.approx(8.0)
-
-
 def test_fewer_than_three_points_keep_the_previous_calibration():
     previous = Calibration(scale=2.5, calibrated=True, n_points=100)
     kept = Calibration.fit([1.0, np.nan], [5.0, 1.0], previous=previous)
     assert kept.scale == 2.5
     assert kept.calibrated
     assert kept.n_dropped == 1
+    assert any("only 1 points, a fit needs 3" in note for note in kept.warnings)
     none = Calibration.fit([], [])
     assert none.scale == 1.0
     assert not none.calibrated
@@ -230,6 +220,14 @@ def test_extrapolated_and_unreachable_tolerances_are_reported():
     D, e = make_pairs(100)
     assert any("extrapolated" in note for note in Calibration.fit(D, e, tolerance=2 * e.max()).warnings)
     assert any("every error" in note for note in Calibration.fit(D, e, tolerance=0.5 * e.min()).warnings)
+
+
+def test_disagreement_beyond_that_of_the_fit_is_told():
+    D, e = make_pairs(100)
+    result = Calibration.fit(D, e, n_bootstrap=0)
+    assert result.largest_disagreement == D.max()
+    assert result.extrapolates([D.min(), D.max(), 1.001 * D.max(), np.nan]).tolist() == [False, False, True, False]
+    assert not Calibration().extrapolates([1e9]).any()
 
 
 def test_interval_covers_the_scale_and_repeats_with_the_seed():

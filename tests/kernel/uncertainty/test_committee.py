@@ -183,6 +183,68 @@ def test_a_member_that_is_not_finite_is_named(name, at, match):
             call(members)
 
 
+@pytest.mark.parametrize("n_members", [2, 30])
+def test_disagreement_is_the_population_deviation_of_any_number_of_members(n_members):
+    members, _ = make_committee(n_members=n_members)
+    result, counts = disagreement(members), np.diff(members[0].offsets)
+    forces = np.array([m.forces for m in members])
+    np.testing.assert_allclose(result.energy, np.std([m.energy for m in members], axis=0) / counts)
+    np.testing.assert_allclose(result.force_atom, np.sqrt(forces.var(axis=0).sum(axis=1)))
+    assert np.all(compute_cbe(members) >= result.energy * (1 - 1e-12))
+    assert np.all(compute_abf(members) >= result.force_atom * (1 - 1e-12))
+
+
+def without_frames(p, *frames):
+    """Return predictions of a member that failed on some frames."""
+    energy, forces, stress = p.energy.copy(), p.forces.copy(), p.stress.copy()
+    for k in frames:
+        energy[k] = stress[k] = np.nan
+        forces[p.offsets[k] : p.offsets[k + 1]] = np.nan
+    return Predictions(energy, forces, stress, p.offsets)
+
+
+def test_a_frame_that_a_member_misses_is_judged_by_the_others():
+    members, _ = make_committee(n_members=4)
+    broken = [without_frames(members[0], 1), without_frames(members[1], 0, 1), *members[2:]]
+    for order in (broken, broken[::-1]):
+        result = disagreement(order, allow_missing=True)
+        for k, present in ((0, [0, 2, 3]), (1, [2, 3]), (2, [0, 1, 2, 3])):
+            expected = disagreement([members[j].frame(k) for j in present])
+            for name in ("energy", "force", "force_max", "stress"):
+                np.testing.assert_allclose(getattr(result, name)[k], getattr(expected, name)[0], rtol=1e-12)
+            np.testing.assert_allclose(
+                result.force_atom[members[0].offsets[k] : members[0].offsets[k + 1]], expected.force_atom, rtol=1e-12
+            )
+
+
+def test_a_frame_that_one_member_alone_predicts_has_no_disagreement():
+    members, _ = make_committee(n_members=2)
+    result = disagreement([without_frames(members[0], 0), members[1]], allow_missing=True)
+    for name in ("energy", "force", "force_max", "stress"):
+        assert np.isnan(getattr(result, name)).tolist() == [True, False, False]
+    assert np.flatnonzero(np.isnan(result.force_atom)).tolist() == [0, 1, 2]
+
+
+def test_nothing_changes_if_no_member_misses_a_frame():
+    members, _ = make_committee()
+    a, b = disagreement(members), disagreement(members, allow_missing=True)
+    assert all(np.array_equal(getattr(a, name), getattr(b, name)) for name in FIELDS)
+
+
+def test_missing_frames_are_refused_unless_they_are_allowed_and_complete():
+    members, _ = make_committee()
+    with pytest.raises(ValueError, match="member 0, frame 1: the energy"):
+        disagreement([without_frames(members[0], 1), *members[1:]])
+    for name, at, match in (
+        ("energy", 1, "frame 1: the energy"),
+        ("forces", 3, "frame 1: a force"),
+        ("stress", 1, "frame 1: the stress is NaN for some members only"),
+    ):
+        members, _ = make_committee()
+        with pytest.raises(ValueError, match=match):
+            disagreement([*members[:2], with_value(members[2], name, at, np.nan)], allow_missing=True)
+
+
 def test_wrong_input_is_refused():
     members, reference = make_committee()
     other, _ = make_committee(counts=(4, 5))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import h5py
 import numpy as np
 import pytest
+from ase import Atoms
 
 from aiida_alpot.kernel.potentials.base import Features
 from aiida_alpot.kernel.uncertainty.active_set import ActiveSet
@@ -94,6 +96,46 @@ def test_frame_grade_is_the_largest_of_the_atoms():
     np.testing.assert_array_equal(model.frame_grade(new, 10), model.grade(new).reshape(10, 2).max(axis=1))
     with pytest.raises(ValueError, match="no active set"):
         make_model(None).grade(new)
+
+
+def make_model_with_categories():
+    calibration = Calibration("conformal", scale=2.0, categories={"liquid": 8.0}, calibrated=True)
+    return make_model(None, calibrations={"force": calibration}, tolerances={"force": 0.1}, category_column="kind")
+
+
+def test_each_frame_has_error_and_threshold_of_its_category():
+    model, D = make_model_with_categories(), make_disagreement()
+    frames = [Atoms(info={"kind": "liquid"}), Atoms(info={"kind": "gas"}), Atoms()]
+    categories = model.frame_categories(frames)
+    np.testing.assert_allclose(model.predict_error(D, categories)["force"], [0.32, 0.1, 0.12])
+    np.testing.assert_allclose(model.predict_error(D)["force"], [0.08, 0.1, 0.12])
+    np.testing.assert_allclose(model.frame_thresholds(categories)["force"], [0.0125, 0.05, 0.05])
+    assert model.flag(D, categories=categories)["force"].tolist() == [True, False, True]
+    assert model.flag(D)["force"].tolist() == [False, False, True]
+    assert make_model().frame_categories(frames) is None
+
+
+def test_categories_survive_the_file(tmp_path):
+    model = make_model_with_categories()
+    model.save(tmp_path / "a.h5")
+    loaded = UncertaintyModel.load(tmp_path / "a.h5")
+    assert loaded.calibrations == model.calibrations
+    assert loaded.category_column == "kind"
+
+
+def test_a_file_from_before_categories_is_read(tmp_path):
+    model = make_model()
+    model.save(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        header = json.loads(file["header"][()].tobytes())
+        del header["category_column"]
+        for values in header["calibrations"].values():
+            del values["categories"], values["largest_disagreement"]
+        del file["header"]
+        file["header"] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
+    loaded = UncertaintyModel.load(tmp_path / "a.h5")
+    assert loaded.thresholds == model.thresholds
+    assert loaded.frame_categories([]) is None
 
 
 @pytest.mark.parametrize("kind", [ActiveSet, LocalActiveSet, None])

@@ -10,7 +10,7 @@ import numpy as np
 from ase import Atoms
 
 from aiida_alpot.kernel.potentials import Potential, Predictions, concatenate, predict_committee
-from aiida_alpot.kernel.uncertainty.committee import disagreement
+from aiida_alpot.kernel.uncertainty.committee import Disagreement, disagreement
 from aiida_alpot.kernel.units import BoolArray, FloatArray
 
 from .settings import PROPERTIES
@@ -68,6 +68,7 @@ class Monitor:
     def assess(self, frames: Sequence[Atoms]) -> Assessment:
         """Return disagreement, calibrated error and grade of *frames*.
 
+        The error of a frame that has a category is that of its category; a frame of a running trajectory has none.
         Frames on which a member predicts something that is not finite are marked and left unknown.
         """
         result = Assessment.unknown(len(frames))
@@ -82,11 +83,16 @@ class Monitor:
             found = disagreement(shared, pbc=np.array([frames[int(k)].pbc for k in kept]))
             for name in PROPERTIES:
                 result.disagreement[name][kept] = getattr(found, name)
-            for name, values in (self.model.predict_error(found) if self.model is not None else {}).items():
+            for name, values in self._predict_error(found, [frames[int(k)] for k in kept]).items():
                 error[name] = np.full(len(frames), np.nan)
                 error[name][kept] = values
         result.grade[kept] = self._grade([frames[int(k)] for k in kept])
         return Assessment(result.disagreement, error, result.grade, finite)
+
+    def _predict_error(self, found: Disagreement, frames: Sequence[Atoms]) -> dict[str, FloatArray]:
+        if self.model is None:
+            return {}
+        return self.model.predict_error(found, self.model.frame_categories(frames))
 
     def _grade(self, frames: Sequence[Atoms]) -> FloatArray:
         if self.model is None or self.model.active_set is None:

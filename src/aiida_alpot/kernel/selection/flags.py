@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,7 +9,10 @@ import numpy as np
 
 from aiida_alpot.kernel.selection.table import PROPERTIES, UNITS, CandidateTable
 from aiida_alpot.kernel.settings import unknown_key_message
-from aiida_alpot.kernel.units import BoolArray
+from aiida_alpot.kernel.units import BoolArray, FloatArray
+
+Limit = float | FloatArray
+"""One limit for all candidates, or one for each, shape (n_frames,)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,11 +20,11 @@ class Flags:
     """The candidates above a limit, per criterion (a property or ``grade``) that has one.
 
     :ivar masks: shape (n_frames,) each.
-    :ivar limits: the limit of each criterion.
+    :ivar limits: the limit of each criterion, a single number or of shape (n_frames,).
     """
 
     masks: dict[str, BoolArray]
-    limits: dict[str, float]
+    limits: dict[str, FloatArray]
     n_candidates: int
 
     @property
@@ -39,11 +41,12 @@ class Flags:
         for name, mask in self.masks.items():
             if mask[index]:
                 unit = f" {UNITS[name]}" if name in UNITS else ""
-                parts.append(f"{name} {getattr(candidates, name)[index]:.4g} > {self.limits[name]:.4g}{unit}")
+                limit = np.broadcast_to(self.limits[name], mask.shape)[index]
+                parts.append(f"{name} {getattr(candidates, name)[index]:.4g} > {limit:.4g}{unit}")
         return "; ".join(parts)
 
 
-def flag(candidates: CandidateTable, thresholds: Mapping[str, float], gamma_select: float | None) -> Flags:
+def flag(candidates: CandidateTable, thresholds: Mapping[str, Limit], gamma_select: float | None) -> Flags:
     """Return the candidates with a disagreement above its threshold or a grade above *gamma_select*.
 
     The comparison is strict. A NaN (stress of a molecule, no active set) flags nothing, an infinite grade always flags.
@@ -52,15 +55,15 @@ def flag(candidates: CandidateTable, thresholds: Mapping[str, float], gamma_sele
     :raises ValueError: if a property does not exist or a limit is not a positive finite number.
     """
     check_limits(thresholds, "thresholds")
-    limits = {name: float(thresholds[name]) for name in PROPERTIES if name in thresholds}
+    limits = {name: np.asarray(thresholds[name], dtype=np.float64) for name in PROPERTIES if name in thresholds}
     if gamma_select is not None:
         check_limits({"grade": gamma_select}, "gamma_select", allowed=("grade",))
-        limits["grade"] = float(gamma_select)
+        limits["grade"] = np.asarray(gamma_select, dtype=np.float64)
     masks = {name: np.asarray(getattr(candidates, name) > limit) for name, limit in limits.items()}
     return Flags(masks, limits, len(candidates))
 
 
-def above_upper(candidates: CandidateTable, thresholds: Mapping[str, float], upper: Mapping[str, float]) -> BoolArray:
+def above_upper(candidates: CandidateTable, thresholds: Mapping[str, Limit], upper: Mapping[str, float]) -> BoolArray:
     """Return the candidates whose disagreement is so large that the frame is taken for unphysical.
 
     :param upper: limit per property as a multiple of its threshold, larger than 1.
@@ -78,10 +81,10 @@ def above_upper(candidates: CandidateTable, thresholds: Mapping[str, float], upp
     return beyond
 
 
-def check_limits(limits: Mapping[str, float], where: str, allowed: tuple[str, ...] = PROPERTIES) -> None:
+def check_limits(limits: Mapping[str, Limit], where: str, allowed: tuple[str, ...] = PROPERTIES) -> None:
     """Raise if a name is not a property or a limit is not a positive finite number."""
     for name, limit in limits.items():
         if name not in allowed:
             raise ValueError(unknown_key_message(name, allowed, where))
-        if not (math.isfinite(limit) and limit > 0.0):
+        if not np.all(np.isfinite(limit) & (np.asarray(limit) > 0.0)):
             raise ValueError(f"{where}: the limit of {name!r} must be positive and finite, got {limit}")

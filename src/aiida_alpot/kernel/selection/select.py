@@ -13,7 +13,7 @@ import numpy.typing as npt
 from aiida_alpot.kernel.defaults import CONTROL_SHARE
 from aiida_alpot.kernel.seeds import derive_seed
 from aiida_alpot.kernel.selection.distance import thin
-from aiida_alpot.kernel.selection.flags import Flags, above_upper, flag
+from aiida_alpot.kernel.selection.flags import Flags, Limit, above_upper, flag
 from aiida_alpot.kernel.selection.registry import Strategy, get_strategy
 from aiida_alpot.kernel.selection.splits import (
     CONTROL_SPLITS,
@@ -36,7 +36,8 @@ class Selection:
     :ivar control: which selected frames belong to the random control share, shape (n_selected,).
     :ivar split: ``train``, ``validation``, ``calibration`` or ``test`` per selected frame.
     :ivar report: counts, for JSON. ``flagged`` counts healthy candidates per criterion before de-duplication, budget
-        and upper bounds, as the definition of convergence wants it; ``n_flagged`` those above any limit.
+        and upper bounds, as the definition of convergence wants it; ``n_flagged`` those above any limit. Of limits that
+        differ by candidate, ``limits`` holds the smallest.
     """
 
     indices: IntArray
@@ -55,7 +56,7 @@ def select(
     budget: int,
     seed: int,
     *,
-    thresholds: Mapping[str, float],
+    thresholds: Mapping[str, Limit],
     gamma_select: float | None = None,
     control_share: float = CONTROL_SHARE,
     validation_share: float = 0.0,
@@ -76,7 +77,8 @@ def select(
 
     :param strategy: a name in :data:`~aiida_alpot.kernel.selection.registry.STRATEGIES`.
     :param budget: most frames selected, control frames included.
-    :param thresholds: limit of the disagreement per property, e.g. ``UncertaintyModel.thresholds``.
+    :param thresholds: limit of the disagreement per property, e.g. ``UncertaintyModel.thresholds``; a number, or one
+        for each candidate.
     :param gamma_select: limit of the extrapolation grade.
     :param control_share: share of the selection, and of the groups, that is drawn from all healthy candidates, not only
         from the uncertain ones. At least ten frames, or a quarter of a small budget, and at most half of the budget.
@@ -287,7 +289,7 @@ def _count_candidates(
         "n_flagged": int((flags.any & healthy).sum()),
         "n_flagged_unhealthy": int((flags.any & ~healthy).sum()),
         "flagged": {name: int((mask & healthy).sum()) for name, mask in flags.masks.items()},
-        "limits": dict(flags.limits),
+        "limits": {name: float(np.min(limit)) if limit.size else None for name, limit in flags.limits.items()},
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from aiida_alpot.kernel.calibrating import CalibrateSettings, SplitErrors, assess, fit_uncertainty
+from aiida_alpot.kernel.calibrating import CalibrateSettings, SplitErrors, assess, fit_uncertainty, rates
 from aiida_alpot.kernel.dataset import Dataset
 from aiida_alpot.kernel.settings import parse_settings
 from aiida_alpot.kernel.tasks import TaskError
@@ -43,6 +43,7 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "errors": errors,
         "calibrated_on": splits,
         "calibrations": {name: calibration.to_dict() for name, calibration in model.calibrations.items()},
+        "rates": rates(model, held_out),
         "thresholds": model.thresholds,
         "tolerances": dict(settings.tolerances),
         "uncalibrated": sorted(set(settings.tolerances) - set(model.calibrations)),

@@ -15,8 +15,10 @@ from aiida_alpot.kernel.evaluating import (
     EvaluateSettings,
     build_table,
     canonical_order,
+    count_extrapolated,
     select_candidates,
     selected_frames,
+    selection_warnings,
 )
 from aiida_alpot.kernel.settings import parse_settings
 from aiida_alpot.kernel.tasks.entries import TASK_FILE, check_file, find_file, read_entry
@@ -60,6 +62,8 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "thresholds": model.thresholds,
         "disagreement": {name: _quantiles(arrays[f"disagreement_{name}"]) for name in PROPERTIES},
         "grade": _quantiles(arrays["grade"]),
+        "extrapolated": count_extrapolated(model, arrays),
+        "warnings": selection_warnings(len(committee.potentials), settings),
     }
 
 

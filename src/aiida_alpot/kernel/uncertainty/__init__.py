@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aiida_alpot.kernel.uncertainty.active_set import ActiveSet, compute_frame_grade
-from aiida_alpot.kernel.uncertainty.calibration import Calibration, compute_ppv, compute_tpr
+from aiida_alpot.kernel.uncertainty.calibration import Calibration
 from aiida_alpot.kernel.uncertainty.committee import (
     PROPERTIES,
     Disagreement,
@@ -16,12 +16,21 @@ from aiida_alpot.kernel.uncertainty.committee import (
     error,
     mean_prediction,
 )
+from aiida_alpot.kernel.uncertainty.criteria import (
+    QUERY_THRESHOLDS,
+    assign_thresholds,
+    compute_adaptive_thresholds,
+    compute_force_thresholds,
+    compute_query_flags,
+)
 from aiida_alpot.kernel.uncertainty.local import LocalActiveSet
 from aiida_alpot.kernel.uncertainty.maxvol import MaxvolResult
 from aiida_alpot.kernel.uncertainty.model import UncertaintyModel
+from aiida_alpot.kernel.uncertainty.rates import compute_ppv, compute_tpr, report_rates
 
 __all__ = [
     "PROPERTIES",
+    "QUERY_THRESHOLDS",
     "ActiveSet",
     "Calibration",
     "Disagreement",
@@ -29,14 +38,19 @@ __all__ = [
     "LocalActiveSet",
     "MaxvolResult",
     "UncertaintyModel",
+    "assign_thresholds",
     "compute_abf",
     "compute_adaptive_threshold",
+    "compute_adaptive_thresholds",
     "compute_cbe",
     "compute_cbf",
+    "compute_force_thresholds",
     "compute_frame_grade",
     "compute_ppv",
+    "compute_query_flags",
     "compute_tpr",
     "disagreement",
     "error",
     "mean_prediction",
+    "report_rates",
 ]

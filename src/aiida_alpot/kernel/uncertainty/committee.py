@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aiida_alpot.kernel.potentials.base import Predictions
+from aiida_alpot.kernel.uncertainty._stack import Stack, mean_over_members, segment_max, segment_sum, stack_members
 from aiida_alpot.kernel.units import VOIGT, VOIGT_WEIGHTS, FloatArray, IntArray
 
 Target = Literal["member_rms", "committee_mean"]
@@ -67,7 +68,9 @@ class Error(Deviations):
     """Deviation of a committee from the reference, see :func:`error`."""
 
 
-def disagreement(members: Sequence[Predictions], pbc: npt.ArrayLike | None = None) -> Disagreement:
+def disagreement(
+    members: Sequence[Predictions], pbc: npt.ArrayLike | None = None, allow_missing: bool = False
+) -> Disagreement:
     """Return how much the members of a committee disagree.
 
     With bars for committee means: ``D_E = sqrt(1/M Σ_j (E_j − Ē)²)/N``, ``D_F = sqrt(1/(3NM) Σ_ji |F_ij − F̄_i|²)``,
@@ -78,13 +81,16 @@ def disagreement(members: Sequence[Predictions], pbc: npt.ArrayLike | None = Non
     :param pbc: periodicity per frame, shape (n_frames, 3). Stress components that touch an axis without periodicity
         are left out and the mean is taken over the remaining ones (4 of 9 for a slab, 1 for a wire); the periodic
         cell vectors are taken to span the Cartesian axes with the same numbers.
-    :return: NaN for the stress of a frame where it is not defined.
+    :param allow_missing: leave a member out on the frames that it failed to predict: those of which its energy and all
+        its forces are NaN. M is then the number of members that are left.
+    :return: NaN for the stress of a frame where it is not defined, and for all of a frame that fewer than two members
+        predict.
     :raises ValueError: if there are fewer than two members, they are of different frames, or a value is not finite;
         the message names member and frame.
     """
     if len(members) < 2:
         raise ValueError(f"a disagreement needs at least two members, got {len(members)}")
-    stacked = _stack(members)
+    stacked = stack_members(members, allow_missing)
     return Disagreement(**_rms_deviations(stacked, stacked.mean(), _stress_weights(stacked, pbc)))
 
 
@@ -108,7 +114,7 @@ def error(
     """
     if target not in ("member_rms", "committee_mean"):
         raise ValueError(f"unknown target {target!r}; expected 'member_rms' or 'committee_mean'")
-    stacked = _stack(members)
+    stacked = stack_members(members)
     if not np.array_equal(stacked.offsets, reference.offsets):
         raise ValueError("the reference is not of the same frames as the predictions: the offsets differ")
     for name in ("energy", "forces", "stress"):
@@ -116,7 +122,7 @@ def error(
             raise ValueError(f"the reference has an infinite value in {name}; a missing label is NaN")
     if target == "committee_mean":
         stacked = stacked.mean()
-    centre = _Stack(reference.energy[None], reference.forces[None], reference.stress[None], reference.offsets)
+    centre = Stack(reference.energy[None], reference.forces[None], reference.stress[None], reference.offsets)
     return Error(**_rms_deviations(stacked, centre, _stress_weights(stacked, pbc)))
 
 
@@ -125,7 +131,7 @@ def mean_prediction(members: Sequence[Predictions]) -> Predictions:
 
     :raises ValueError: if there is no member, the frames differ, or a value is not finite.
     """
-    mean = _stack(members).mean()
+    mean = stack_members(members).mean()
     return Predictions(mean.energy[0], mean.forces[0], mean.stress[0], mean.offsets)
 
 
@@ -135,7 +141,7 @@ def compute_cbe(members: Sequence[Predictions]) -> FloatArray:
     :return: shape (n_frames,), eV/atom. Its error counterpart is ``error(…, "committee_mean").energy``.
     :raises ValueError: as :func:`disagreement`.
     """
-    stacked = _stack(members)
+    stacked = stack_members(members)
     spread = np.abs(stacked.energy - stacked.mean().energy).max(axis=0)
     return np.asarray(spread / np.diff(stacked.offsets), dtype=np.float64)
 
@@ -146,7 +152,7 @@ def compute_abf(members: Sequence[Predictions]) -> FloatArray:
     :return: shape (n_atoms,), eV/Å. Its error counterpart is ``error(…, "committee_mean").force_atom``.
     :raises ValueError: as :func:`disagreement`.
     """
-    stacked = _stack(members)
+    stacked = stack_members(members)
     spread = np.linalg.norm(stacked.forces - stacked.mean().forces, axis=2).max(axis=0)
     return np.asarray(spread, dtype=np.float64)
 
@@ -157,7 +163,7 @@ def compute_cbf(members: Sequence[Predictions]) -> FloatArray:
     :return: shape (n_frames,), eV/Å. Its error counterpart is ``error(…, "committee_mean").force_max``.
     :raises ValueError: as :func:`disagreement`.
     """
-    return _segment_max(compute_abf(members), members[0].offsets)
+    return segment_max(compute_abf(members), members[0].offsets)
 
 
 def compute_adaptive_threshold(errors: npt.ArrayLike) -> float:
@@ -174,62 +180,7 @@ def compute_adaptive_threshold(errors: npt.ArrayLike) -> float:
     return float(high + 1.5 * (high - low))
 
 
-@dataclass(frozen=True)
-class _Stack:
-    """Predictions of several members: the leading axis of the first three is the member."""
-
-    energy: FloatArray
-    forces: FloatArray
-    stress: FloatArray
-    offsets: IntArray
-
-    def mean(self) -> _Stack:
-        return _Stack(
-            self.energy.mean(axis=0, keepdims=True),
-            self.forces.mean(axis=0, keepdims=True),
-            self.stress.mean(axis=0, keepdims=True),
-            self.offsets,
-        )
-
-
-def _stack(members: Sequence[Predictions]) -> _Stack:
-    if not members:
-        raise ValueError("a committee needs at least one member, got none")
-    offsets = np.asarray(members[0].offsets, dtype=np.int64)
-    for index, member in enumerate(members):
-        if not np.array_equal(member.offsets, offsets):
-            raise ValueError(f"member {index} is not of the same frames as member 0: the offsets differ")
-    empty = np.flatnonzero(np.diff(offsets) == 0)
-    if empty.size:
-        raise ValueError(f"frame {int(empty[0])} has no atoms")
-    for index, member in enumerate(members):
-        _check_finite(member, index)
-        different = np.flatnonzero(np.any(np.isnan(member.stress) != np.isnan(members[0].stress), axis=1))
-        if different.size:
-            raise ValueError(f"member {index}, frame {int(different[0])}: the stress is NaN for some members only")
-    return _Stack(
-        np.stack([member.energy for member in members]),
-        np.stack([member.forces for member in members]),
-        np.stack([member.stress for member in members]),
-        offsets,
-    )
-
-
-def _check_finite(member: Predictions, index: int) -> None:
-    bad = np.flatnonzero(~np.isfinite(member.energy))
-    if bad.size:
-        raise ValueError(f"member {index}, frame {int(bad[0])}: the energy is not finite ({member.energy[bad[0]]})")
-    bad = np.flatnonzero(~np.all(np.isfinite(member.forces), axis=1))
-    if bad.size:
-        frame = int(np.searchsorted(member.offsets, bad[0], side="right")) - 1
-        raise ValueError(f"member {index}, frame {frame}: a force is not finite (atom {int(bad[0])} of all)")
-    undefined = np.all(np.isnan(member.stress), axis=1)
-    bad = np.flatnonzero(~undefined & ~np.all(np.isfinite(member.stress), axis=1))
-    if bad.size:
-        raise ValueError(f"member {index}, frame {int(bad[0])}: a stress component is not finite")
-
-
-def _stress_weights(stacked: _Stack, pbc: npt.ArrayLike | None) -> FloatArray:
+def _stress_weights(stacked: Stack, pbc: npt.ArrayLike | None) -> FloatArray:
     """Return how often each Voigt component counts, shape (n_frames, 6); 0 for a masked one."""
     n_frames = stacked.energy.shape[1]
     if pbc is None:
@@ -241,16 +192,16 @@ def _stress_weights(stacked: _Stack, pbc: npt.ArrayLike | None) -> FloatArray:
     return np.asarray((periodic[:, first] & periodic[:, second]) * VOIGT_WEIGHTS, dtype=np.float64)
 
 
-def _rms_deviations(stacked: _Stack, centre: _Stack, weights: FloatArray) -> dict[str, Any]:
+def _rms_deviations(stacked: Stack, centre: Stack, weights: FloatArray) -> dict[str, Any]:
     """Return the fields of :class:`Deviations` for the rms distance of *stacked* from *centre*."""
     counts = np.diff(stacked.offsets)
-    atom_square = np.square(stacked.forces - centre.forces).sum(axis=2).mean(axis=0)
+    atom_square = mean_over_members(np.square(stacked.forces - centre.forces).sum(axis=2))
     force_atom = np.sqrt(atom_square)
     return {
-        "energy": np.sqrt(np.square(stacked.energy - centre.energy).mean(axis=0)) / counts,
-        "force": np.sqrt(_segment_sum(atom_square, stacked.offsets) / (3.0 * counts)),
-        "force_max": _segment_max(force_atom, stacked.offsets),
-        "stress": _stress_rms(np.square(stacked.stress - centre.stress).mean(axis=0), weights),
+        "energy": np.sqrt(mean_over_members(np.square(stacked.energy - centre.energy))) / counts,
+        "force": np.sqrt(segment_sum(atom_square, stacked.offsets) / (3.0 * counts)),
+        "force_max": segment_max(force_atom, stacked.offsets),
+        "stress": _stress_rms(mean_over_members(np.square(stacked.stress - centre.stress)), weights),
         "force_atom": force_atom,
         "offsets": stacked.offsets,
     }
@@ -262,15 +213,3 @@ def _stress_rms(square: FloatArray, weights: FloatArray) -> FloatArray:
     summed = np.where(weights > 0.0, weights * square, 0.0).sum(axis=1)
     mean = np.divide(summed, total, out=np.full(len(total), np.nan), where=total > 0.0)
     return np.asarray(np.sqrt(mean), dtype=np.float64)
-
-
-def _segment_sum(values: FloatArray, offsets: IntArray) -> FloatArray:
-    if len(offsets) == 1:
-        return np.zeros(0)
-    return np.asarray(np.add.reduceat(values, offsets[:-1]), dtype=np.float64)
-
-
-def _segment_max(values: FloatArray, offsets: IntArray) -> FloatArray:
-    if len(offsets) == 1:
-        return np.zeros(0)
-    return np.asarray(np.maximum.reduceat(values, offsets[:-1]), dtype=np.float64)

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from ase import Atoms
 
 from aiida_alpot.kernel.potentials.base import Features
 from aiida_alpot.kernel.uncertainty._hdf5 import read_arrays, write_arrays
 from aiida_alpot.kernel.uncertainty.active_set import ActiveSet, compute_frame_grade
 from aiida_alpot.kernel.uncertainty.calibration import Calibration
+from aiida_alpot.kernel.uncertainty.categories import StrArray, frame_categories
 from aiida_alpot.kernel.uncertainty.committee import PROPERTIES, Disagreement
 from aiida_alpot.kernel.uncertainty.local import LocalActiveSet
 from aiida_alpot.kernel.units import BoolArray, FloatArray
@@ -36,6 +38,7 @@ class UncertaintyModel:
         features: the bands 1, 2 and 10 of Novikov et al. (2021) are for moment tensor potentials.
     :param model_hashes: sha256 of the models, in the order of the committee.
     :param points: the pairs (D, ε) of each calibration, for plots.
+    :param category_column: column of the frames with the categories of the calibrations, empty if there are none.
     :raises ValueError: if a property is unknown or a number out of range.
     """
 
@@ -47,6 +50,7 @@ class UncertaintyModel:
     gamma_break: float | None = None
     model_hashes: tuple[str, ...] = ()
     points: Mapping[str, tuple[FloatArray, FloatArray]] = field(default_factory=dict)
+    category_column: str = ""
 
     def __post_init__(self) -> None:
         for name in ("calibrations", "tolerances", "points"):
@@ -69,17 +73,40 @@ class UncertaintyModel:
 
     @property
     def thresholds(self) -> dict[str, float]:
-        """Disagreement beyond which a frame is flagged, for every property with calibration and tolerance."""
+        """Disagreement beyond which a frame is flagged, for every property with calibration and tolerance.
+
+        Of a frame without category, see :meth:`frame_thresholds`.
+        """
         return {
             name: self.calibrations[name].threshold(self.tolerances[name])
             for name in PROPERTIES
             if name in self.calibrations and name in self.tolerances
         }
 
-    def predict_error(self, disagreement: Disagreement) -> dict[str, FloatArray]:
-        """Return the error expected of each frame, per calibrated property, shape (n_frames,); NaN where D is."""
+    def frame_categories(self, frames: Sequence[Atoms]) -> StrArray | None:
+        """Return the category of each frame, shape (n_frames,), empty where it has none; None without categories."""
+        return frame_categories(frames, self.category_column) if self.category_column else None
+
+    def frame_thresholds(self, categories: npt.ArrayLike) -> dict[str, FloatArray]:
+        """Return :attr:`thresholds` frame by frame, each of shape (n_frames,).
+
+        :param categories: of the frames, shape (n_frames,); one that is not known has the pooled threshold.
+        """
         return {
-            name: self.calibrations[name].predict_error(disagreement.value(name))
+            name: self.calibrations[name].frame_thresholds(self.tolerances[name], categories)
+            for name in self.thresholds
+        }
+
+    def predict_error(
+        self, disagreement: Disagreement, categories: npt.ArrayLike | None = None
+    ) -> dict[str, FloatArray]:
+        """Return the error expected of each frame, per calibrated property, shape (n_frames,); NaN where D is.
+
+        :param disagreement: of the committee this model belongs to.
+        :param categories: of the frames, shape (n_frames,), see :meth:`frame_categories`; the pooled scales without.
+        """
+        return {
+            name: self.calibrations[name].predict_error(disagreement.value(name), categories)
             for name in PROPERTIES
             if name in self.calibrations
         }
@@ -100,15 +127,22 @@ class UncertaintyModel:
         """
         return compute_frame_grade(self.grade(features), features.frame_index, n_frames)
 
-    def flag(self, disagreement: Disagreement, grades: FloatArray | None = None) -> dict[str, BoolArray]:
+    def flag(
+        self,
+        disagreement: Disagreement,
+        grades: FloatArray | None = None,
+        categories: npt.ArrayLike | None = None,
+    ) -> dict[str, BoolArray]:
         """Return which frames are above threshold, per property; a NaN is not flagged.
 
         :param disagreement: of the committee this model belongs to.
         :param grades: grade of each frame, shape (n_frames,); with *gamma_save* they give the entry ``"grade"``.
+        :param categories: of the frames, shape (n_frames,), see :meth:`frame_categories`; the pooled scales without.
         :return: arrays of shape (n_frames,): ``D > threshold``, and ``grade ≥ gamma_save``.
         :raises ValueError: if the number of grades is not the number of frames.
         """
-        flags = {name: disagreement.value(name) > threshold for name, threshold in self.thresholds.items()}
+        limits = self.thresholds if categories is None else self.frame_thresholds(categories)
+        flags = {name: np.asarray(disagreement.value(name) > limit) for name, limit in limits.items()}
         if grades is None or self.gamma_save is None:
             return flags
         if np.shape(grades) != (disagreement.n_frames,):
@@ -141,6 +175,7 @@ class UncertaintyModel:
         header: dict[str, Any] = {
             "calibrations": {name: self.calibrations[name].to_dict() for name in sorted(self.calibrations)},
             "tolerances": {name: float(self.tolerances[name]) for name in sorted(self.tolerances)},
+            "category_column": self.category_column,
             "feature_kind": self.feature_kind,
             "gamma_save": self.gamma_save,
             "gamma_break": self.gamma_break,
@@ -184,15 +219,19 @@ class UncertaintyModel:
             gamma_break=header["gamma_break"],
             model_hashes=tuple(header["model_hashes"]),
             points={name: (_floats(value)[0], _floats(value)[1]) for name, value in points.items()},
+            category_column=header.get("category_column", ""),
         )
 
+
+_NEWER = ("categories", "largest_disagreement")
+"""Entries of a calibration that older files do without: they have no categories and do not know the largest D."""
 
 _KINDS: dict[type, str] = {ActiveSet: "active_set", LocalActiveSet: "local_active_set"}
 
 
 def _load_calibration(values: Mapping[str, Any]) -> Calibration:
     """Return a calibration; one that lost a number must not get the default in its place."""
-    missing = [field.name for field in fields(Calibration) if field.name not in values]
+    missing = [field.name for field in fields(Calibration) if field.name not in {*values, *_NEWER}]
     if missing:
         raise KeyError(missing[0])
     return Calibration.from_dict(values)
