@@ -31,10 +31,11 @@ N_TRAINING = 240
 N_VALIDATION = 48
 SEED_OF_TRAINING = 7
 SETTINGS = {
-    "n_updates": 1500,
+    "n_updates": 600,
+    "dtype": "float32",
     "lr_decay": 0.02,
     "hyperparameters": {
-        "r_max": 5.0,
+        "r_max": 4.5,
         "num_channels": 16,
         "max_L": 0,
         "correlation": 2,
@@ -80,7 +81,7 @@ def train(folder: Path) -> list[Potential]:
 
     with ThreadPoolExecutor(max_workers=2) as pool:
         list(pool.map(train_member, range(N_MEMBERS)))
-    return [load(folder / f"member-{seed}" / "potential.model", "mace") for seed in range(N_MEMBERS)]
+    return [load(folder / f"member-{seed}" / "potential.model", "mace", dtype="float32") for seed in range(N_MEMBERS)]
 
 
 @dataclass(frozen=True)
