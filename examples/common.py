@@ -52,8 +52,12 @@ def verdi_command(profile: str, name: str) -> str:
     return f"AIIDA_PATH={os.environ['AIIDA_PATH']} {Path(sys.executable).parent}/{name} -p {profile}"
 
 
-def prepare_profile(profile: str, *, cached: bool) -> None:
-    """Make the profile on the first run: SQLite, ZeroMQ broker, this machine as computer. No service is needed."""
+def prepare_profile(profile: str, *, cached: bool, poll_interval: float = 1.0) -> None:
+    """Make the profile on the first run: SQLite, ZeroMQ broker, this machine as computer. No service is needed.
+
+    :param poll_interval: seconds between two questions after the state of the jobs. Every second they take up to a
+        quarter of a core, which matters beside jobs that fill all of them.
+    """
     if "AIIDA_PATH" not in os.environ:
         sys.exit(f"set AIIDA_PATH to a folder of this experiment, or use: make {profile}")
     if profile not in get_config(create=True).profile_names:
@@ -64,6 +68,7 @@ def prepare_profile(profile: str, *, cached: bool) -> None:
         configure = ("computer", "configure", "core.local", "localhost", "-n")
         verdi("-p", profile, *configure, "--no-use-login-shell", "--safe-interval", "0")
     load_profile(profile)
+    orm.load_computer("localhost").set_minimum_job_poll_interval(poll_interval)
     verdi("-p", profile, "config", "set", "caching.default_enabled", str(cached))
 
 

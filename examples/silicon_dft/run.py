@@ -71,7 +71,7 @@ def main() -> None:
 
     start = time.monotonic()
     pw, pseudo = find_pw(), find_pseudo(arguments.pseudo)
-    common.prepare_profile(PROFILE, cached=arguments.cached)
+    common.prepare_profile(PROFILE, cached=arguments.cached, poll_interval=5.0)
     family = install_family(pseudo)
     common.start_daemon(PROFILE)
     workchain = WorkflowFactory("alpot.active_learning")
