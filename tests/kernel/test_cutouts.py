@@ -67,10 +67,12 @@ def test_a_cluster_has_vacuum_and_a_block_no_atoms_on_top_of_each_other():
     np.testing.assert_allclose(cluster.cell.lengths() - np.ptp(cluster.positions, axis=0), 7.0)
     block = cut_out(atoms, 5, CutoutSettings("block", core_radius=2.0, reach=5.0))
     assert block.pbc.all()
-    np.testing.assert_allclose(block.cell.array, 14.0 * np.eye(3))
+    np.testing.assert_allclose(block.cell.array, 2 * (7.0 + 0.7 * 1.36) * np.eye(3))
     assert closest_pair_ratio(block) >= 0.7
     density = len(block) / block.get_volume()
-    assert density == pytest.approx(len(atoms) / atoms.get_volume(), rel=0.12)
+    assert density == pytest.approx(
+        len(atoms) / atoms.get_volume(), rel=0.2
+    )  # the seam of a disordered frame costs atoms
     assert block.info["group"] == cluster.info["group"] == "md-3"
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ase import Atoms
 
 from aiida_alpot.kernel import defaults
+from aiida_alpot.kernel.cutouts import keep_core
 from aiida_alpot.kernel.potentials import Potential, Predictions, predict_committee, reference_predictions
 from aiida_alpot.kernel.settings import check_device
 from aiida_alpot.kernel.uncertainty import (
@@ -212,6 +213,7 @@ def fit_uncertainty(
     active_set = None
     if settings.feature_kind is not None and train_frames:
         features = potentials[0].features(train_frames, kind=settings.feature_kind, batch_size=settings.batch_size)
+        features = keep_core(features, train_frames)
         active_set = ActiveSet.build(features, start=settings.active_set_start, kind=settings.feature_kind)
     return UncertaintyModel(
         calibrations=calibrations,

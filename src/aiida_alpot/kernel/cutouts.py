@@ -8,7 +8,9 @@ Sec. 4) and be judged by its forces.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Final, Literal
 
 import numpy as np
@@ -18,7 +20,6 @@ from ase.data import covalent_radii
 from ase.geometry import complete_cell
 from ase.neighborlist import primitive_neighbor_list
 
-from aiida_alpot.kernel.geometry import atoms_in_contact
 from aiida_alpot.kernel.potentials.base import Features
 from aiida_alpot.kernel.units import BoolArray, FloatArray, IntArray
 
@@ -88,23 +89,25 @@ def cut_out(atoms: Atoms, centre: int, settings: CutoutSettings | None = None) -
     settings = CutoutSettings() if settings is None else settings
     if not 0 <= centre < len(atoms):
         raise ValueError(f"there is no atom {centre} in a frame of {len(atoms)}")
-    half = settings.core_radius + settings.reach
-    if settings.shape == "block" and all(atoms.pbc):
-        if abs(np.linalg.det(atoms.cell.array)) <= (2.0 * half) ** 3:
-            raise ValueError(
-                f"a block of {2 * half:g} Å is not smaller than the frame; label the frame, or lower core_radius, reach"
-            )
-        return _cut_block(atoms, centre, half, settings)
-    return _cut_cluster(atoms, centre, half, settings)
+    radius = settings.core_radius + settings.reach
+    if settings.shape == "cluster" or not all(atoms.pbc):
+        return _cut_cluster(atoms, centre, radius, settings)
+    # what is left out at the seam lies outside the sphere that is kept: spheres of images are a contact apart
+    half = radius + settings.min_ratio * float(covalent_radii[atoms.numbers].max())
+    if abs(np.linalg.det(atoms.cell.array)) <= (2.0 * half) ** 3:
+        raise ValueError(
+            f"a block of {2 * half:.3g} Å is not smaller than the frame; label the frame, or lower core_radius or reach"
+        )
+    return _cut_block(atoms, centre, half, settings)
 
 
-def core_of(frames: list[Atoms]) -> BoolArray:
+def core_of(frames: Sequence[Atoms]) -> BoolArray:
     """Return which atoms of frames may enter an active set, shape (n_atoms,): all of them but the shells of pieces."""
     parts = [np.asarray(atoms.arrays.get(CORE, np.ones(len(atoms))), dtype=bool) for atoms in frames]
     return np.concatenate(parts) if parts else np.zeros(0, dtype=bool)
 
 
-def keep_core(features: Features, frames: list[Atoms]) -> Features:
+def keep_core(features: Features, frames: Sequence[Atoms]) -> Features:
     """Return the features of the core atoms alone."""
     core = core_of(frames)
     return features if core.all() else Features(*(getattr(features, name)[core] for name in _FEATURES))
@@ -115,13 +118,19 @@ _FEATURES = ("values", "species", "frame_index")
 
 def _surroundings(atoms: Atoms, centre: int, radius: float) -> tuple[IntArray, FloatArray]:
     """Return atoms and vectors (n, 3) to them or their images within a radius of an atom, itself not included."""
-    reach = np.zeros(len(atoms))
-    reach[centre] = radius
-    i, j, distance, vector = primitive_neighbor_list(
-        "ijdD", atoms.pbc, complete_cell(atoms.cell.array), atoms.positions, list(reach)
-    )
-    use = (i == centre) & (distance <= radius)
-    return np.asarray(j[use], dtype=np.int64), np.asarray(vector[use], dtype=np.float64)
+    cell = complete_cell(atoms.cell.array)
+    periodic = np.asarray(atoms.pbc, dtype=bool)
+    fractions = np.linalg.solve(cell.T, (atoms.positions - atoms.positions[centre]).T).T
+    fractions[:, periodic] -= np.round(fractions[:, periodic])
+    heights = 1.0 / np.linalg.norm(np.linalg.inv(cell), axis=0)
+    # |f + s| h is at most the distance, and |f| at most one half
+    most = np.where(periodic, np.floor(radius / heights + 0.5), 0).astype(np.int64)
+    shifts = np.array(list(product(*(range(-n, n + 1) for n in most.tolist()))), dtype=np.float64)
+    vectors = (fractions[None] + shifts[:, None]) @ cell
+    square = np.square(vectors).sum(axis=2)
+    image, atom = np.nonzero(square <= radius**2)
+    own = (atom == centre) & ~shifts[image].any(axis=1)
+    return atom[~own], vectors[image[~own], atom[~own]]
 
 
 def _cut_cluster(atoms: Atoms, centre: int, radius: float, settings: CutoutSettings) -> Atoms:
@@ -145,26 +154,19 @@ def _cut_block(atoms: Atoms, centre: int, half: float, settings: CutoutSettings)
 
 def _without_contacts(piece: Atoms, half: float, min_ratio: float) -> Atoms:
     """Leave out atoms that are too close to an image across the seam, the farthest from the centre first."""
+    first, second, image = primitive_neighbor_list(
+        "ijS", piece.pbc, piece.cell.array, piece.positions, list(min_ratio * covalent_radii[piece.numbers])
+    )
+    pairs = np.column_stack([first, second])[np.any(image != 0, axis=1)]
     distance = np.linalg.norm(piece.positions - half, axis=1)
-    while True:
-        close = atoms_in_contact(piece, min_ratio)
-        # what was close in the frame already is not of the seam's making
-        close = close[[_is_across_the_seam(piece, int(k), min_ratio) for k in close]] if len(close) else close
-        close = close[~piece.arrays[CORE][close]]
-        if not len(close):
-            return piece
+    left_out: list[int] = []
+    while len(pairs):
+        close = np.unique(pairs)
         worst = int(close[np.argmax(distance[close])])
-        del piece[worst]
-        distance = np.delete(distance, worst)
-
-
-def _is_across_the_seam(piece: Atoms, atom: int, min_ratio: float) -> bool:
-    vectors = piece.positions - piece.positions[atom]
-    wrapped = vectors - np.round(vectors / piece.cell.lengths()) * piece.cell.lengths()
-    moved = np.any(np.abs(wrapped - vectors) > 1e-9, axis=1)
-    radii = covalent_radii[piece.numbers]
-    too_close = np.linalg.norm(wrapped, axis=1) < min_ratio * (radii + radii[atom])
-    return bool(np.any(moved & too_close))
+        left_out.append(worst)
+        pairs = pairs[~np.any(pairs == worst, axis=1)]
+    del piece[left_out]
+    return piece
 
 
 def _take(atoms: Atoms, centre: int, near: IntArray, vectors: FloatArray, core_radius: float) -> Atoms:
