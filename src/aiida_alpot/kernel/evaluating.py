@@ -37,8 +37,9 @@ _CONSTANT: Final = 1e-6
 class EvaluateSettings:
     """How candidates are judged and selected.
 
-    :param strategy: ``"threshold"`` (at random among the flagged ones, Bidoggia et al. 2026), ``"greedy_diverse"``,
-        ``"fps"`` or ``"random"`` (at random among all healthy ones).
+    :param strategy: among the flagged ones ``"threshold"`` (at random, Bidoggia et al. 2026), ``"top"`` (the most
+        uncertain ones), ``"greedy_diverse"`` (uncertain and different), ``"fps"`` (far from each other and from the
+        training frames) or ``"direct"`` (one of each cluster, Qi et al. 2024); among all healthy ones ``"random"``.
     :param budget: most frames selected, control frames included.
     :param control_share: share of the selection drawn at random from all healthy candidates that were sampled
         regularly, and never trained on: at least ten frames or a quarter of a small budget, at most half of it.
@@ -82,7 +83,7 @@ class EvaluateSettings:
     @property
     def needs_features(self) -> bool:
         """Whether the selection measures distances."""
-        return self.strategy in ("greedy_diverse", "fps") or self.min_distance is not None
+        return get_strategy(self.strategy).needs_features or self.min_distance is not None
 
 
 def canonical_order(candidates: Dataset | DatasetView) -> DatasetView:
