@@ -1,5 +1,7 @@
 """Candidates are judged by what the committee says of them, and those worth a label are selected."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -15,7 +17,7 @@ from aiida_alpot.kernel.evaluating import (
     selected_frames,
     selection_warnings,
 )
-from aiida_alpot.kernel.selection import CandidateTable
+from aiida_alpot.kernel.selection import STRATEGIES, CandidateTable, get_strategy
 from aiida_alpot.kernel.settings import SettingsError, parse_settings
 from aiida_alpot.kernel.uncertainty import ActiveSet, Calibration, UncertaintyModel
 
@@ -192,13 +194,15 @@ def selection_hashes(dataset, committee, model, opened, **values):
     return chosen.content_hash, chosen.usage_hash, chosen.frame_ids().tolist()
 
 
-@pytest.mark.parametrize("strategy", ["threshold", "greedy_diverse", "fps", "random"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_selection_does_not_depend_on_how_candidates_are_ordered_or_spread_over_files(
     opened, frames, committee, model, strategy, tmp_path
 ):
     for k, atoms in enumerate(frames):
         atoms.info.update(group=f"trajectory-{k // 3}", sampled=True)
     del frames[0].info["sampled"]
+    active_set = ActiveSet.build(committee[0].features(frames[:1]), start="eps")
+    model = replace(model, active_set=active_set)
     values = {"strategy": strategy, "budget": 8}
     straight = selection_hashes(opened(frames), committee, model, opened, **values)
     shuffled = [frames[int(k)] for k in np.random.default_rng(3).permutation(12)]
@@ -251,6 +255,31 @@ def test_only_frames_above_the_grade_are_flagged_when_there_is_no_threshold(open
     assert set(selection.indices) == set(np.flatnonzero(table.grade > limit))
 
 
+@pytest.mark.parametrize("strategy", ["ladder", "best_first"])
+@pytest.mark.parametrize("kind", ["last_layer", "invariants"])
+def test_selected_frames_leave_no_candidate_outside_the_active_set(opened, frames, committee, strategy, kind):
+    small = frames[0].copy()
+    small.positions *= 0.2
+    active = ActiveSet.build(committee[0].features([small], kind=kind), start="eps", kind=kind)
+    model = UncertaintyModel(active_set=active, model_hashes=("a", "b"), feature_kind=kind)
+    dataset = opened(frames)
+    values = {"strategy": strategy, "control_share": 0.0, "validation_share": 0.0}
+    selection = select(dataset, committee, model, **values)
+    assert 0 < len(selection) < 12
+    assert all(f"{strategy}: grade " in reason for reason in selection.reasons)
+    grown = active.copy()
+    for row in selection.indices:
+        grown.absorb(committee[0].features([frames[row]], kind=kind))
+    assert active.grade(committee[0].features(frames, kind=kind)).max() > 4.0
+    assert grown.grade(committee[0].features(frames, kind=kind)).max() <= 2.0
+
+
+@pytest.mark.parametrize("strategy", ["ladder", "best_first"])
+def test_a_strategy_by_grade_is_refused_before_anything_is_evaluated(opened, frames, model, strategy):
+    with pytest.raises(ValueError, match="no active set: calibrate with 'feature_kind' set"):
+        build_table(opened(frames), [], model, EvaluateSettings(strategy=strategy))
+
+
 @pytest.mark.parametrize("kind", ["last_layer", "invariants"])
 def test_features_of_a_frame_are_the_mean_over_its_atoms(make, committee, frames, kind):
     small = make.label(make.Atoms("Cu", positions=[[1.0, 2.0, 2.0]], cell=[9, 9, 9], pbc=True))
@@ -293,7 +322,9 @@ def test_sorted_distances_of_training_frames_of_another_composition_are_refused(
 def test_features_are_only_computed_when_distances_are_measured(opened, frames, committee, model):
     dataset = opened(frames)
     assert build_table(dataset, committee, model, EvaluateSettings())[0].features is None
-    for values in ({"strategy": "fps"}, {"strategy": "greedy_diverse"}, {"min_distance": 0.1}):
+    names = [name for name in STRATEGIES if get_strategy(name).needs_features]
+    assert set(names) == {"greedy_diverse", "fps", "direct"}
+    for values in ({"min_distance": 0.1}, *({"strategy": name} for name in names)):
         assert build_table(dataset, committee, model, EvaluateSettings(**values))[0].features.shape == (12, 3)
 
 

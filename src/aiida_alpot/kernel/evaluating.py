@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ase import Atoms
 
 from aiida_alpot.kernel import defaults
+from aiida_alpot.kernel.atom_features import AtomFeatures
 from aiida_alpot.kernel.dataset import Dataset, DatasetView
 from aiida_alpot.kernel.dataset.ids import usage_digests
 from aiida_alpot.kernel.exploration.monitor import Assessment, Monitor
@@ -19,6 +20,7 @@ from aiida_alpot.kernel.selection import (
     CandidateTable,
     Selection,
     get_strategy,
+    require_active_set,
     require_one_composition,
     select,
     sorted_distance_features,
@@ -37,8 +39,11 @@ _CONSTANT: Final = 1e-6
 class EvaluateSettings:
     """How candidates are judged and selected.
 
-    :param strategy: ``"threshold"`` (at random among the flagged ones, Bidoggia et al. 2026), ``"greedy_diverse"``,
-        ``"fps"`` or ``"random"`` (at random among all healthy ones).
+    :param strategy: among the flagged ones ``"threshold"`` (at random, Bidoggia et al. 2026), ``"top"`` (the most
+        uncertain ones), ``"greedy_diverse"`` (uncertain and different), ``"fps"`` (far from each other and from the
+        training frames) or ``"direct"`` (one of each cluster, Qi et al. 2024); among all healthy ones ``"ladder"``
+        (AutoPot) or ``"best_first"`` (both by the grade that is left once the frames before are in the active set,
+        until none exceeds *gamma_select* or else 2), or ``"random"``.
     :param budget: most frames selected, control frames included.
     :param control_share: share of the selection drawn at random from all healthy candidates that were sampled
         regularly, and never trained on: at least ten frames or a quarter of a small budget, at most half of it.
@@ -82,7 +87,7 @@ class EvaluateSettings:
     @property
     def needs_features(self) -> bool:
         """Whether the selection measures distances."""
-        return self.strategy in ("greedy_diverse", "fps") or self.min_distance is not None
+        return get_strategy(self.strategy).needs_features or self.min_distance is not None
 
 
 def canonical_order(candidates: Dataset | DatasetView) -> DatasetView:
@@ -101,8 +106,11 @@ def build_table(
     """Evaluate the committee on all candidates, a chunk at a time.
 
     :return: the table that a selection needs, and the same with calibrated errors as arrays for people.
-    :raises ValueError: if distances need one composition and the candidates have several.
+    :raises ValueError: if distances need one composition and the candidates have several, or the strategy an active
+        set that the model lacks.
     """
+    if get_strategy(settings.strategy).needs_active_set:
+        require_active_set(model.active_set)
     if settings.needs_features and settings.features == "sorted_distances":
         require_one_composition(_numbers(candidates))
     monitor = Monitor(potentials, model)
@@ -245,9 +253,10 @@ def select_candidates(
 ) -> Selection:
     """Return which candidates are labelled, given what is labelled already.
 
-    :param candidates: the frames of the table, for how they were sampled; without them all count as sampled regularly.
+    :param candidates: the frames of the table, for how they were sampled and the features of their atoms; without them
+        all count as sampled regularly.
     :param dataset: frames with labels: not selected again; the splits of their groups are kept.
-    :param potential: first member, for the features of the training frames.
+    :param potential: first member, for the features of the training frames and of the atoms of candidates.
     """
     known: tuple[str, ...] = ()
     fixed: dict[str, str] = {}
@@ -267,6 +276,9 @@ def select_candidates(
             training = frame_features(frames, potential, settings.features) if frames else None
     if table.features is not None and len(table) and settings.features != "sorted_distances":
         table, training = _whiten(table, training)
+    atom_features: AtomFeatures | None = None
+    if candidates is not None and potential is not None:
+        atom_features = AtomFeatures(candidates, potential, model.feature_kind)
     return select(
         table,
         settings.strategy,
@@ -281,6 +293,8 @@ def select_candidates(
         upper=settings.upper,
         allow_unhealthy=settings.allow_unhealthy,
         training_features=training,
+        active_set=model.active_set,
+        atom_features=atom_features,
         fixed_splits=fixed,
         n_control_groups_before=n_control_groups,
         control_candidates=None if candidates is None else sampled_regularly(candidates),

@@ -5,36 +5,69 @@ import pytest
 from ase import Atoms
 from ase.build import molecule
 
-from aiida_alpot.kernel.selection import STRATEGIES, CandidateTable, get_strategy, sorted_distance_features
+from aiida_alpot.kernel.selection import (
+    STRATEGIES,
+    CandidateTable,
+    PickContext,
+    get_strategy,
+    sorted_distance_features,
+)
 from aiida_alpot.kernel.selection.distance import nearest_distances, thin
+from aiida_alpot.kernel.uncertainty import ActiveSet
 
 
-def table(features, force_max=None) -> CandidateTable:
+def table(features, force_max=None, **columns) -> CandidateTable:
     features = np.asarray(features, dtype=float).reshape(len(features), -1)
     n = len(features)
-    zeros = np.zeros(n)
-    return CandidateTable(
-        energy=zeros,
-        force=zeros,
-        force_max=np.ones(n) if force_max is None else force_max,
-        stress=zeros,
-        grade=zeros,
-        healthy=np.ones(n, dtype=bool),
-        group=np.array(["g"] * n),
-        structure_id=np.arange(n).astype(str),
-        features=features,
-    )
+    values = {
+        **dict.fromkeys(("energy", "force", "stress", "grade"), np.zeros(n)),
+        "force_max": np.ones(n) if force_max is None else force_max,
+        "healthy": np.ones(n, dtype=bool),
+        "group": np.array(["g"] * n),
+        "structure_id": np.arange(n).astype(str),
+        "features": features,
+    }
+    return CandidateTable(**{**values, **columns})
 
 
-def pick(name, candidates, n, reference=None, seed=0):
+def pick(name, candidates, n, reference=None, seed=0, limits=None):
     pool = np.arange(len(candidates))
-    return get_strategy(name).pick(candidates, pool, n, np.random.default_rng(seed), reference).tolist()
+    context = PickContext(limits or {}, reference)
+    return get_strategy(name).pick(candidates, pool, n, np.random.default_rng(seed), context).rows.tolist()
 
 
 def test_threshold_draws_every_row_with_the_same_probability():
     candidates = table(np.arange(5))
     counts = np.bincount([row for seed in range(2000) for row in pick("threshold", candidates, 2, seed=seed)])
     assert counts == pytest.approx(np.full(5, 800), abs=120)
+
+
+def test_top_takes_the_largest_multiples_of_a_limit():
+    candidates = table(
+        np.zeros(4), energy=[0.01, 0.0, 0.03, 0.0], force=[0.0, 0.5, 0.1, 0.2], grade=[1.0, 1.0, 1.0, 9.0]
+    )
+    limits = {"energy": 0.01, "force": 0.1, "grade": 3.0}
+    # 1, 5, 3 and 3 times: the first of equal ones comes first
+    assert pick("top", candidates, 4, limits=limits) == [1, 2, 3, 0]
+    assert pick("top", candidates, 2, limits=limits) == [1, 2]
+
+
+def test_top_ignores_what_has_no_limit_or_is_not_defined():
+    candidates = table(np.zeros(3), force=[0.2, 0.1, 0.3], stress=[np.nan] * 3, energy=[0.0, 9.0, 0.0])
+    assert pick("top", candidates, 2, limits={"force": 0.1, "stress": 1e-3}) == [2, 0]
+
+
+def test_top_orders_infinite_grades_by_their_disagreement():
+    candidates = table(np.zeros(3), force=[0.9, 0.2, 0.3], grade=[1.0, np.inf, np.inf])
+    assert pick("top", candidates, 3, limits={"force": 0.1, "grade": 2.0}) == [2, 1, 0]
+
+
+def test_top_does_not_depend_on_the_order_of_rows():
+    rng = np.random.default_rng(0)
+    force, order = rng.uniform(size=30), rng.permutation(30)
+    straight = pick("top", table(np.zeros(30), force=force), 7, limits={"force": 0.1})
+    shuffled = pick("top", table(np.zeros(30), force=force[order]), 7, limits={"force": 0.1})
+    assert order[shuffled].tolist() == straight
 
 
 def test_farthest_points_are_the_ends_then_the_middle():
@@ -87,7 +120,7 @@ def test_infinite_deviation_counts_as_the_largest():
     assert pick("greedy_diverse", table([0.0, 1.0, 9.0], [np.inf, 1.0, 0.1]), 1) == [0]
 
 
-@pytest.mark.parametrize("name", ["fps", "greedy_diverse"])
+@pytest.mark.parametrize("name", ["fps", "greedy_diverse", "direct"])
 def test_training_features_of_another_size_are_refused(name):
     with pytest.raises(ValueError, match="shape"):
         pick(name, table([1.0, 2.0]), 1, reference=np.zeros((3, 2)))
@@ -96,7 +129,8 @@ def test_training_features_of_another_size_are_refused(name):
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_strategies_return_nothing_from_an_empty_pool(name):
     nothing = np.zeros(0, dtype=np.int64)
-    assert len(get_strategy(name).pick(table([1.0]), nothing, 3, np.random.default_rng(0), None)) == 0
+    context = PickContext(active_set=ActiveSet({}, "strict", 1.01, False), atom_features=lambda rows: None)
+    assert len(get_strategy(name).pick(table([1.0]), nothing, 3, np.random.default_rng(0), context).rows) == 0
 
 
 def test_unknown_strategy_names_the_nearest():

@@ -1,5 +1,7 @@
 """Which candidates are worth a label: strategies, control share, splits by group, budget and de-duplication."""
 
+from aiida_alpot.kernel.selection.absorbing import require_active_set
+from aiida_alpot.kernel.selection.context import AtomFeatures, PickContext, Picks
 from aiida_alpot.kernel.selection.distance import require_one_composition, sorted_distance_features
 from aiida_alpot.kernel.selection.flags import Flags, flag
 from aiida_alpot.kernel.selection.registry import STRATEGIES, Strategy, get_strategy
@@ -9,13 +11,17 @@ from aiida_alpot.kernel.selection.table import PROPERTIES, CandidateTable, conca
 __all__ = [
     "PROPERTIES",
     "STRATEGIES",
+    "AtomFeatures",
     "CandidateTable",
     "Flags",
+    "PickContext",
+    "Picks",
     "Selection",
     "Strategy",
     "concatenate",
     "flag",
     "get_strategy",
+    "require_active_set",
     "require_one_composition",
     "select",
     "sorted_distance_features",

@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import numpy as np
 
+from aiida_alpot.kernel.selection.context import PickContext, Picks
 from aiida_alpot.kernel.selection.distance import distances_to, nearest_distances, require_features
 from aiida_alpot.kernel.selection.table import CandidateTable
 from aiida_alpot.kernel.units import FloatArray, IntArray
 
 
 def pick_farthest(
-    candidates: CandidateTable,
-    pool: IntArray,
-    n: int,
-    rng: np.random.Generator,
-    reference: FloatArray | None = None,
-) -> IntArray:
-    """Return rows of *pool*, each the farthest from those chosen before it and from *reference*.
+    candidates: CandidateTable, pool: IntArray, n: int, rng: np.random.Generator, context: PickContext
+) -> Picks:
+    """Return rows of *pool*, each the farthest from those chosen before it and from the reference.
 
     Without a reference the first one is the row farthest from the mean of the pool. It ends early when only copies of
     chosen rows are left. Nothing is random: the set does not depend on the order of the rows, up to ties.
 
     :param pool: rows to choose from, shape (n_pool,).
     :param rng: not used.
-    :param reference: features of the training set, shape (n_reference, n_features).
-    :return: shape (at most n,), in the order of choice.
+    :param context: its reference.
+    :return: at most *n* rows in the order of choice.
     :raises ValueError: if the table has no features or those of the reference have another size.
     """
     del rng
-    features = require_features(candidates, reference)[pool]
-    return pool[greedy_farthest(features, np.ones(len(pool)), n, reference)]
+    features = require_features(candidates, context.reference)[pool]
+    return Picks(pool[greedy_farthest(features, np.ones(len(pool)), n, context.reference)])
 
 
 def greedy_farthest(features: FloatArray, weights: FloatArray, n: int, reference: FloatArray | None) -> IntArray:

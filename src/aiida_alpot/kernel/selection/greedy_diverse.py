@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from aiida_alpot.kernel.selection.context import PickContext, Picks
 from aiida_alpot.kernel.selection.distance import require_features
 from aiida_alpot.kernel.selection.fps import greedy_farthest
 from aiida_alpot.kernel.selection.table import CandidateTable
@@ -11,27 +12,24 @@ from aiida_alpot.kernel.units import FloatArray, IntArray
 
 
 def pick_greedy_diverse(
-    candidates: CandidateTable,
-    pool: IntArray,
-    n: int,
-    rng: np.random.Generator,
-    reference: FloatArray | None = None,
-) -> IntArray:
+    candidates: CandidateTable, pool: IntArray, n: int, rng: np.random.Generator, context: PickContext
+) -> Picks:
     """Return rows of *pool*, each the maximum of u × distance to what is chosen already.
 
     u is the largest committee deviation of an atom's force (``force_max``), the distance is Euclidean in the features,
-    to the nearest chosen row or row of *reference*. Without a reference the first one is the most uncertain row. It
+    to the nearest chosen row or row of the reference. Without a reference the first one is the most uncertain row. It
     ends early when only copies of chosen rows are left.
 
     :param pool: rows to choose from, shape (n_pool,).
     :param rng: not used.
-    :param reference: features of the training set, shape (n_reference, n_features).
-    :return: shape (at most n,), in the order of choice.
+    :param context: its reference.
+    :return: at most *n* rows in the order of choice.
     :raises ValueError: if the table has no features or those of the reference have another size.
     """
     del rng
-    features = require_features(candidates, reference)[pool]
-    return pool[greedy_farthest(features, _uncertainty(candidates.force_max[pool]), n, reference)]
+    features = require_features(candidates, context.reference)[pool]
+    weights = _uncertainty(candidates.force_max[pool])
+    return Picks(pool[greedy_farthest(features, weights, n, context.reference)])
 
 
 def _uncertainty(deviation: FloatArray) -> FloatArray:

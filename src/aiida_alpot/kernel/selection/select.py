@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from aiida_alpot.kernel.defaults import CONTROL_SHARE
 from aiida_alpot.kernel.seeds import derive_seed
+from aiida_alpot.kernel.selection.context import AtomFeatures, PickContext, Picks
 from aiida_alpot.kernel.selection.distance import thin
 from aiida_alpot.kernel.selection.flags import Flags, Limit, above_upper, flag
 from aiida_alpot.kernel.selection.registry import Strategy, get_strategy
@@ -24,6 +25,8 @@ from aiida_alpot.kernel.selection.splits import (
     draw_control,
 )
 from aiida_alpot.kernel.selection.table import CandidateTable
+from aiida_alpot.kernel.uncertainty.active_set import ActiveSet
+from aiida_alpot.kernel.uncertainty.local import LocalActiveSet
 from aiida_alpot.kernel.units import BoolArray, FloatArray, IntArray
 
 
@@ -32,7 +35,8 @@ class Selection:
     """The frames to label, in the order of the candidates.
 
     :ivar indices: rows of the table, ascending, shape (n_selected,).
-    :ivar reasons: per selected frame: the limits it exceeds, ``control``, or the name of the strategy.
+    :ivar reasons: per selected frame: the limits it exceeds, the grade at which an active set took it in,
+        ``control``, or the name of the strategy.
     :ivar control: which selected frames belong to the random control share, shape (n_selected,).
     :ivar split: ``train``, ``validation``, ``calibration`` or ``test`` per selected frame.
     :ivar report: counts, for JSON. ``flagged`` counts healthy candidates per criterion before de-duplication, budget
@@ -65,6 +69,8 @@ def select(
     upper: Mapping[str, float] | None = None,
     allow_unhealthy: bool = False,
     training_features: FloatArray | None = None,
+    active_set: ActiveSet | LocalActiveSet | None = None,
+    atom_features: AtomFeatures | None = None,
     fixed_splits: Mapping[str, str] | None = None,
     n_control_groups_before: int = 0,
     control_candidates: BoolArray | None = None,
@@ -88,6 +94,8 @@ def select(
     :param upper: multiples of the thresholds above which a frame is not trained on, but counted.
     :param allow_unhealthy: train on flagged frames of unhealthy trajectories too; control frames are healthy always.
     :param training_features: features of the training set, shape (n, n_features), to keep a distance from.
+    :param active_set: of the training atoms, for strategies that choose by grade; it is not changed.
+    :param atom_features: per-atom features of the candidates at some rows, for the same.
     :param fixed_splits: splits of groups from earlier iterations, fixed for life.
     :param n_control_groups_before: control groups of earlier iterations; calibration and test alternate on from there.
     :param control_candidates: which rows may become control frames if they are healthy, shape (n_frames,): those that
@@ -109,10 +117,11 @@ def select(
     # no group of held-out frames, of this iteration or an earlier one, may give training frames
     held_out = set(drawn.groups.split) | {group for group, split in fixed.items() if split in CONTROL_SPLITS}
     trainable = sieve.thinned & ~np.isin(candidates.group, sorted(held_out))
-    training, groups = _select_training(
-        candidates, chosen_strategy, trainable, budget - len(control), validation_share, fixed, training_features, seed
+    context = PickContext(flags.limits, training_features, active_set, atom_features)
+    picks, groups = _select_training(
+        candidates, chosen_strategy, trainable, budget - len(control), validation_share, fixed, context, seed
     )
-    result = _assemble(candidates, flags, control, training, {**drawn.groups.split, **groups.split}, strategy)
+    result = _assemble(candidates, flags, control, picks, {**drawn.groups.split, **groups.split}, strategy)
     report = {
         "strategy": strategy,
         "budget": budget,
@@ -237,9 +246,9 @@ def _select_training(
     budget: int,
     validation_share: float,
     fixed: Mapping[str, str],
-    training_features: FloatArray | None,
+    context: PickContext,
     seed: int,
-) -> tuple[IntArray, GroupSplits]:
+) -> tuple[Picks, GroupSplits]:
     """Return the frames chosen by the strategy for validation and training, and the split of their groups.
 
     Validation takes its share of the budget from its groups; what it cannot use goes to training.
@@ -248,30 +257,37 @@ def _select_training(
     n_validation = _share_of(validation_share, budget)
     share = validation_share if n_validation else 0.0
     groups = assign_training(names, share, fixed, _rng(seed, "validation-groups"))
-    chosen: list[IntArray] = []
+    rows_of: list[IntArray] = [np.zeros(0, dtype=np.int64)]
+    reasons: dict[int, str] = {}
     for split, size in (("validation", n_validation), ("train", budget)):
         rows = np.flatnonzero(trainable & np.isin(candidates.group, groups.of(split)))
-        n_left = min(size, budget - sum(map(len, chosen)))
+        n_left = min(size, budget - sum(map(len, rows_of)))
         if n_left > 0 and len(rows):
-            chosen.append(strategy.pick(candidates, rows, n_left, _rng(seed, split), training_features))
-    return np.concatenate([np.zeros(0, dtype=np.int64), *chosen]), groups
+            picks = strategy.pick(candidates, rows, n_left, _rng(seed, split), context)
+            rows_of.append(picks.rows)
+            reasons |= picks.reasons
+    return Picks(np.concatenate(rows_of), reasons), groups
 
 
 def _assemble(
     candidates: CandidateTable,
     flags: Flags,
     control: IntArray,
-    training: IntArray,
+    picks: Picks,
     split: Mapping[str, str],
     strategy: str,
 ) -> Selection:
-    rows = np.concatenate([control, training])
+    rows = np.concatenate([control, picks.rows])
     is_control = np.arange(len(rows)) < len(control)
     order = np.argsort(rows, kind="stable")
     rows, is_control = rows[order], is_control[order]
     pairs: zip[tuple[int, bool]] = zip(rows.tolist(), is_control.tolist(), strict=True)
-    reasons = tuple("control" if held else flags.reason(candidates, row) or strategy for row, held in pairs)
+    reasons = tuple("control" if held else _reason(candidates, flags, picks, row) or strategy for row, held in pairs)
     return Selection(rows, reasons, is_control, tuple(split[str(candidates.group[row])] for row in rows))
+
+
+def _reason(candidates: CandidateTable, flags: Flags, picks: Picks, row: int) -> str:
+    return "; ".join(filter(None, (flags.reason(candidates, row), picks.reasons.get(row))))
 
 
 def _count_candidates(

@@ -1,0 +1,76 @@
+"""Clusters of points for :mod:`.direct`: cells of bounded radius, and Ward's hierarchy of their centres."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from scipy.cluster.hierarchy import linkage
+
+from aiida_alpot.kernel.units import BoolArray, FloatArray, IntArray
+
+_SAME: Final = 1e-12
+"""Squared distance below which two points are copies, relative to the largest square of a point."""
+
+
+def cover(points: FloatArray, n: int, nearest: FloatArray | None = None) -> IntArray:
+    """Return the cell of each point, for at most *n* cells around points that are far from each other.
+
+    Each next centre is the point farthest from the centres so far, which leaves radii of at most twice the smallest
+    possible; the first one is farthest from the origin. There are fewer cells if the other points are copies.
+
+    :param points: shape (n_points, d).
+    :param nearest: squared distance of each point to what is covered already, shape (n_points,).
+    :return: shape (n_points,); −1 for a point that is no farther from what is covered already than from any centre.
+    """
+    points = np.asfortranarray(points)  # halves the time of the product below
+    squares = np.einsum("ij,ij->i", points, points)
+    same = _SAME * squares.max(initial=0.0)
+    cell = np.full(len(points), -1, dtype=np.int64)
+    if len(points) == 0:
+        return cell
+    centre = int(np.argmax(squares if nearest is None else nearest))
+    nearest = np.full(len(points), np.inf) if nearest is None else nearest.copy()
+    for k in range(n):
+        if nearest[centre] <= same:
+            break
+        distance = squares - 2.0 * (points @ points[centre]) + squares[centre]
+        distance[centre] = 0.0
+        closer = distance < nearest
+        nearest[closer] = distance[closer]
+        cell[closer] = k
+        centre = int(np.argmax(nearest))
+    return cell
+
+
+def means(points: FloatArray, label: IntArray) -> FloatArray:
+    """Return the mean of the points of each label 0, 1, …, none of which is empty; points labelled −1 do not count."""
+    points, label = points[label >= 0], label[label >= 0]
+    sums = [np.bincount(label, weights=column) for column in points.T]
+    return np.asarray(np.stack(sums, axis=1) / np.bincount(label)[:, None], dtype=np.float64)
+
+
+def cut_tree(centres: FloatArray, n: int, free: BoolArray) -> IntArray:
+    """Return the coarsest clusters of Ward's hierarchy of which *n* have free members only.
+
+    :param centres: shape (n_centres, d), at least one.
+    :param free: which centres are free, shape (n_centres,), at least *n* of them.
+    :return: the cluster of each centre, shape (n_centres,); −1 for a cluster with a member that is not free.
+    """
+    size = len(centres)
+    merges = np.zeros((0, 2), dtype=np.int64)
+    if size > 1:
+        merges = linkage(centres, method="ward")[:, :2].astype(np.int64)
+    is_free = np.concatenate([free, np.zeros(len(merges), dtype=bool)])
+    for node, children in enumerate(merges, start=size):
+        is_free[node] = is_free[children].all()
+    # merges are in order of their height, so that going down splits the widest cluster next
+    top, n_free = size + len(merges), int(is_free[-1])
+    while n_free < n and top > size:
+        top -= 1
+        n_free += int(is_free[merges[top - size]].sum()) - int(is_free[top])
+    cluster = np.arange(len(is_free))
+    for node in range(top - 1, size - 1, -1):
+        cluster[merges[node - size]] = cluster[node]
+    cluster = cluster[:size]
+    return np.where(is_free[cluster], cluster, -1)
