@@ -62,6 +62,11 @@ def test_top_orders_infinite_grades_by_their_disagreement():
     assert pick("top", candidates, 3, limits={"force": 0.1, "grade": 2.0}) == [2, 1, 0]
 
 
+def test_top_measures_every_candidate_by_its_own_limit():
+    candidates = table(np.zeros(4), force=[0.4, 0.3, 0.2, 0.1])
+    assert pick("top", candidates, 3, limits={"force": np.array([0.4, 0.1, 0.2, 0.02])}) == [3, 1, 0]
+
+
 def test_top_does_not_depend_on_the_order_of_rows():
     rng = np.random.default_rng(0)
     force, order = rng.uniform(size=30), rng.permutation(30)

@@ -49,7 +49,7 @@ class GrowingSet:
             raise ValueError("this strategy needs the per-atom features of the candidates")
         self.features = context.atom_features
         # atoms up to ``tol`` count as known: a lower limit would never be reached
-        self.final_grade = max(context.limits.get("grade", FINAL_GRADE), self._active_set.tol)
+        self.final_grade = max(float(context.limits.get("grade", FINAL_GRADE)), self._active_set.tol)
 
     def grade(self, features: Features, n_frames: int) -> FloatArray:
         """Return the largest grade of the atoms of each frame, shape (n_frames,)."""

@@ -9,6 +9,7 @@ from typing import TypeAlias
 import numpy as np
 
 from aiida_alpot.kernel.potentials.base import Features
+from aiida_alpot.kernel.selection.flags import Limit
 from aiida_alpot.kernel.selection.table import CandidateTable
 from aiida_alpot.kernel.uncertainty.active_set import ActiveSet
 from aiida_alpot.kernel.uncertainty.local import LocalActiveSet
@@ -22,13 +23,14 @@ AtomFeatures: TypeAlias = Callable[[IntArray], Features]
 class PickContext:
     """What a strategy may use; each uses what it needs.
 
-    :param limits: limit of the disagreement per property, and of the ``grade``, where there is one.
+    :param limits: limit of the disagreement per property, and of the ``grade``, where there is one: a number, or
+        one for each row of the table.
     :param reference: features of the training frames, like those of the table, shape (n_reference, n_features).
     :param active_set: active set of the training atoms; a strategy that takes atoms in works on a copy.
     :param atom_features: per-atom features of candidates, of the kind that the active set was built with.
     """
 
-    limits: Mapping[str, float] = field(default_factory=dict)
+    limits: Mapping[str, Limit] = field(default_factory=dict)
     reference: FloatArray | None = None
     active_set: ActiveSet | LocalActiveSet | None = None
     atom_features: AtomFeatures | None = None

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from aiida_alpot.kernel.selection.context import PickContext, Picks
+from aiida_alpot.kernel.selection.flags import Limit
 from aiida_alpot.kernel.selection.table import CandidateTable
 from aiida_alpot.kernel.units import FloatArray, IntArray
 
@@ -32,10 +33,10 @@ def pick_top(
     return Picks(pool[order[:n]])
 
 
-def _multiples(candidates: CandidateTable, pool: IntArray, limits: Mapping[str, float]) -> FloatArray:
+def _multiples(candidates: CandidateTable, pool: IntArray, limits: Mapping[str, Limit]) -> FloatArray:
     """Return disagreements and grade over their limits, shape (n_limits, n_pool), zero where they are not defined."""
     multiples = np.zeros((len(limits), len(pool)))
     for row, (name, limit) in zip(multiples, limits.items(), strict=True):
-        row[:] = getattr(candidates, name)[pool] / limit
+        row[:] = (getattr(candidates, name) / limit)[pool]
     multiples[np.isnan(multiples)] = 0.0
     return multiples
