@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -67,21 +68,21 @@ def make_frames(n_frames: int, seed: int) -> list[Atoms]:
 
 def train(folder: Path) -> list[Potential]:
     """Train the committee into *folder*, two members at a time, and load it; members that are there are kept."""
+    members = [folder / f"member-{seed}" for seed in range(N_MEMBERS)]
+    left = [(seed, member) for seed, member in enumerate(members) if not (member / "potential.model").is_file()]
+    if left:
+        with ProcessPoolExecutor(max_workers=2, mp_context=get_context("spawn")) as pool:
+            list(pool.map(_train_member, *zip(*left, strict=True)))
+    return [load(member / "potential.model", "mace", dtype="float32") for member in members]
+
+
+def _train_member(seed: int, folder: Path) -> None:
     frames = make_frames(N_TRAINING + N_VALIDATION, SEED_OF_TRAINING)
     for k, atoms in enumerate(frames):
         atoms.info.update(split="train" if k < N_TRAINING else "validation", group=f"frame-{k}")
-
-    def train_member(seed: int) -> None:
-        member = folder / f"member-{seed}"
-        if (member / "potential.model").is_file():
-            return
-        member.mkdir(parents=True, exist_ok=True)
-        write(member / "dataset.h5", frames)
-        train_mace({"settings": SETTINGS, "seed": seed, "dataset": "dataset.h5"}, member)
-
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        list(pool.map(train_member, range(N_MEMBERS)))
-    return [load(folder / f"member-{seed}" / "potential.model", "mace", dtype="float32") for seed in range(N_MEMBERS)]
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder / "dataset.h5", frames)
+    train_mace({"settings": SETTINGS, "seed": seed, "dataset": "dataset.h5"}, folder)
 
 
 @dataclass(frozen=True)
