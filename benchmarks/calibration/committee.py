@@ -18,6 +18,7 @@ import numpy.typing as npt
 from ase import Atoms
 
 from aiida_alpot.kernel.dataset import write
+from aiida_alpot.kernel.evaluating import frame_features
 from aiida_alpot.kernel.potentials import Potential, load, predict_committee, reference_predictions
 from aiida_alpot.kernel.tasks.train_mace import run as train_mace
 from aiida_alpot.kernel.uncertainty import PROPERTIES, disagreement, error
@@ -138,10 +139,7 @@ def judge(potentials: Sequence[Potential], n_frames: int, seed: int) -> Judged:
         ):
             for name in PROPERTIES:
                 parts[part][name].append(found.value(name))
-        atoms = potentials[0].features(chunk)
-        total = np.zeros((len(chunk), atoms.n_features))
-        np.add.at(total, atoms.frame_index, atoms.values)
-        features.append(total / np.bincount(atoms.frame_index)[:, None])
+        features.append(frame_features(chunk, potentials[0], "last_layer"))
     joined = {part: {name: np.concatenate(v) for name, v in values.items()} for part, values in parts.items()}
     kinds = np.array([atoms.info["config_type"] for atoms in frames])
     return Judged(kind=kinds, features=np.concatenate(features), **joined)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from aiida_alpot.kernel.potentials import predict_committee, reference_predictions
+from aiida_alpot.kernel.potentials import Predictions, predict_committee, reference_predictions
 from aiida_alpot.kernel.predicting import Predictor, PredictSettings, summarise
 from aiida_alpot.kernel.settings import SettingsError, parse_settings
 from aiida_alpot.kernel.uncertainty import ActiveSet, Calibration, UncertaintyModel, disagreement, error
@@ -98,3 +98,11 @@ def test_settings_out_of_range_are_named():
     ):
         with pytest.raises(SettingsError, match=message):
             parse_settings(PredictSettings, values, "predict.settings")
+
+
+def test_predictions_tell_which_frames_are_finite():
+    forces = np.zeros((5, 3))
+    forces[1, 2], forces[4, 0] = np.nan, np.inf
+    predictions = Predictions(np.array([0.0, np.nan, 1.0, 2.0]), forces, np.full((4, 6), np.nan), [0, 2, 3, 4, 5])
+    assert predictions.finite.tolist() == [False, False, True, False]
+    assert Predictions(np.zeros(0), np.zeros((0, 3)), np.zeros((0, 6)), [0]).finite.tolist() == []

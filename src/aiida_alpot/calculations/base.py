@@ -19,7 +19,7 @@ from aiida.engine.processes.process_spec import CalcJobProcessSpec
 from aiida_alpot.calculations.kernel import get_kernel
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.data.potential import PotentialData, validate_members
-from aiida_alpot.data.uncertainty import UncertaintyData
+from aiida_alpot.data.uncertainty import UncertaintyData, validate_committee
 from aiida_alpot.kernel.archive import FILENAME as KERNEL_FILE
 from aiida_alpot.kernel.settings import parse_settings
 
@@ -147,6 +147,26 @@ def add_checkpoint(spec: CalcJobProcessSpec) -> None:
         required=False,
         help="Folder of an earlier job with the same inputs, whose finished work is not done again.",
     )
+
+
+def add_committee(spec: CalcJobProcessSpec) -> None:
+    """Declare the potentials of a committee."""
+    spec.input_namespace(
+        "potentials", valid_type=PotentialData, validator=potentials_validator, dynamic=True, help="The committee."
+    )
+
+
+def add_error_bars(spec: CalcJobProcessSpec) -> None:
+    """Declare what belongs to this committee and no other."""
+    spec.input("uncertainty", valid_type=UncertaintyData, help="Error bars of this committee.")
+    add_validator(spec, validate_models)
+
+
+def validate_models(inputs: Any, _: Any) -> str | None:
+    """Refuse an uncertainty that belongs to another committee."""
+    if "uncertainty" in inputs and "potentials" in inputs:
+        return validate_committee(inputs["uncertainty"], inputs["potentials"])
+    return None
 
 
 def uncached_exit_code(spec: CalcJobProcessSpec, status: int, label: str, message: str) -> None:

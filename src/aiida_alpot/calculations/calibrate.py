@@ -10,13 +10,13 @@ from aiida.engine.processes.process_spec import CalcJobProcessSpec
 from aiida_alpot.calculations.base import (
     KernelCalculation,
     TaskInputs,
+    add_committee,
     add_validator,
     non_empty_validator,
-    potentials_validator,
     settings_validator,
 )
 from aiida_alpot.data.pes import PESData
-from aiida_alpot.data.potential import PotentialData, validate_species
+from aiida_alpot.data.potential import validate_species
 from aiida_alpot.data.uncertainty import UncertaintyData
 from aiida_alpot.kernel.calibrating import CalibrateSettings
 from aiida_alpot.kernel.tasks.calibrate import OUTPUT, PREVIOUS
@@ -40,9 +40,7 @@ class CalibrateCalculation(KernelCalculation):
     def define(cls, spec: CalcJobProcessSpec) -> None:
         """Declare inputs and outputs."""
         super().define(spec)
-        spec.input_namespace(
-            "potentials", valid_type=PotentialData, validator=potentials_validator, dynamic=True, help="The committee."
-        )
+        add_committee(spec)
         spec.input(
             "dataset",
             valid_type=PESData,

@@ -10,16 +10,13 @@ from aiida.engine.processes.process_spec import CalcJobProcessSpec
 from aiida_alpot.calculations.base import (
     KernelCalculation,
     TaskInputs,
-    add_validator,
+    add_committee,
+    add_error_bars,
     non_empty_validator,
     non_negative_validator,
-    potentials_validator,
     settings_validator,
 )
-from aiida_alpot.calculations.explore_ase import validate_models
 from aiida_alpot.data.pes import PESData
-from aiida_alpot.data.potential import PotentialData
-from aiida_alpot.data.uncertainty import UncertaintyData
 from aiida_alpot.kernel.evaluating import EvaluateSettings
 from aiida_alpot.kernel.tasks.evaluate import OUTPUT, TABLE
 
@@ -37,10 +34,8 @@ class EvaluateCalculation(KernelCalculation):
     def define(cls, spec: CalcJobProcessSpec) -> None:
         """Declare inputs and outputs."""
         super().define(spec)
-        spec.input_namespace(
-            "potentials", valid_type=PotentialData, validator=potentials_validator, dynamic=True, help="The committee."
-        )
-        spec.input("uncertainty", valid_type=UncertaintyData, help="Error bars of this committee.")
+        add_committee(spec)
+        add_error_bars(spec)
         spec.input_namespace(
             "candidates", valid_type=PESData, dynamic=True, validator=_validate_candidates, help="Frames to judge."
         )
@@ -59,7 +54,6 @@ class EvaluateCalculation(KernelCalculation):
             help="Strategy and budget, see aiida_alpot.kernel.evaluating.EvaluateSettings.",
         )
         spec.input("seed", valid_type=orm.Int, validator=non_negative_validator("seed"), help="Seed of the draws.")
-        add_validator(spec, validate_models)
         spec.output("selected", valid_type=PESData, required=False, help="Selected frames with splits and reasons.")
         spec.output("table", valid_type=orm.ArrayData, required=False, help="Disagreement and grade of all candidates.")
 

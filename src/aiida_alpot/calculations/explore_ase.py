@@ -11,24 +11,15 @@ from aiida_alpot.calculations.base import (
     KernelCalculation,
     TaskInputs,
     add_checkpoint,
-    add_validator,
+    add_committee,
+    add_error_bars,
     non_empty_validator,
     non_negative_validator,
-    potentials_validator,
     settings_validator,
 )
 from aiida_alpot.data.pes import PESData
-from aiida_alpot.data.potential import PotentialData
-from aiida_alpot.data.uncertainty import UncertaintyData, validate_committee
 from aiida_alpot.kernel.exploration import ExploreSettings
 from aiida_alpot.kernel.tasks.explore_ase import OUTPUT, STATE
-
-
-def validate_models(inputs: Any, _: Any) -> str | None:
-    """Refuse an uncertainty that belongs to another committee."""
-    if "uncertainty" in inputs and "potentials" in inputs:
-        return validate_committee(inputs["uncertainty"], inputs["potentials"])
-    return None
 
 
 def _validate_trajectories(value: orm.Dict, _: Any) -> str | None:
@@ -47,10 +38,8 @@ class ExploreAseCalculation(KernelCalculation):
     def define(cls, spec: CalcJobProcessSpec) -> None:
         """Declare inputs and outputs."""
         super().define(spec)
-        spec.input_namespace(
-            "potentials", valid_type=PotentialData, validator=potentials_validator, dynamic=True, help="The committee."
-        )
-        spec.input("uncertainty", valid_type=UncertaintyData, help="Error bars of this committee.")
+        add_committee(spec)
+        add_error_bars(spec)
         spec.input("frames", valid_type=PESData, validator=non_empty_validator("frames"), help="Frames to start from.")
         spec.input(
             "settings",
@@ -67,7 +56,6 @@ class ExploreAseCalculation(KernelCalculation):
             help="Part of the plan that this job runs: first, last (not included) and the iteration of the loop.",
         )
         add_checkpoint(spec)
-        add_validator(spec, validate_models)
         spec.output("candidates", valid_type=PESData, required=False, help="Frames the trajectories left.")
         spec.exit_code(430, "ERROR_NO_FRAMES", message="No trajectory gave a frame: {detail}")
 

@@ -8,15 +8,12 @@ from aiida.engine.processes.process_spec import CalcJobProcessSpec
 from aiida_alpot.calculations.base import (
     KernelCalculation,
     TaskInputs,
-    add_validator,
+    add_committee,
+    add_error_bars,
     non_empty_validator,
-    potentials_validator,
     settings_validator,
 )
-from aiida_alpot.calculations.explore_ase import validate_models
 from aiida_alpot.data.pes import PESData
-from aiida_alpot.data.potential import PotentialData
-from aiida_alpot.data.uncertainty import UncertaintyData
 from aiida_alpot.kernel.predicting import PredictSettings
 from aiida_alpot.kernel.tasks.predict import OUTPUT
 
@@ -30,10 +27,8 @@ class PredictCalculation(KernelCalculation):
     def define(cls, spec: CalcJobProcessSpec) -> None:
         """Declare inputs and outputs."""
         super().define(spec)
-        spec.input_namespace(
-            "potentials", valid_type=PotentialData, validator=potentials_validator, dynamic=True, help="The committee."
-        )
-        spec.input("uncertainty", valid_type=UncertaintyData, help="Error bars of this committee.")
+        add_committee(spec)
+        add_error_bars(spec)
         spec.input("frames", valid_type=PESData, validator=non_empty_validator("frames"), help="Frames to predict.")
         spec.input(
             "settings",
@@ -42,7 +37,6 @@ class PredictCalculation(KernelCalculation):
             validator=settings_validator(PredictSettings, "predict.settings"),
             help="Confidence and device, see aiida_alpot.kernel.predicting.PredictSettings.",
         )
-        add_validator(spec, validate_models)
         spec.output("predicted", valid_type=PESData, required=False, help="The frames with predictions and error bars.")
 
     def prepare_task(self) -> TaskInputs:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from ase import Atoms
 
-from aiida_alpot.kernel.potentials import BATCH_SIZE, Potential, Predictions, predict_committee
+from aiida_alpot.kernel.potentials import BATCH_SIZE, Potential, Predictions, concatenate, predict_committee
 from aiida_alpot.kernel.settings import check_device
 from aiida_alpot.kernel.uncertainty import (
     PROPERTIES,
@@ -85,13 +85,13 @@ class Predictor:
         :raises ValueError: if a frame has a species that the potentials do not know.
         """
         members = predict_committee(self.potentials, frames, batch_size=self.settings.batch_size)
-        finite = [k for k in range(len(frames)) if all(_is_finite(member.frame(k)) for member in members)]
+        finite = np.flatnonzero(np.all([member.finite for member in members], axis=0)).tolist()
         results = [_blank(atoms, self.radii, has_grade=self.model.active_set is not None) for atoms in frames]
         if not finite:
             return results
         chosen = [frames[k] for k in finite]
         if len(finite) < len(frames):
-            members = predict_committee(self.potentials, chosen, batch_size=self.settings.batch_size)
+            members = [concatenate([member.frame(k) for k in finite]) for member in members]
         columns, arrays = self._error_bars(members, chosen)
         offsets = members[0].offsets
         for n, k in enumerate(finite):
@@ -168,7 +168,3 @@ def _blank(atoms: Atoms, properties: Iterable[str], *, has_grade: bool) -> Atoms
         result.info[GRADE] = nothing
         result.arrays["atom_grade"] = np.full(len(atoms), nothing)
     return result
-
-
-def _is_finite(predictions: Predictions) -> bool:
-    return bool(np.all(np.isfinite(predictions.energy)) and np.all(np.isfinite(predictions.forces)))

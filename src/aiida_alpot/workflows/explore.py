@@ -8,8 +8,8 @@ from aiida import orm
 from aiida.engine import ExitCode
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
-from aiida_alpot.calculations.base import fraction_validator, non_negative_validator
-from aiida_alpot.calculations.explore_ase import ExploreAseCalculation, validate_models
+from aiida_alpot.calculations.base import fraction_validator, non_negative_validator, validate_models
+from aiida_alpot.calculations.explore_ase import ExploreAseCalculation
 from aiida_alpot.calculations.functions.summary import PLAN, summarise_exploration
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.engines.explore.base import ExplorationInputs

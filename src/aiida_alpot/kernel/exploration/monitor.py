@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from ase import Atoms
 
-from aiida_alpot.kernel.potentials import Potential, Predictions, concatenate, predict_committee
+from aiida_alpot.kernel.potentials import Potential, concatenate, predict_committee
 from aiida_alpot.kernel.uncertainty.committee import Disagreement, disagreement
 from aiida_alpot.kernel.units import BoolArray, FloatArray
 
@@ -73,7 +73,7 @@ class Monitor:
         """
         result = Assessment.unknown(len(frames))
         members = predict_committee(self.potentials, frames)
-        finite = np.array([all(_is_finite(m.frame(k)) for m in members) for k in range(len(frames))], dtype=bool)
+        finite = np.all([member.finite for member in members], axis=0)
         kept = np.flatnonzero(finite)
         if not len(kept):
             return Assessment(result.disagreement, {}, result.grade, finite)
@@ -99,7 +99,3 @@ class Monitor:
             return np.full(len(frames), np.nan)
         features = self.potentials[self._feature_member].features(frames, kind=self.model.feature_kind)
         return np.asarray(self.model.frame_grade(features, len(frames)), dtype=float)
-
-
-def _is_finite(predictions: Predictions) -> bool:
-    return bool(np.all(np.isfinite(predictions.energy)) and np.all(np.isfinite(predictions.forces)))

@@ -15,7 +15,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import chemical_symbols
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from aiida_alpot.kernel.units import FloatArray, IntArray
+from aiida_alpot.kernel.units import BoolArray, FloatArray, IntArray
 
 BATCH_SIZE: Final = 32
 """Frames evaluated at once; above 32 nothing was gained for cells of 50 atoms (facts/training.md §4)."""
@@ -63,6 +63,13 @@ class Predictions:
     def n_atoms(self) -> int:
         """Number of atoms of all frames together."""
         return int(self.offsets[-1])
+
+    @property
+    def finite(self) -> BoolArray:
+        """Which frames have a finite energy and finite forces, shape (n_frames,)."""
+        frame = np.repeat(np.arange(self.n_frames), np.diff(self.offsets))
+        n_bad = np.bincount(frame[~np.isfinite(self.forces).all(axis=1)], minlength=self.n_frames)
+        return np.asarray(np.isfinite(self.energy) & (n_bad == 0))
 
     def frame(self, index: int) -> Predictions:
         """Return the predictions of one frame.
