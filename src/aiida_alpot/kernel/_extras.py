@@ -12,6 +12,7 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "mace": ("mace-torch>=0.3.15", "torch>=2.4"),
     "metatrain": ("metatrain>=2026.4", "metatomic-ase>=0.1"),
     "tblite": ("tblite>=0.5",),
+    "soap": ("dscribe>=2.1",),
     "report": ("matplotlib>=3.8",),
 }
 """What the extras of aiida-alpot bring; a compute node installs this, without AiiDA."""
