@@ -221,6 +221,11 @@ def test_without_features_or_training_frames_there_is_no_active_set(committee, f
         ({"confidence": 1.0}, r"confidence must be in \(0, 1\)"),
         ({"category_column": "config_type"}, "category_column needs the method 'conformal'"),
         ({"category_column": "", "method": "conformal"}, "category_column must be the name"),
+        (
+            {"feature_kind": None, "feature_parameters": {"r_cut": 4.0}},
+            "feature_parameters are given, but no feature_kind",
+        ),
+        ({"feature_kind": "soop"}, r"calibrate\.settings\.feature_kind: unknown kind 'soop'; did you mean 'soap'"),
         ({"method": "median"}, r"calibrate\.method: expected one of"),
         ({"tolerance": {"force": 1.0}}, "did you mean 'tolerances'"),
     ],

@@ -9,10 +9,10 @@ from aiida_alpot.kernel.dataset import Dataset, merge, write
 from aiida_alpot.kernel.evaluating import (
     EvaluateSettings,
     _whiten,
+    build_frame_features,
     build_table,
     canonical_order,
     count_extrapolated,
-    frame_features,
     select_candidates,
     selected_frames,
     selection_warnings,
@@ -283,7 +283,7 @@ def test_a_strategy_by_grade_is_refused_before_anything_is_evaluated(opened, fra
 @pytest.mark.parametrize("kind", ["last_layer", "invariants"])
 def test_features_of_a_frame_are_the_mean_over_its_atoms(make, committee, frames, kind):
     small = make.label(make.Atoms("Cu", positions=[[1.0, 2.0, 2.0]], cell=[9, 9, 9], pbc=True))
-    found = frame_features([frames[0], small], committee[0], kind)
+    found = build_frame_features(EvaluateSettings(features=kind), committee[0])([frames[0], small])
     of_atoms = committee[0].features([frames[0]], kind=kind).values
     np.testing.assert_allclose(found[0], of_atoms.mean(axis=0), rtol=1e-12)
     assert found[1].tolist() == ([1.0, 2.0, 2.0] if kind == "last_layer" else [3.0])
@@ -291,7 +291,7 @@ def test_features_of_a_frame_are_the_mean_over_its_atoms(make, committee, frames
 
 def test_sorted_distances_need_no_potential(make):
     frames = make.molecules(2)
-    found = frame_features(frames, None, "sorted_distances")
+    found = build_frame_features(EvaluateSettings(features="sorted_distances"), None)(frames)
     assert found.shape == (2, 3)
     # H–H comes before H–O: pairs are ordered by species
     assert found[0][0] == pytest.approx(frames[0].get_distance(1, 2))
@@ -443,7 +443,7 @@ def test_training_frames_keep_new_ones_at_a_distance(opened, frames, committee, 
     selection = select(
         dataset, committee, model, dataset=labelled, strategy="fps", budget=1, control_share=0.0, validation_share=0.0
     )
-    features = frame_features(frames, committee[0], "last_layer")
+    features = build_frame_features(EvaluateSettings(), committee[0])(frames)
     features = features / features.std(axis=0)
     distances = np.linalg.norm(features[1:] - features[0], axis=1)
     assert selection.indices.tolist() == [int(np.argmax(distances))]
@@ -465,7 +465,13 @@ def test_the_same_seed_selects_the_same_frames(opened, frames, committee, model)
         ({"validation_share": -0.1}, r"validation_share must be in \[0, 1\), got -0\.1"),
         ({"min_distance": 0.0}, "min_distance must be positive"),
         ({"upper": {"forces": 3.0}}, "upper: expected one of energy, force, .* got 'forces'"),
-        ({"features": "soap"}, r"evaluate\.features: expected one of"),
+        (
+            {"features": "invariant"},
+            r"evaluate\.settings\.features: unknown kind 'invariant'; did you mean 'invariants'",
+        ),
+        ({"features": "sorted_distance"}, "did you mean 'sorted_distances'"),
+        ({"features": "sorted_distances", "feature_parameters": {"r_cut": 4.0}}, "'sorted_distances' takes none"),
+        ({"features": "soap", "feature_parameters": {"rcut": 4.0}}, r"settings\.feature_parameters: .*'r_cut'"),
     ],
 )
 def test_settings_out_of_range_are_named(values, message):

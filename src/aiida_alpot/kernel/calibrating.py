@@ -12,6 +12,7 @@ from ase import Atoms
 
 from aiida_alpot.kernel import defaults
 from aiida_alpot.kernel.cutouts import keep_core
+from aiida_alpot.kernel.features import FeatureSpec
 from aiida_alpot.kernel.potentials import Potential, Predictions, predict_committee, reference_predictions
 from aiida_alpot.kernel.settings import check_device
 from aiida_alpot.kernel.uncertainty import (
@@ -56,7 +57,11 @@ class CalibrateSettings:
     :param fallback_splits: added when the held-out frames are fewer than *n_min*; the report says so.
     :param n_min: see *fallback_splits*.
     :param target_tpr: share of the frames with too large an error that the threshold should catch, or None.
-    :param feature_kind: features of the active sets, None for no active sets.
+    :param feature_kind: features of the active sets: ``"last_layer"`` or ``"invariants"`` of the first member,
+        ``"soap"``, or a function ``"module:name"``, see :class:`~aiida_alpot.kernel.features.FeatureSpec`; None for no
+        active sets.
+    :param feature_parameters: of ``"soap"``, see :class:`~aiida_alpot.kernel.features.SoapSettings`, or keyword
+        arguments of the function.
     :param active_set_start: ``"eps"`` keeps grades finite outside the span of the training features, ``"strict"``
         makes them infinite.
     :param gamma_save: grade above which a frame is kept and may be selected.
@@ -75,6 +80,7 @@ class CalibrateSettings:
     n_min: int = 10
     target_tpr: float | None = None
     feature_kind: str | None = "last_layer"
+    feature_parameters: Mapping[str, Any] = field(default_factory=dict)
     active_set_start: Literal["strict", "eps"] = "eps"
     gamma_save: float | None = None
     gamma_break: float | None = None
@@ -98,6 +104,16 @@ class CalibrateSettings:
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be positive, got {self.batch_size}")
         _check_grades(self.gamma_save, self.gamma_break)
+        if self.feature_spec is None and self.feature_parameters:
+            raise ValueError("feature_parameters are given, but no feature_kind")
+
+    @property
+    def feature_spec(self) -> FeatureSpec | None:
+        """The features of the active sets.
+
+        :raises ValueError: if kind or parameters are not valid.
+        """
+        return None if self.feature_kind is None else FeatureSpec(self.feature_kind, self.feature_parameters)
 
     def _check_method(self) -> None:
         if self.target_tpr is not None and not 0 < self.target_tpr <= 1:
@@ -210,16 +226,18 @@ def fit_uncertainty(
                 confidence=settings.confidence,
                 categories=held_out.categories,
             )
-    active_set = None
-    if settings.feature_kind is not None and train_frames:
-        features = potentials[0].features(train_frames, kind=settings.feature_kind, batch_size=settings.batch_size)
-        features = keep_core(features, train_frames)
-        active_set = ActiveSet.build(features, start=settings.active_set_start, kind=settings.feature_kind)
+    active_set, spec = None, settings.feature_spec
+    if spec is not None and train_frames:
+        spec = spec.complete(number for atoms in train_frames for number in atoms.numbers)
+        features = spec.build(potentials[0], settings.batch_size)(train_frames)
+        features = spec.require_known(keep_core(features, train_frames), train_frames)
+        active_set = ActiveSet.build(features, start=settings.active_set_start, kind=spec.kind)
     return UncertaintyModel(
         calibrations=calibrations,
         tolerances=dict(settings.tolerances),
         active_set=active_set,
-        feature_kind=settings.feature_kind or "",
+        feature_kind="" if spec is None else spec.kind,
+        feature_parameters={} if spec is None else spec.parameters,
         gamma_save=settings.gamma_save,
         gamma_break=settings.gamma_break,
         model_hashes=tuple(hashes),

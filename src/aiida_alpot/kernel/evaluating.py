@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from aiida_alpot.kernel.atom_features import AtomFeatures
 from aiida_alpot.kernel.dataset import Dataset, DatasetView
 from aiida_alpot.kernel.dataset.ids import usage_digests
 from aiida_alpot.kernel.exploration.monitor import Assessment, Monitor
+from aiida_alpot.kernel.features import SORTED_DISTANCES, FeatureSpec
 from aiida_alpot.kernel.potentials import Features, Potential, predict_committee
 from aiida_alpot.kernel.selection import (
     CandidateTable,
@@ -49,8 +50,11 @@ class EvaluateSettings:
         regularly, and never trained on: at least ten frames or a quarter of a small budget, at most half of it.
     :param validation_share: share of the other frames that goes to the validation split.
     :param gamma_select: grade above which a frame is flagged, None not to flag by grade.
-    :param features: what distances are measured in: ``"last_layer"`` or ``"invariants"`` of the first member, averaged
-        over the atoms and scaled to unit variance, or ``"sorted_distances"`` for molecules of one composition.
+    :param features: what distances are measured in: ``"last_layer"`` or ``"invariants"`` of the first member,
+        ``"soap"`` or a function ``"module:name"``, see :class:`~aiida_alpot.kernel.features.FeatureSpec`, averaged over
+        the atoms and scaled to unit variance, or ``"sorted_distances"`` for molecules of one composition.
+    :param feature_parameters: of ``"soap"``, see :class:`~aiida_alpot.kernel.features.SoapSettings`, or keyword
+        arguments of the function.
     :param min_distance: frames of one trajectory that are closer than this in their features count as duplicates.
     :param upper: multiples of the thresholds above which a frame counts as unphysical and is not trained on.
     :param allow_unhealthy: also train on frames at which a trajectory broke.
@@ -62,7 +66,8 @@ class EvaluateSettings:
     control_share: float = defaults.CONTROL_SHARE
     validation_share: float = defaults.SPLIT_VALIDATION
     gamma_select: float | None = None
-    features: Literal["last_layer", "invariants", "sorted_distances"] = "last_layer"
+    features: str = "last_layer"
+    feature_parameters: Mapping[str, Any] = field(default_factory=dict)
     min_distance: float | None = None
     upper: Mapping[str, float] | None = None
     allow_unhealthy: bool = False
@@ -83,6 +88,18 @@ class EvaluateSettings:
                 raise ValueError(f"upper: expected one of {', '.join(PROPERTIES)}, got {name!r}")
             if value <= 0:
                 raise ValueError(f"upper.{name} must be positive, got {value}")
+        if self.feature_spec is None and self.feature_parameters:
+            raise ValueError(f"feature_parameters: {SORTED_DISTANCES!r} takes none")
+
+    @property
+    def feature_spec(self) -> FeatureSpec | None:
+        """The features of atoms that are averaged; None for sorted distances.
+
+        :raises ValueError: if kind or parameters are not valid.
+        """
+        if self.features == SORTED_DISTANCES:
+            return None
+        return FeatureSpec(self.features, self.feature_parameters, "evaluate.settings.features")
 
     @property
     def needs_features(self) -> bool:
@@ -97,6 +114,15 @@ def canonical_order(candidates: Dataset | DatasetView) -> DatasetView:
     return candidates[np.lexsort((np.array(usage, dtype=np.str_), group, candidates.frame_ids(labels=False)))]
 
 
+def complete_features(settings: EvaluateSettings, *frames: Dataset | DatasetView | None) -> EvaluateSettings:
+    """Return settings whose features have the same columns for all of *frames*: with the species that occur in them."""
+    if settings.feature_spec is None or not settings.needs_features:
+        return settings
+    numbers = [np.unique(found.column("numbers")) for found in frames if found is not None and len(found)]
+    spec = settings.feature_spec.complete(number for part in numbers for number in part)
+    return replace(settings, feature_parameters=spec.parameters)
+
+
 def build_table(
     candidates: Dataset | DatasetView,
     potentials: Sequence[Potential],
@@ -105,23 +131,26 @@ def build_table(
 ) -> tuple[CandidateTable, dict[str, npt.NDArray[Any]]]:
     """Evaluate the committee on all candidates, a chunk at a time.
 
+    :param settings: of :func:`complete_features`.
     :return: the table that a selection needs, and the same with calibrated errors as arrays for people.
     :raises ValueError: if distances need one composition and the candidates have several, or the strategy an active
         set that the model lacks.
     """
     if get_strategy(settings.strategy).needs_active_set:
         require_active_set(model.active_set)
-    if settings.needs_features and settings.features == "sorted_distances":
+    if settings.needs_features and settings.features == SORTED_DISTANCES:
         require_one_composition(_numbers(candidates))
     monitor = Monitor(potentials, model)
+    measured = settings.needs_features and len(candidates) > 0
+    frame_features = build_frame_features(settings, potentials[0]) if measured else None
     parts: list[Assessment] = []
     features: list[FloatArray] = []
     for frames in candidates.iter_chunks(_CHUNK):
         parts.append(monitor.assess(frames))
         # what breaks a prediction breaks the features too; such a frame is never selected and needs none
         known = [frames[int(k)] for k in np.flatnonzero(parts[-1].finite)]
-        if settings.needs_features and known:
-            features.append(frame_features(known, potentials[0], settings.features))
+        if frame_features is not None and known:
+            features.append(frame_features(known))
     columns = {
         name: np.concatenate([part.disagreement[name] for part in parts]) if parts else np.zeros(0)
         for name in PROPERTIES
@@ -161,15 +190,19 @@ def _spread(parts: Sequence[FloatArray], rows: npt.NDArray[np.bool_]) -> FloatAr
     return spread
 
 
-def frame_features(frames: Sequence[Atoms], potential: Potential, kind: str) -> FloatArray:
-    """Return one row of features per frame.
+def build_frame_features(
+    settings: EvaluateSettings, potential: Potential | None
+) -> Callable[[Sequence[Atoms]], FloatArray]:
+    """Return the function that computes one row of features per frame, see :class:`EvaluateSettings`.
 
-    :param kind: see :class:`EvaluateSettings`.
+    :param settings: of :func:`complete_features`.
+    :param potential: first member; not used by features without a potential.
     """
-    if kind == "sorted_distances":
-        return sorted_distance_features(frames)
-    found = potential.features(frames, kind=kind)
-    return _mean_over_atoms(found, len(frames))
+    spec = settings.feature_spec
+    if spec is None:
+        return sorted_distance_features
+    compute = spec.build(potential)
+    return lambda frames: _mean_over_atoms(spec.require_known(compute(frames), frames), len(frames))
 
 
 def _mean_over_atoms(features: Features, n_frames: int) -> FloatArray:
@@ -270,15 +303,15 @@ def select_candidates(
         n_control_groups = len({str(g) for g in groups[explored & np.isin(splits, HELD_OUT)]})
         if potential is not None and table.features is not None and table.features.shape[1]:
             view = dataset[np.flatnonzero(splits == "train")]
-            if candidates is not None and settings.features == "sorted_distances":
+            if candidates is not None and settings.features == SORTED_DISTANCES:
                 require_one_composition([*_numbers(view), *_numbers(candidates)])
             frames = list(view)
-            training = frame_features(frames, potential, settings.features) if frames else None
-    if table.features is not None and len(table) and settings.features != "sorted_distances":
+            training = build_frame_features(settings, potential)(frames) if frames else None
+    if table.features is not None and len(table) and settings.features != SORTED_DISTANCES:
         table, training = _whiten(table, training)
     atom_features: AtomFeatures | None = None
-    if candidates is not None and potential is not None:
-        atom_features = AtomFeatures(candidates, potential, model.feature_kind)
+    if candidates is not None and potential is not None and model.active_set is not None:
+        atom_features = AtomFeatures(candidates, model.feature_spec.build(potential))
     return select(
         table,
         settings.strategy,

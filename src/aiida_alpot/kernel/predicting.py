@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 from ase import Atoms
 
+from aiida_alpot.kernel.features import FeatureFunction
 from aiida_alpot.kernel.potentials import BATCH_SIZE, Potential, Predictions, concatenate, predict_committee
 from aiida_alpot.kernel.settings import check_device
 from aiida_alpot.kernel.uncertainty import (
@@ -54,12 +55,14 @@ class Predictor:
     :param potentials: the committee, in the order of the hashes of *model*.
     :param model: its calibrations and active set.
     :param radii: conformal calibrations by property, fitted to the points of *model*.
+    :param features: what grades are computed from; None without an active set.
     """
 
     potentials: Sequence[Potential]
     model: UncertaintyModel
     settings: PredictSettings
     radii: Mapping[str, Calibration] = field(init=False)
+    features: FeatureFunction | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         radii = {
@@ -67,6 +70,9 @@ class Predictor:
             for name, points in self.model.points.items()
         }
         object.__setattr__(self, "radii", radii)
+        if self.model.active_set is not None:
+            features = self.model.feature_spec.build(self.potentials[0], self.settings.batch_size)
+            object.__setattr__(self, "features", features)
 
     @property
     def warnings(self) -> list[str]:
@@ -113,10 +119,8 @@ class Predictor:
             columns[f"disagreement_{name}"] = found.value(name)
             columns[f"error_{name}"] = errors[name]
             columns[f"radius_{name}"] = radius.predict_error(found.value(name))
-        if self.model.active_set is not None:
-            features = self.potentials[0].features(
-                frames, kind=self.model.feature_kind, batch_size=self.settings.batch_size
-            )
+        if self.features is not None:
+            features = self.features(frames)
             arrays["atom_grade"] = self.model.grade(features)
             columns[GRADE] = compute_frame_grade(arrays["atom_grade"], features.frame_index, len(frames))
         return columns, arrays

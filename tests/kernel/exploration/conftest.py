@@ -11,6 +11,7 @@ from ase.calculators.emt import EMT
 from ase.cluster import Icosahedron
 
 from aiida_alpot.kernel.exploration import Assessment, ExploreSettings, TrajectoryPlan
+from aiida_alpot.kernel.features import FeatureSpec
 from aiida_alpot.kernel.potentials import Features, Potential, Predictions, has_stress, offsets_of
 from aiida_alpot.kernel.settings import parse_settings
 
@@ -48,7 +49,7 @@ class ScaledEmt(Potential):
 class FakeModel:
     """Error = 2 D; grade = largest force norm."""
 
-    feature_kind = "last_layer"
+    feature_spec = FeatureSpec("last_layer")
 
     def __init__(self, gamma_save=None, gamma_break=None, properties=("energy", "force", "force_max")):
         self.gamma_save, self.gamma_break = gamma_save, gamma_break

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 
+from aiida_alpot.kernel.features import FeatureSpec
 from aiida_alpot.kernel.potentials.base import Features
 from aiida_alpot.kernel.uncertainty.active_set import ActiveSet
 from aiida_alpot.kernel.uncertainty.calibration import Calibration
@@ -128,7 +129,7 @@ def test_a_file_from_before_categories_is_read(tmp_path):
     model.save(tmp_path / "a.h5")
     with h5py.File(tmp_path / "a.h5", "r+") as file:
         header = json.loads(file["header"][()].tobytes())
-        del header["category_column"]
+        del header["category_column"], header["feature_parameters"]
         for values in header["calibrations"].values():
             del values["categories"], values["largest_disagreement"]
         del file["header"]
@@ -136,6 +137,7 @@ def test_a_file_from_before_categories_is_read(tmp_path):
     loaded = UncertaintyModel.load(tmp_path / "a.h5")
     assert loaded.thresholds == model.thresholds
     assert loaded.frame_categories([]) is None
+    assert loaded.feature_spec == FeatureSpec("last_layer")
 
 
 @pytest.mark.parametrize("kind", [ActiveSet, LocalActiveSet, None])
@@ -162,6 +164,12 @@ def test_bytes_do_not_depend_on_the_order_of_the_properties(tmp_path):
     model.save(tmp_path / "a.h5")
     turned.save(tmp_path / "b.h5")
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+def test_parameters_of_the_features_survive_the_file(tmp_path):
+    parameters = {"species": ["Cu", "Au"], "r_cut": 4.0, "nested": {"a": [1, 2.5, None]}}
+    make_model(feature_kind="module:function", feature_parameters=parameters).save(tmp_path / "a.h5")
+    assert UncertaintyModel.load(tmp_path / "a.h5").feature_spec == FeatureSpec("module:function", parameters)
 
 
 def test_an_empty_model_survives_its_file(tmp_path):

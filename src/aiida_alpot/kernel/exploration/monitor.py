@@ -16,6 +16,7 @@ from aiida_alpot.kernel.units import BoolArray, FloatArray
 from .settings import PROPERTIES
 
 if TYPE_CHECKING:
+    from aiida_alpot.kernel.features import FeatureFunction
     from aiida_alpot.kernel.uncertainty.model import UncertaintyModel
 
 
@@ -53,7 +54,7 @@ class Monitor:
 
     :param potentials: the committee; a single member has no disagreement.
     :param model: calibrations and active set; None leaves errors and grades unknown. Grades use the features of member
-        *feature_member*, which must be the one whose features built the active set.
+        *feature_member*, which must be the one whose features built the active set, unless they need no potential.
     """
 
     def __init__(
@@ -63,7 +64,9 @@ class Monitor:
             raise ValueError("a monitor needs at least one potential, got none")
         self.potentials = tuple(potentials)
         self.model = model
-        self._feature_member = feature_member
+        self._features: FeatureFunction | None = None
+        if model is not None and model.active_set is not None:
+            self._features = model.feature_spec.build(self.potentials[feature_member])
 
     def assess(self, frames: Sequence[Atoms]) -> Assessment:
         """Return disagreement, calibrated error and grade of *frames*.
@@ -95,7 +98,6 @@ class Monitor:
         return self.model.predict_error(found, self.model.frame_categories(frames))
 
     def _grade(self, frames: Sequence[Atoms]) -> FloatArray:
-        if self.model is None or self.model.active_set is None:
+        if self.model is None or self._features is None:
             return np.full(len(frames), np.nan)
-        features = self.potentials[self._feature_member].features(frames, kind=self.model.feature_kind)
-        return np.asarray(self.model.frame_grade(features, len(frames)), dtype=float)
+        return np.asarray(self.model.frame_grade(self._features(frames), len(frames)), dtype=float)

@@ -60,8 +60,9 @@ class GrowingSet:
         return compute_frame_grade(self._active_set.residual(features), features.frame_index, n_frames)
 
     def absorb(self, features: Features) -> None:
-        """Take the atoms of a frame in."""
-        self._active_set.absorb(features)
+        """Take the atoms of a frame in, but for those whose features are not defined: they say nothing of others."""
+        known = np.isfinite(features.values).all(axis=1)
+        self._active_set.absorb(Features(features.values[known], features.species[known], features.frame_index[known]))
 
 
 def blocks(rows: IntArray) -> list[IntArray]:

@@ -25,6 +25,8 @@ EXTERNAL = "external_test"
 def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Write ``uncertainty.h5`` and return errors per split, calibrations and thresholds."""
     settings = parse_settings(CalibrateSettings, read_entry(task, "settings", dict[str, Any]), "calibrate.settings")
+    if settings.feature_spec is not None:
+        settings.feature_spec.require()
     committee = load_committee({**task, "device": settings.device}, folder)
     with Dataset.open(find_file(task, "dataset", folder)) as dataset:
         frames = {split: read_labelled(dataset, split) for split in ("train", "validation", "test", "calibration")}

@@ -15,6 +15,7 @@ from aiida_alpot.kernel.evaluating import (
     EvaluateSettings,
     build_table,
     canonical_order,
+    complete_features,
     count_extrapolated,
     select_candidates,
     selected_frames,
@@ -22,8 +23,8 @@ from aiida_alpot.kernel.evaluating import (
 )
 from aiida_alpot.kernel.settings import parse_settings
 from aiida_alpot.kernel.tasks.entries import TASK_FILE, check_file, find_file, read_entry
-from aiida_alpot.kernel.tasks.inputs import load_committee, read_seed
-from aiida_alpot.kernel.uncertainty import PROPERTIES, UncertaintyModel
+from aiida_alpot.kernel.tasks.inputs import load_committee, load_uncertainty, read_seed
+from aiida_alpot.kernel.uncertainty import PROPERTIES
 
 OUTPUT = "selected.h5"
 TABLE = "table.npz"
@@ -34,15 +35,17 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Write ``selected.h5`` and ``table.npz`` and return counts, thresholds and quantiles."""
     settings = parse_settings(EvaluateSettings, read_entry(task, "settings", dict[str, Any]), "evaluate.settings")
     seed = read_seed(task)
+    if settings.needs_features and settings.feature_spec is not None:
+        settings.feature_spec.require()
     committee = load_committee({**task, "device": settings.device}, folder)
-    model = UncertaintyModel.load(find_file(task, "uncertainty", folder))
-    model.require_models(committee.hashes)
+    model = load_uncertainty(task, folder, committee)
     pool = folder / "candidates.h5"
     names = read_entry(task, "candidates", list[str])
     merge([check_file(name, folder, f"{TASK_FILE}: candidates") for name in names], pool)
     with ExitStack() as stack:
         candidates = canonical_order(stack.enter_context(Dataset.open(pool)))
         dataset = stack.enter_context(Dataset.open(find_file(task, "dataset", folder))) if "dataset" in task else None
+        settings = complete_features(settings, candidates, dataset)
         table, arrays = build_table(candidates, committee.potentials, model, settings)
         selection = select_candidates(
             table,

@@ -20,8 +20,7 @@ from aiida_alpot.kernel.potentials import has_stress
 from aiida_alpot.kernel.settings import parse_settings
 from aiida_alpot.kernel.tasks import TaskError, TaskInterruptedError
 from aiida_alpot.kernel.tasks.entries import TASK_FILE, find_file, read_entry
-from aiida_alpot.kernel.tasks.inputs import compute_deadline, load_committee, read_seed
-from aiida_alpot.kernel.uncertainty import UncertaintyModel
+from aiida_alpot.kernel.tasks.inputs import compute_deadline, load_committee, load_uncertainty, read_seed
 
 OUTPUT = "candidates.h5"
 STATE = "state"
@@ -35,8 +34,7 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     deadline = compute_deadline(task)
     settings = parse_settings(ExploreSettings, read_entry(task, "settings", dict[str, Any]), "explore.settings")
     committee = load_committee({**task, "device": settings.device}, folder)
-    uncertainty = UncertaintyModel.load(find_file(task, "uncertainty", folder))
-    uncertainty.require_models(committee.hashes)
+    uncertainty = load_uncertainty(task, folder, committee)
     seed = read_seed(task)
     first, last, iteration = (read_entry(task, key, int) for key in ("first", "last", "iteration"))
     (folder / STATE).mkdir(exist_ok=True)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from ase import Atoms
 
+from aiida_alpot.kernel.features import FeatureSpec
 from aiida_alpot.kernel.potentials.base import Features
 from aiida_alpot.kernel.uncertainty._hdf5 import read_arrays, write_arrays
 from aiida_alpot.kernel.uncertainty.active_set import ActiveSet, compute_frame_grade
@@ -31,8 +32,10 @@ class UncertaintyModel:
 
     :param calibrations: per property, names of :data:`~.committee.PROPERTIES`.
     :param tolerances: largest acceptable error per property: eV/atom, eV/Å, eV/Å, eV/Å³.
-    :param active_set: training atoms of the committee, in the features of its first member; None without grades.
-    :param feature_kind: kind of these features, what a potential is asked for.
+    :param active_set: training atoms of the committee, in the features of its first member or of none; None without
+        grades.
+    :param feature_kind: kind of these features, see :class:`~aiida_alpot.kernel.features.FeatureSpec`.
+    :param feature_parameters: all that it takes to compute the same columns again.
     :param gamma_save: grade from which a frame is kept.
     :param gamma_break: grade from which a trajectory is stopped, not below *gamma_save*. Both are per kind of
         features: the bands 1, 2 and 10 of Novikov et al. (2021) are for moment tensor potentials.
@@ -51,6 +54,7 @@ class UncertaintyModel:
     model_hashes: tuple[str, ...] = ()
     points: Mapping[str, tuple[FloatArray, FloatArray]] = field(default_factory=dict)
     category_column: str = ""
+    feature_parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("calibrations", "tolerances", "points"):
@@ -70,6 +74,11 @@ class UncertaintyModel:
             if np.ndim(spread) != 1 or np.shape(spread) != np.shape(error):
                 raise ValueError(f"points: {name} must be two 1-d arrays of one length")
         object.__setattr__(self, "model_hashes", tuple(self.model_hashes))
+
+    @property
+    def feature_spec(self) -> FeatureSpec:
+        """The features of the active set."""
+        return FeatureSpec(self.feature_kind, self.feature_parameters)
 
     @property
     def thresholds(self) -> dict[str, float]:
@@ -177,6 +186,7 @@ class UncertaintyModel:
             "tolerances": {name: float(self.tolerances[name]) for name in sorted(self.tolerances)},
             "category_column": self.category_column,
             "feature_kind": self.feature_kind,
+            "feature_parameters": dict(self.feature_parameters),
             "gamma_save": self.gamma_save,
             "gamma_break": self.gamma_break,
             "model_hashes": list(self.model_hashes),
@@ -220,6 +230,7 @@ class UncertaintyModel:
             model_hashes=tuple(header["model_hashes"]),
             points={name: (_floats(value)[0], _floats(value)[1]) for name, value in points.items()},
             category_column=header.get("category_column", ""),
+            feature_parameters=header.get("feature_parameters", {}),
         )
 
 
