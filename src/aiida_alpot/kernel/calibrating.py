@@ -18,6 +18,8 @@ from aiida_alpot.kernel.uncertainty import (
     PROPERTIES,
     ActiveSet,
     Calibration,
+    ClusterSettings,
+    LocalActiveSet,
     UncertaintyModel,
     disagreement,
     error,
@@ -59,6 +61,8 @@ class CalibrateSettings:
     :param feature_kind: features of the active sets, None for no active sets.
     :param active_set_start: ``"eps"`` keeps grades finite outside the span of the training features, ``"strict"``
         makes them infinite.
+    :param clusters: parts the training atoms into clusters that each have an active set; a grade is then the smallest
+        of theirs. None for one active set, which the strategies ``"ladder"`` and ``"best_first"`` need.
     :param gamma_save: grade above which a frame is kept and may be selected.
     :param gamma_break: grade above which a trajectory stops.
     :param device: where the potentials are evaluated.
@@ -76,6 +80,7 @@ class CalibrateSettings:
     target_tpr: float | None = None
     feature_kind: str | None = "last_layer"
     active_set_start: Literal["strict", "eps"] = "eps"
+    clusters: ClusterSettings | None = None
     gamma_save: float | None = None
     gamma_break: float | None = None
     device: str = "cpu"
@@ -210,15 +215,10 @@ def fit_uncertainty(
                 confidence=settings.confidence,
                 categories=held_out.categories,
             )
-    active_set = None
-    if settings.feature_kind is not None and train_frames:
-        features = potentials[0].features(train_frames, kind=settings.feature_kind, batch_size=settings.batch_size)
-        features = keep_core(features, train_frames)
-        active_set = ActiveSet.build(features, start=settings.active_set_start, kind=settings.feature_kind)
     return UncertaintyModel(
         calibrations=calibrations,
         tolerances=dict(settings.tolerances),
-        active_set=active_set,
+        active_set=build_active_set(potentials[0], train_frames, settings),
         feature_kind=settings.feature_kind or "",
         gamma_save=settings.gamma_save,
         gamma_break=settings.gamma_break,
@@ -226,6 +226,26 @@ def fit_uncertainty(
         points={name: (held_out.disagreement[name], held_out.error[name]) for name in calibrations},
         category_column=settings.category_column or "",
     )
+
+
+def build_active_set(
+    potential: Potential, frames: Sequence[Atoms], settings: CalibrateSettings
+) -> ActiveSet | LocalActiveSet | None:
+    """Return the active set of training frames, one per cluster if there are clusters; None without features.
+
+    :param potential: the one whose features are graded.
+    """
+    if settings.feature_kind is None or not frames:
+        return None
+    features = potential.features(frames, kind=settings.feature_kind, batch_size=settings.batch_size)
+    features = keep_core(features, frames)
+    start, kind = settings.active_set_start, settings.feature_kind
+    if settings.clusters is None:
+        return ActiveSet.build(features, start=start, kind=kind)
+    labels = None
+    if settings.clusters.method == "column":
+        labels = frame_categories(frames, settings.clusters.column)[features.frame_index]
+    return LocalActiveSet.build(features, labels, settings.clusters, start=start, kind=kind)
 
 
 def rates(model: UncertaintyModel, held_out: SplitErrors) -> dict[str, Any]:
