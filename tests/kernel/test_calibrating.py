@@ -9,7 +9,9 @@ from ase.stress import voigt_6_to_full_3x3_stress
 from aiida_alpot.kernel.calibrating import CalibrateSettings, assess, fit_uncertainty, rates, rms_errors
 from aiida_alpot.kernel.exploration.monitor import Monitor
 from aiida_alpot.kernel.potentials import reference_predictions
+from aiida_alpot.kernel.predicting import Predictor, PredictSettings
 from aiida_alpot.kernel.settings import SettingsError, parse_settings
+from aiida_alpot.kernel.uncertainty import UncertaintyModel
 
 BIAS, SPREAD = 0.03, 0.04
 NO_FEATURES = CalibrateSettings(feature_kind=None)
@@ -200,6 +202,27 @@ def test_active_set_is_made_of_the_training_frames_of_the_first_member(committee
     assert (model.gamma_save, model.gamma_break) == (2.0, 5.0)
 
 
+@pytest.mark.parametrize("level", ["atom", "frame"])
+@pytest.mark.parametrize("method", ["kmeans", "birch", "column"])
+def test_grades_are_the_smallest_over_the_clusters(make, tmp_path, method, level):
+    training, new = make.crystals(6, config_type="a") + make.crystals(6, seed=1, config_type="b"), make.crystals(3, 5)
+    committee = [make.OffTarget(training + new, *[BIAS + sign * SPREAD] * 3) for sign in (1, -1)]
+    clusters = {"method": method, "level": level, "n_clusters": 2, "rows_per_rank": 0.0}
+    settings = parse_settings(CalibrateSettings, {"clusters": clusters}, "calibrate")
+    model = fit_uncertainty(committee, ["a", "b"], assess(committee, training, settings), training, settings)
+    assert len(model.active_set.members) == 2
+    model.save(tmp_path / "u.h5")
+    loaded = UncertaintyModel.load(tmp_path / "u.h5")
+    features = committee[0].features(new)
+    smallest = np.min([member.grade(features) for member in model.active_set.members], axis=0)
+    for grades in (model.grade(features), loaded.grade(features)):
+        np.testing.assert_array_equal(grades, smallest)
+    of_frames = [smallest[features.frame_index == k].max() for k in range(3)]
+    np.testing.assert_array_equal(Monitor(committee, loaded).assess(new).grade, of_frames)
+    predicted = Predictor(committee, loaded, PredictSettings()).predict(new)
+    np.testing.assert_array_equal([atoms.info["grade"] for atoms in predicted], of_frames)
+
+
 @pytest.mark.parametrize("train", [True, False])
 def test_without_features_or_training_frames_there_is_no_active_set(committee, frames, train):
     settings = CalibrateSettings(feature_kind=None if train else "last_layer")
@@ -216,6 +239,8 @@ def test_without_features_or_training_frames_there_is_no_active_set(committee, f
         ({"splits": ["train"]}, "leave 'train' out"),
         ({"fallback_splits": ["train"]}, "leave 'train' out"),
         ({"splits": ["tset"]}, "splits: .*'tset'"),
+        ({"clusters": {"method": "birsh"}}, r"clusters\.method: expected one of"),
+        ({"clusters": {"n_cluster": 3}}, "did you mean 'n_clusters'"),
         ({"batch_size": 0}, "batch_size must be positive, got 0"),
         ({"gamma_save": 3.0, "gamma_break": 2.0}, r"gamma_break 2\.0 must not be below gamma_save 3\.0"),
         ({"confidence": 1.0}, r"confidence must be in \(0, 1\)"),

@@ -19,6 +19,8 @@ from aiida_alpot.kernel.uncertainty import (
     PROPERTIES,
     ActiveSet,
     Calibration,
+    ClusterSettings,
+    LocalActiveSet,
     UncertaintyModel,
     disagreement,
     error,
@@ -64,6 +66,8 @@ class CalibrateSettings:
         arguments of the function.
     :param active_set_start: ``"eps"`` keeps grades finite outside the span of the training features, ``"strict"``
         makes them infinite.
+    :param clusters: parts the training atoms into clusters that each have an active set; a grade is then the smallest
+        of theirs. None for one active set, which the strategies ``"ladder"`` and ``"best_first"`` need.
     :param gamma_save: grade above which a frame is kept and may be selected.
     :param gamma_break: grade above which a trajectory stops.
     :param device: where the potentials are evaluated.
@@ -82,6 +86,7 @@ class CalibrateSettings:
     feature_kind: str | None = "last_layer"
     feature_parameters: Mapping[str, Any] = field(default_factory=dict)
     active_set_start: Literal["strict", "eps"] = "eps"
+    clusters: ClusterSettings | None = None
     gamma_save: float | None = None
     gamma_break: float | None = None
     device: str = "cpu"
@@ -226,16 +231,13 @@ def fit_uncertainty(
                 confidence=settings.confidence,
                 categories=held_out.categories,
             )
-    active_set, spec = None, settings.feature_spec
+    spec = settings.feature_spec
     if spec is not None and train_frames:
         spec = spec.complete(number for atoms in train_frames for number in atoms.numbers)
-        features = spec.build(potentials[0], settings.batch_size)(train_frames)
-        features = spec.require_known(keep_core(features, train_frames), train_frames)
-        active_set = ActiveSet.build(features, start=settings.active_set_start, kind=spec.kind)
     return UncertaintyModel(
         calibrations=calibrations,
         tolerances=dict(settings.tolerances),
-        active_set=active_set,
+        active_set=None if spec is None else build_active_set(potentials[0], train_frames, settings, spec),
         feature_kind="" if spec is None else spec.kind,
         feature_parameters={} if spec is None else spec.parameters,
         gamma_save=settings.gamma_save,
@@ -244,6 +246,27 @@ def fit_uncertainty(
         points={name: (held_out.disagreement[name], held_out.error[name]) for name in calibrations},
         category_column=settings.category_column or "",
     )
+
+
+def build_active_set(
+    potential: Potential, frames: Sequence[Atoms], settings: CalibrateSettings, spec: FeatureSpec
+) -> ActiveSet | LocalActiveSet | None:
+    """Return the active set of training frames, one per cluster if there are clusters; None without frames.
+
+    :param potential: the one whose features are graded.
+    :param spec: of the features, complete.
+    """
+    if not frames:
+        return None
+    features = spec.build(potential, settings.batch_size)(frames)
+    features = spec.require_known(keep_core(features, frames), frames)
+    start, kind = settings.active_set_start, spec.kind
+    if settings.clusters is None:
+        return ActiveSet.build(features, start=start, kind=kind)
+    labels = None
+    if settings.clusters.method == "column":
+        labels = frame_categories(frames, settings.clusters.column)[features.frame_index]
+    return LocalActiveSet.build(features, labels, settings.clusters, start=start, kind=kind)
 
 
 def rates(model: UncertaintyModel, held_out: SplitErrors) -> dict[str, Any]:

@@ -212,6 +212,9 @@ def test_active_atoms_are_counted_by_species(make, tiny_models, tmp_path, job):
     model = UncertaintyModel.load(tmp_path / calibrate.OUTPUT)
     assert results["active_atoms"] == {"Cu": len(model.active_set.owners[29])}
     assert 0 < results["active_atoms"]["Cu"] <= 16
+    assert results["n_clusters"] is None
+    task["settings"]["clusters"] = {"method": "birch", "n_clusters": 2, "rows_per_rank": 0.0}
+    assert calibrate.run(task, tmp_path)["n_clusters"] == 2
 
 
 # --- explore_ase ---

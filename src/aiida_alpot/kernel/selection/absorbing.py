@@ -31,7 +31,7 @@ def require_active_set(active_set: ActiveSet | LocalActiveSet | None) -> ActiveS
     if isinstance(active_set, LocalActiveSet):
         raise ValueError(
             "this strategy takes candidates into the active set, which a local one does not allow, as a new atom "
-            "belongs to none of its clusters: use a single active set (ActiveSet)"
+            "belongs to none of its clusters: calibrate without 'clusters', or select by another strategy"
         )
     return active_set
 

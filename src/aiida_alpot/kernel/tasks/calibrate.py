@@ -15,7 +15,7 @@ from aiida_alpot.kernel.settings import parse_settings
 from aiida_alpot.kernel.tasks import TaskError
 from aiida_alpot.kernel.tasks.entries import find_file, read_entry
 from aiida_alpot.kernel.tasks.inputs import Committee, load_committee, read_labelled
-from aiida_alpot.kernel.uncertainty import ActiveSet, UncertaintyModel
+from aiida_alpot.kernel.uncertainty import LocalActiveSet, UncertaintyModel
 
 OUTPUT = "uncertainty.h5"
 PREVIOUS = "previous.h5"
@@ -50,6 +50,7 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "tolerances": dict(settings.tolerances),
         "uncalibrated": sorted(set(settings.tolerances) - set(model.calibrations)),
         "active_atoms": count_active_atoms(model),
+        "n_clusters": len(model.active_set.members) if isinstance(model.active_set, LocalActiveSet) else None,
     }
 
 
@@ -68,7 +69,7 @@ def _assess_held_out(
 
 
 def count_active_atoms(model: UncertaintyModel) -> dict[str, int]:
-    """Return how many atoms of each species span the training features."""
-    if not isinstance(model.active_set, ActiveSet):
+    """Return how many atoms of each species span the training features, those of all clusters together."""
+    if model.active_set is None:
         return {}
     return {chemical_symbols[number]: len(rows) for number, rows in model.active_set.owners.items()}
