@@ -61,7 +61,7 @@ def select(opened_frames, committee, model, dataset=None, seed=1, **values):
     settings = EvaluateSettings(**values)
     table, _ = build_table(opened_frames, committee, model, settings)
     return select_candidates(
-        table, model, settings, seed, candidates=opened_frames, dataset=dataset, potential=committee[0]
+        table, model, settings, seed, candidates=opened_frames, dataset=dataset, potentials=committee
     )
 
 
@@ -234,7 +234,7 @@ def test_a_prediction_that_is_not_finite_makes_its_frame_unhealthy(opened, frame
     table, _ = build_table(opened(frames), committee, model, settings)
     assert np.flatnonzero(~table.healthy).tolist() == [3]
     assert np.isnan(table.force[3])
-    assert 3 not in select_candidates(table, model, settings, 1, potential=committee[0]).indices
+    assert 3 not in select_candidates(table, model, settings, 1, potentials=committee).indices
 
 
 def test_grades_come_from_the_active_set(opened, frames, committee):
@@ -280,10 +280,27 @@ def test_a_strategy_by_grade_is_refused_before_anything_is_evaluated(opened, fra
         build_table(opened(frames), [], model, EvaluateSettings(strategy=strategy))
 
 
+@pytest.mark.parametrize("strategy", ["threshold", "fps", "ladder"])
+def test_members_without_features_change_nothing_of_what_is_chosen(opened, frames, committee, model, make, strategy):
+    silent = make.OffTarget(frames, -SPREAD, -SPREAD, -SPREAD, feature_kinds=())
+    active = ActiveSet.build(committee[0].features(frames[:1]), start="eps")
+    model = replace(model, active_set=active)
+    values = {"strategy": strategy, "budget": 6}
+    alike, mixed = (select(opened(frames), members, model, **values) for members in (committee, [silent, committee[0]]))
+    assert (mixed.indices.tolist(), mixed.reasons) == (alike.indices.tolist(), alike.reasons)
+
+
+def test_a_committee_without_features_selects_by_disagreement(opened, frames, model, make):
+    silent = [make.OffTarget(frames, force=d, feature_kinds=()) for d in (SPREAD, -SPREAD)]
+    assert len(select(opened(frames), silent, model, budget=6)) == 6
+    with pytest.raises(ValueError, match="no member of the committee has features of kind 'last_layer'"):
+        select(opened(frames), silent, model, strategy="fps")
+
+
 @pytest.mark.parametrize("kind", ["last_layer", "invariants"])
 def test_features_of_a_frame_are_the_mean_over_its_atoms(make, committee, frames, kind):
     small = make.label(make.Atoms("Cu", positions=[[1.0, 2.0, 2.0]], cell=[9, 9, 9], pbc=True))
-    found = frame_features([frames[0], small], committee[0], kind)
+    found = frame_features([frames[0], small], committee, kind)
     of_atoms = committee[0].features([frames[0]], kind=kind).values
     np.testing.assert_allclose(found[0], of_atoms.mean(axis=0), rtol=1e-12)
     assert found[1].tolist() == ([1.0, 2.0, 2.0] if kind == "last_layer" else [3.0])
@@ -291,7 +308,7 @@ def test_features_of_a_frame_are_the_mean_over_its_atoms(make, committee, frames
 
 def test_sorted_distances_need_no_potential(make):
     frames = make.molecules(2)
-    found = frame_features(frames, None, "sorted_distances")
+    found = frame_features(frames, [], "sorted_distances")
     assert found.shape == (2, 3)
     # H–H comes before H–O: pairs are ordered by species
     assert found[0][0] == pytest.approx(frames[0].get_distance(1, 2))
@@ -443,7 +460,7 @@ def test_training_frames_keep_new_ones_at_a_distance(opened, frames, committee, 
     selection = select(
         dataset, committee, model, dataset=labelled, strategy="fps", budget=1, control_share=0.0, validation_share=0.0
     )
-    features = frame_features(frames, committee[0], "last_layer")
+    features = frame_features(frames, committee, "last_layer")
     features = features / features.std(axis=0)
     distances = np.linalg.norm(features[1:] - features[0], axis=1)
     assert selection.indices.tolist() == [int(np.argmax(distances))]

@@ -12,7 +12,7 @@ from ase import Atoms
 
 from aiida_alpot.kernel import defaults
 from aiida_alpot.kernel.cutouts import keep_core
-from aiida_alpot.kernel.potentials import Potential, Predictions, predict_committee, reference_predictions
+from aiida_alpot.kernel.potentials import Potential, Predictions, feature_member, predict_committee, reference_predictions
 from aiida_alpot.kernel.settings import check_device
 from aiida_alpot.kernel.uncertainty import (
     PROPERTIES,
@@ -193,7 +193,7 @@ def fit_uncertainty(
     """Return calibrations from held-out frames and active sets from the training frames.
 
     :param hashes: sha256 of the model files, in the order of *potentials*.
-    :param train_frames: their features, by the first member, make the active sets.
+    :param train_frames: their features, by the first member that has any, make the active sets.
     :param previous: of the committee before; scales from few points are drawn towards its scales.
     """
     calibrations = {}
@@ -212,9 +212,10 @@ def fit_uncertainty(
             )
     active_set = None
     if settings.feature_kind is not None and train_frames:
-        features = potentials[0].features(train_frames, kind=settings.feature_kind, batch_size=settings.batch_size)
-        features = keep_core(features, train_frames)
-        active_set = ActiveSet.build(features, start=settings.active_set_start, kind=settings.feature_kind)
+        kind = settings.feature_kind
+        member = feature_member(potentials, kind)
+        features = keep_core(member.features(train_frames, kind=kind, batch_size=settings.batch_size), train_frames)
+        active_set = ActiveSet.build(features, start=settings.active_set_start, kind=kind)
     return UncertaintyModel(
         calibrations=calibrations,
         tolerances=dict(settings.tolerances),

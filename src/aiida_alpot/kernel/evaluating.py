@@ -15,7 +15,7 @@ from aiida_alpot.kernel.atom_features import AtomFeatures
 from aiida_alpot.kernel.dataset import Dataset, DatasetView
 from aiida_alpot.kernel.dataset.ids import usage_digests
 from aiida_alpot.kernel.exploration.monitor import Assessment, Monitor
-from aiida_alpot.kernel.potentials import Features, Potential, predict_committee
+from aiida_alpot.kernel.potentials import Features, Potential, feature_member, predict_committee
 from aiida_alpot.kernel.selection import (
     CandidateTable,
     Selection,
@@ -49,8 +49,8 @@ class EvaluateSettings:
         regularly, and never trained on: at least ten frames or a quarter of a small budget, at most half of it.
     :param validation_share: share of the other frames that goes to the validation split.
     :param gamma_select: grade above which a frame is flagged, None not to flag by grade.
-    :param features: what distances are measured in: ``"last_layer"`` or ``"invariants"`` of the first member, averaged
-        over the atoms and scaled to unit variance, or ``"sorted_distances"`` for molecules of one composition.
+    :param features: what distances are measured in: ``"last_layer"`` or ``"invariants"`` of the first member that has
+        them, averaged over the atoms and scaled to unit variance, or ``"sorted_distances"`` for molecules of one composition.
     :param min_distance: frames of one trajectory that are closer than this in their features count as duplicates.
     :param upper: multiples of the thresholds above which a frame counts as unphysical and is not trained on.
     :param allow_unhealthy: also train on frames at which a trajectory broke.
@@ -121,7 +121,7 @@ def build_table(
         # what breaks a prediction breaks the features too; such a frame is never selected and needs none
         known = [frames[int(k)] for k in np.flatnonzero(parts[-1].finite)]
         if settings.needs_features and known:
-            features.append(frame_features(known, potentials[0], settings.features))
+            features.append(frame_features(known, potentials, settings.features))
     columns = {
         name: np.concatenate([part.disagreement[name] for part in parts]) if parts else np.zeros(0)
         for name in PROPERTIES
@@ -161,14 +161,15 @@ def _spread(parts: Sequence[FloatArray], rows: npt.NDArray[np.bool_]) -> FloatAr
     return spread
 
 
-def frame_features(frames: Sequence[Atoms], potential: Potential, kind: str) -> FloatArray:
+def frame_features(frames: Sequence[Atoms], potentials: Sequence[Potential], kind: str) -> FloatArray:
     """Return one row of features per frame.
 
+    :param potentials: the committee; its first member that has such features gives them.
     :param kind: see :class:`EvaluateSettings`.
     """
     if kind == "sorted_distances":
         return sorted_distance_features(frames)
-    found = potential.features(frames, kind=kind)
+    found = feature_member(potentials, kind).features(frames, kind=kind)
     return _mean_over_atoms(found, len(frames))
 
 
@@ -249,14 +250,14 @@ def select_candidates(
     *,
     candidates: Dataset | DatasetView | None = None,
     dataset: Dataset | None = None,
-    potential: Potential | None = None,
+    potentials: Sequence[Potential] = (),
 ) -> Selection:
     """Return which candidates are labelled, given what is labelled already.
 
     :param candidates: the frames of the table, for how they were sampled and the features of their atoms; without them
         all count as sampled regularly.
     :param dataset: frames with labels: not selected again; the splits of their groups are kept.
-    :param potential: first member, for the features of the training frames and of the atoms of candidates.
+    :param potentials: the committee, for the features of the training frames and of the atoms of candidates.
     """
     known: tuple[str, ...] = ()
     fixed: dict[str, str] = {}
@@ -268,17 +269,17 @@ def select_candidates(
         fixed = {str(g): str(s) for g, s in zip(groups, splits, strict=True) if g and s}
         explored = dataset.column("iteration") >= 0
         n_control_groups = len({str(g) for g in groups[explored & np.isin(splits, HELD_OUT)]})
-        if potential is not None and table.features is not None and table.features.shape[1]:
+        if potentials and table.features is not None and table.features.shape[1]:
             view = dataset[np.flatnonzero(splits == "train")]
             if candidates is not None and settings.features == "sorted_distances":
                 require_one_composition([*_numbers(view), *_numbers(candidates)])
             frames = list(view)
-            training = frame_features(frames, potential, settings.features) if frames else None
+            training = frame_features(frames, potentials, settings.features) if frames else None
     if table.features is not None and len(table) and settings.features != "sorted_distances":
         table, training = _whiten(table, training)
     atom_features: AtomFeatures | None = None
-    if candidates is not None and potential is not None:
-        atom_features = AtomFeatures(candidates, potential, model.feature_kind)
+    if candidates is not None and get_strategy(settings.strategy).needs_active_set:
+        atom_features = AtomFeatures(candidates, feature_member(potentials, model.feature_kind), model.feature_kind)
     return select(
         table,
         settings.strategy,

@@ -9,7 +9,14 @@ from typing import Any, Final
 import numpy as np
 from ase import Atoms
 
-from aiida_alpot.kernel.potentials import BATCH_SIZE, Potential, Predictions, concatenate, predict_committee
+from aiida_alpot.kernel.potentials import (
+    BATCH_SIZE,
+    Potential,
+    Predictions,
+    concatenate,
+    feature_member,
+    predict_committee,
+)
 from aiida_alpot.kernel.settings import check_device
 from aiida_alpot.kernel.uncertainty import (
     PROPERTIES,
@@ -114,9 +121,9 @@ class Predictor:
             columns[f"error_{name}"] = errors[name]
             columns[f"radius_{name}"] = radius.predict_error(found.value(name))
         if self.model.active_set is not None:
-            features = self.potentials[0].features(
-                frames, kind=self.model.feature_kind, batch_size=self.settings.batch_size
-            )
+            kind = self.model.feature_kind
+            member = feature_member(self.potentials, kind)
+            features = member.features(frames, kind=kind, batch_size=self.settings.batch_size)
             arrays["atom_grade"] = self.model.grade(features)
             columns[GRADE] = compute_frame_grade(arrays["atom_grade"], features.frame_index, len(frames))
         return columns, arrays

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from ase import Atoms
 
-from aiida_alpot.kernel.potentials import Potential, concatenate, predict_committee
+from aiida_alpot.kernel.potentials import Potential, concatenate, feature_member, predict_committee
 from aiida_alpot.kernel.uncertainty.committee import Disagreement, disagreement
 from aiida_alpot.kernel.units import BoolArray, FloatArray
 
@@ -52,18 +52,14 @@ class Monitor:
     """A committee and its uncertainty model, ready to look at frames.
 
     :param potentials: the committee; a single member has no disagreement.
-    :param model: calibrations and active set; None leaves errors and grades unknown. Grades use the features of member
-        *feature_member*, which must be the one whose features built the active set.
+    :param model: calibrations and active set; None leaves errors and grades unknown.
     """
 
-    def __init__(
-        self, potentials: Sequence[Potential], model: UncertaintyModel | None = None, *, feature_member: int = 0
-    ) -> None:
+    def __init__(self, potentials: Sequence[Potential], model: UncertaintyModel | None = None) -> None:
         if not potentials:
             raise ValueError("a monitor needs at least one potential, got none")
         self.potentials = tuple(potentials)
         self.model = model
-        self._feature_member = feature_member
 
     def assess(self, frames: Sequence[Atoms]) -> Assessment:
         """Return disagreement, calibrated error and grade of *frames*.
@@ -97,5 +93,6 @@ class Monitor:
     def _grade(self, frames: Sequence[Atoms]) -> FloatArray:
         if self.model is None or self.model.active_set is None:
             return np.full(len(frames), np.nan)
-        features = self.potentials[self._feature_member].features(frames, kind=self.model.feature_kind)
+        kind = self.model.feature_kind
+        features = feature_member(self.potentials, kind).features(frames, kind=kind)
         return np.asarray(self.model.frame_grade(features, len(frames)), dtype=float)

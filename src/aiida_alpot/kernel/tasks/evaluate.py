@@ -51,7 +51,7 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             seed,
             candidates=candidates,
             dataset=dataset,
-            potential=committee.potentials[0],
+            potentials=committee.potentials,
         )
         frames = selected_frames(candidates, selection, committee.potentials)
     write(folder / OUTPUT, frames)

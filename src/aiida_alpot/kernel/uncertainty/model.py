@@ -31,7 +31,8 @@ class UncertaintyModel:
 
     :param calibrations: per property, names of :data:`~.committee.PROPERTIES`.
     :param tolerances: largest acceptable error per property: eV/atom, eV/Å, eV/Å, eV/Å³.
-    :param active_set: training atoms of the committee, in the features of its first member; None without grades.
+    :param active_set: training atoms of the committee, in the features of its first member that has any; None without
+        grades.
     :param feature_kind: kind of these features, what a potential is asked for.
     :param gamma_save: grade from which a frame is kept.
     :param gamma_break: grade from which a trajectory is stopped, not below *gamma_save*. Both are per kind of
@@ -152,7 +153,7 @@ class UncertaintyModel:
     def require_models(self, hashes: Sequence[str]) -> None:
         """Refuse models that are not the committee this model was made for.
 
-        The order of the members does not matter, except that the first one gives the features of the active set.
+        The order of the members matters to the active set only: the first of them that has features gave it its own.
 
         :param hashes: sha256 of the models.
         :raises ValueError: if they differ; the message names what is missing and what is too much.
@@ -164,10 +165,10 @@ class UncertaintyModel:
                 "the uncertainty model belongs to other models: "
                 f"missing {_short(missing)}, not expected {_short(extra)}; calibrate again for this committee"
             )
-        if self.active_set is not None and tuple(hashes)[:1] != self.model_hashes[:1]:
+        if self.active_set is not None and tuple(hashes) != self.model_hashes:
             raise ValueError(
-                f"the active set holds features of {_short(self.model_hashes[:1])}, "
-                f"but the first model is {_short(tuple(hashes)[:1])}"
+                "the active set holds features of the first member that has any, and the members are in another order: "
+                f"expected {_short(self.model_hashes)}, got {_short(tuple(hashes))}"
             )
 
     def save(self, path: str | Path) -> None:
