@@ -12,6 +12,7 @@ from aiida_alpot.kernel.evaluating import (
     build_table,
     canonical_order,
     count_extrapolated,
+    flagging_grade,
     frame_features,
     select_candidates,
     selected_frames,
@@ -127,9 +128,17 @@ def test_candidates_beyond_the_calibration_are_counted(opened, frames, committee
     ],
 )
 def test_a_small_committee_that_selects_alone_is_told(n_members, settings, warned):
-    notes = selection_warnings(n_members, EvaluateSettings(**settings))
+    notes = selection_warnings(n_members, UncertaintyModel(), EvaluateSettings(**settings))
     assert bool(notes) == warned
     assert all(f"committee of {n_members} selects" in note and "from 10 members" in note for note in notes)
+
+
+def test_a_grade_that_trajectories_keep_frames_by_is_one_to_select_by():
+    kept = UncertaintyModel(gamma_save=5.0)
+    assert flagging_grade(kept, EvaluateSettings()) == 5.0
+    assert flagging_grade(kept, EvaluateSettings(gamma_select=2.0)) == 2.0
+    assert flagging_grade(UncertaintyModel(), EvaluateSettings()) is None
+    assert selection_warnings(4, kept, EvaluateSettings()) == []
 
 
 def test_no_candidates_give_an_empty_table_and_selection(opened, committee, model):
@@ -438,7 +447,7 @@ def test_control_groups_of_earlier_iterations_make_calibration_and_test_alternat
 ):
     earlier = make.crystals(4, seed=9)
     splits = (["calibration", "test"] * 2)[:n_before] + ["train"] * (4 - n_before)
-    known = opened(earlier, split=splits, iteration=[0] * 4)
+    known = opened(earlier, split=splits, control=[split != "train" for split in splits])
     members = [make.OffTarget(frames + earlier, force=d) for d in (SPREAD, -SPREAD)]
     selection = select(opened(frames), members, model, dataset=known, control_share=0.05, budget=7)
     assert selection.control.sum() == 1
@@ -447,7 +456,7 @@ def test_control_groups_of_earlier_iterations_make_calibration_and_test_alternat
 
 def test_held_out_groups_of_the_initial_dataset_do_not_count_as_control_groups(opened, frames, make, model):
     initial = make.crystals(3, seed=9)
-    known = opened(initial, split=["test", "test", "test"], iteration=[-1] * 3)
+    known = opened(initial, split=["test", "test", "test"])
     members = [make.OffTarget(frames + initial, force=d) for d in (SPREAD, -SPREAD)]
     selection = select(opened(frames), members, model, dataset=known, control_share=0.05, budget=7)
     assert selection.split[int(np.flatnonzero(selection.control)[0])] == "calibration"

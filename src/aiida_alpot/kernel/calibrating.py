@@ -12,7 +12,13 @@ from ase import Atoms
 
 from aiida_alpot.kernel import defaults
 from aiida_alpot.kernel.cutouts import keep_core
-from aiida_alpot.kernel.potentials import Potential, Predictions, feature_member, predict_committee, reference_predictions
+from aiida_alpot.kernel.potentials import (
+    Potential,
+    Predictions,
+    feature_member,
+    predict_committee,
+    reference_predictions,
+)
 from aiida_alpot.kernel.settings import check_device
 from aiida_alpot.kernel.uncertainty import (
     PROPERTIES,

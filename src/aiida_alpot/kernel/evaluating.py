@@ -29,7 +29,6 @@ from aiida_alpot.kernel.settings import check_device
 from aiida_alpot.kernel.uncertainty import PROPERTIES, UncertaintyModel, disagreement, mean_prediction
 from aiida_alpot.kernel.units import BoolArray, FloatArray
 
-HELD_OUT: Final = ("calibration", "test")
 _CHUNK: Final = 256
 _CONSTANT: Final = 1e-6
 """Standard deviation relative to the largest value below which a feature is round-off of single precision."""
@@ -48,9 +47,11 @@ class EvaluateSettings:
     :param control_share: share of the selection drawn at random from all healthy candidates that were sampled
         regularly, and never trained on: at least ten frames or a quarter of a small budget, at most half of it.
     :param validation_share: share of the other frames that goes to the validation split.
-    :param gamma_select: grade above which a frame is flagged, None not to flag by grade.
+    :param gamma_select: grade above which a frame is flagged; None takes that of the calibration above which
+        trajectories keep frames (``gamma_save``), 2 for a strategy that chooses by grade, or else flags none by grade.
     :param features: what distances are measured in: ``"last_layer"`` or ``"invariants"`` of the first member that has
-        them, averaged over the atoms and scaled to unit variance, or ``"sorted_distances"`` for molecules of one composition.
+        them, averaged over the atoms and scaled to unit variance, or ``"sorted_distances"`` for molecules of one
+        composition.
     :param min_distance: frames of one trajectory that are closer than this in their features count as duplicates.
     :param upper: multiples of the thresholds above which a frame counts as unphysical and is not trained on.
     :param allow_unhealthy: also train on frames at which a trajectory broke.
@@ -73,6 +74,8 @@ class EvaluateSettings:
         check_device(self.device)
         if self.budget < 1:
             raise ValueError(f"budget must be positive, got {self.budget}")
+        if self.gamma_select is not None and self.gamma_select <= 0:
+            raise ValueError(f"gamma_select must be positive, got {self.gamma_select}")
         for name in ("control_share", "validation_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
@@ -196,6 +199,12 @@ def _healthy_column(candidates: Dataset | DatasetView) -> BoolArray:
     return np.asarray(~candidates.present("healthy") | candidates.column("healthy"), dtype=bool)
 
 
+def _control_column(dataset: Dataset) -> BoolArray:
+    if "control" not in dataset.columns:
+        return np.zeros(len(dataset), dtype=bool)
+    return np.asarray(dataset.present("control") & dataset.column("control"), dtype=bool)
+
+
 def candidate_thresholds(
     candidates: Dataset | DatasetView, model: UncertaintyModel
 ) -> Mapping[str, float] | Mapping[str, FloatArray]:
@@ -221,9 +230,14 @@ def count_extrapolated(model: UncertaintyModel, arrays: Mapping[str, npt.NDArray
     }
 
 
-def selection_warnings(n_members: int, settings: EvaluateSettings) -> list[str]:
+def flagging_grade(model: UncertaintyModel, settings: EvaluateSettings) -> float | None:
+    """Return the grade above which candidates are flagged: what was kept for its grade may be selected for it."""
+    return model.gamma_save if settings.gamma_select is None else settings.gamma_select
+
+
+def selection_warnings(n_members: int, model: UncertaintyModel, settings: EvaluateSettings) -> list[str]:
     """Return what to know of a selection that rests on the disagreement alone."""
-    by_disagreement = get_strategy(settings.strategy).pool == "flagged" and settings.gamma_select is None
+    by_disagreement = get_strategy(settings.strategy).pool == "flagged" and flagging_grade(model, settings) is None
     if not by_disagreement or n_members >= defaults.COMMITTEE_SIZE_ALONE:
         return []
     return [
@@ -267,8 +281,7 @@ def select_candidates(
         known = tuple(str(identity) for identity in dataset.frame_ids(labels=False))
         groups, splits = dataset.column("group"), dataset.column("split")
         fixed = {str(g): str(s) for g, s in zip(groups, splits, strict=True) if g and s}
-        explored = dataset.column("iteration") >= 0
-        n_control_groups = len({str(g) for g in groups[explored & np.isin(splits, HELD_OUT)]})
+        n_control_groups = len(set(groups[_control_column(dataset)].tolist()))
         if potentials and table.features is not None and table.features.shape[1]:
             view = dataset[np.flatnonzero(splits == "train")]
             if candidates is not None and settings.features == "sorted_distances":
@@ -286,7 +299,7 @@ def select_candidates(
         settings.budget,
         seed,
         thresholds=model.thresholds if candidates is None else candidate_thresholds(candidates, model),
-        gamma_select=settings.gamma_select,
+        gamma_select=flagging_grade(model, settings),
         control_share=settings.control_share,
         validation_share=settings.validation_share,
         known_ids=known,

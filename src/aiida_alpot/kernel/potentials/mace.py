@@ -26,6 +26,7 @@ from aiida_alpot.kernel.potentials.base import (
 )
 from aiida_alpot.kernel.units import FloatArray
 
+
 class MacePotential(Potential):
     """A MACE model written by ``mace_run_train`` (``NAME.model``) or a MACE foundation model.
 

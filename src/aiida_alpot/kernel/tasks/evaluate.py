@@ -63,7 +63,7 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "disagreement": {name: _quantiles(arrays[f"disagreement_{name}"]) for name in PROPERTIES},
         "grade": _quantiles(arrays["grade"]),
         "extrapolated": count_extrapolated(model, arrays),
-        "warnings": selection_warnings(len(committee.potentials), settings),
+        "warnings": selection_warnings(len(committee.potentials), model, settings),
     }
 
 
