@@ -223,6 +223,35 @@ def test_grades_are_the_smallest_over_the_clusters(make, tmp_path, method, level
     np.testing.assert_array_equal([atoms.info["grade"] for atoms in predicted], of_frames)
 
 
+def test_of_several_families_the_first_member_that_has_features_gives_the_grades(frames, make):
+    families = [make.OffTarget(frames, force=SPREAD, feature_kinds=()), make.OffTarget(frames, force=-SPREAD)]
+    settings = CalibrateSettings()
+    model = fit_uncertainty(families, ["a", "b"], assess(families, frames, settings), frames[:3], settings)
+    expected = model.frame_grade(families[1].features(frames), len(frames))
+    np.testing.assert_array_equal(Monitor(families, model).assess(frames).grade, expected)
+    predicted = Predictor(families, model, PredictSettings()).predict(frames)
+    assert [atoms.info["grade"] for atoms in predicted] == expected.tolist()
+
+
+def test_features_that_no_member_has_are_refused_with_the_remedy(frames, make):
+    families = [make.OffTarget(frames, force=d, feature_kinds=()) for d in (SPREAD, -SPREAD)]
+    settings = CalibrateSettings()
+    found = assess(families, frames, settings)
+    with pytest.raises(ValueError, match=r"'last_layer' \(engines: off-target\); do without grades"):
+        fit_uncertainty(families, ["a", "b"], found, frames[:3], settings)
+
+
+def test_a_member_without_stress_leaves_its_calibration_to_the_others(frames, make):
+    deviations = (BIAS + SPREAD, None, BIAS - SPREAD)
+    families = [make.OffTarget(frames, stress=deviation) for deviation in deviations]
+    found = assess(families, frames, NO_FEATURES)
+    np.testing.assert_allclose(found.disagreement["stress"], SPREAD, rtol=1e-12)
+    np.testing.assert_allclose(found.error["stress"], np.hypot(BIAS, SPREAD), rtol=1e-12)
+    assert np.isnan(found.summary["members"][1]["stress"])
+    lone = fit_uncertainty(families[:2], ["a", "b"], assess(families[:2], frames, NO_FEATURES), [], NO_FEATURES)
+    assert "stress" not in lone.calibrations
+
+
 @pytest.mark.parametrize("train", [True, False])
 def test_without_features_or_training_frames_there_is_no_active_set(committee, frames, train):
     settings = CalibrateSettings(feature_kind=None if train else "last_layer")

@@ -59,9 +59,9 @@ class CalibrateSettings:
     :param fallback_splits: added when the held-out frames are fewer than *n_min*; the report says so.
     :param n_min: see *fallback_splits*.
     :param target_tpr: share of the frames with too large an error that the threshold should catch, or None.
-    :param feature_kind: features of the active sets: ``"last_layer"`` or ``"invariants"`` of the first member,
-        ``"soap"``, or a function ``"module:name"``, see :class:`~aiida_alpot.kernel.features.FeatureSpec`; None for no
-        active sets.
+    :param feature_kind: features of the active sets: ``"last_layer"`` or ``"invariants"`` of the first member that has
+        them, ``"soap"``, or a function ``"module:name"``, see :class:`~aiida_alpot.kernel.features.FeatureSpec`; None
+        for no active sets.
     :param feature_parameters: of ``"soap"``, see :class:`~aiida_alpot.kernel.features.SoapSettings`, or keyword
         arguments of the function.
     :param active_set_start: ``"eps"`` keeps grades finite outside the span of the training features, ``"strict"``
@@ -214,7 +214,7 @@ def fit_uncertainty(
     """Return calibrations from held-out frames and active sets from the training frames.
 
     :param hashes: sha256 of the model files, in the order of *potentials*.
-    :param train_frames: their features, by the first member, make the active sets.
+    :param train_frames: their features, by the first member that has any, make the active sets.
     :param previous: of the committee before; scales from few points are drawn towards its scales.
     """
     calibrations = {}
@@ -237,7 +237,7 @@ def fit_uncertainty(
     return UncertaintyModel(
         calibrations=calibrations,
         tolerances=dict(settings.tolerances),
-        active_set=None if spec is None else build_active_set(potentials[0], train_frames, settings, spec),
+        active_set=None if spec is None else build_active_set(potentials, train_frames, settings, spec),
         feature_kind="" if spec is None else spec.kind,
         feature_parameters={} if spec is None else spec.parameters,
         gamma_save=settings.gamma_save,
@@ -249,16 +249,16 @@ def fit_uncertainty(
 
 
 def build_active_set(
-    potential: Potential, frames: Sequence[Atoms], settings: CalibrateSettings, spec: FeatureSpec
+    potentials: Sequence[Potential], frames: Sequence[Atoms], settings: CalibrateSettings, spec: FeatureSpec
 ) -> ActiveSet | LocalActiveSet | None:
     """Return the active set of training frames, one per cluster if there are clusters; None without frames.
 
-    :param potential: the one whose features are graded.
+    :param potentials: the committee; the first member that has such features gives them.
     :param spec: of the features, complete.
     """
     if not frames:
         return None
-    features = spec.build(potential, settings.batch_size)(frames)
+    features = spec.build(potentials, settings.batch_size)(frames)
     features = spec.require_known(keep_core(features, frames), frames)
     start, kind = settings.active_set_start, spec.kind
     if settings.clusters is None:

@@ -39,7 +39,8 @@ def decide_iteration(
     """Return the decision after one iteration as a mapping.
 
     :param settings: of :class:`~aiida_alpot.kernel.convergence.ConvergenceSettings`.
-    :param reports: ``evaluation`` (results of the task) and, if there was one, ``exploration``.
+    :param reports: ``evaluation`` (results of the task) and, if there were such, ``exploration`` and the ``properties``
+        that gates judge.
     :param frames: the selected frames after labelling; the labelled control frames among them judge the committee by
         the predictions it made before it saw their labels.
     :param past: rows of the history.
@@ -59,6 +60,7 @@ def decide_iteration(
         n_control=len(control),
         control_error={name: value for name, value in errors.items() if np.isfinite(value)},
         streak=int(last["numbers"]["streak"]) if last else 0,
+        properties=reports.get("properties"),
     )
     verdict = decide(state, parsed)
     decision = asdict(verdict)

@@ -71,7 +71,7 @@ class Predictor:
         }
         object.__setattr__(self, "radii", radii)
         if self.model.active_set is not None:
-            features = self.model.feature_spec.build(self.potentials[0], self.settings.batch_size)
+            features = self.model.feature_spec.build(self.potentials, self.settings.batch_size)
             object.__setattr__(self, "features", features)
 
     @property

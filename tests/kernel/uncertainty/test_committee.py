@@ -148,6 +148,25 @@ def test_stress_is_nan_where_it_is_undefined():
     assert np.isnan(disagreement(members, pbc=np.zeros((3, 3), bool)).stress).all()
 
 
+def test_a_member_of_an_engine_without_stress_is_left_out_of_the_stress_alone():
+    members, reference = make_committee(n_members=3)
+    silent = with_value(members[1], "stress", slice(None), np.nan)
+    mixed, others = [members[0], silent, members[2]], [members[0], members[2]]
+    np.testing.assert_array_equal(disagreement(mixed).stress, disagreement(others).stress)
+    np.testing.assert_array_equal(error(mixed, reference).stress, error(others, reference).stress)
+    np.testing.assert_array_equal(mean_prediction(mixed).stress, mean_prediction(others).stress)
+    for name in ("energy", "force", "force_max", "force_atom"):
+        np.testing.assert_array_equal(getattr(disagreement(mixed), name), getattr(disagreement(members), name))
+
+
+def test_a_stress_that_one_member_alone_predicts_has_a_mean_and_no_disagreement():
+    members, reference = make_committee(n_members=2)
+    mixed = [with_value(members[0], "stress", slice(None), np.nan), members[1]]
+    assert np.isnan(disagreement(mixed).stress).all()
+    np.testing.assert_array_equal(mean_prediction(mixed).stress, members[1].stress)
+    np.testing.assert_array_equal(error(mixed, reference).stress, error(members[1:], reference).stress)
+
+
 def test_stress_components_of_a_vacuum_axis_are_masked():
     a = Predictions([0.0], np.zeros((1, 3)), [[1.0, 2.0, 100.0, 50.0, 60.0, 3.0]], [0, 1])
     b = Predictions([0.0], np.zeros((1, 3)), [[-1.0, -2.0, -100.0, -50.0, -60.0, -3.0]], [0, 1])

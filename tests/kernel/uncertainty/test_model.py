@@ -208,7 +208,9 @@ def test_models_of_another_committee_are_refused():
         model.require_models((HASHES[0], "c" * 64))
     with pytest.raises(ValueError, match="missing bbbbbbbbbbbb, not expected nothing"):
         model.require_models(HASHES[:1])
-    with pytest.raises(ValueError, match="the active set holds features of aaaaaaaaaaaa"):
+    with pytest.raises(
+        ValueError, match="the members are in another order: expected aaaaaaaaaaaa, bbbbbbbbbbbb, got bbbbbbbbbbbb"
+    ):
         model.require_models(HASHES[::-1])
     make_model(None).require_models(HASHES[::-1])
 

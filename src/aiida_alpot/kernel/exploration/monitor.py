@@ -53,20 +53,17 @@ class Monitor:
     """A committee and its uncertainty model, ready to look at frames.
 
     :param potentials: the committee; a single member has no disagreement.
-    :param model: calibrations and active set; None leaves errors and grades unknown. Grades use the features of member
-        *feature_member*, which must be the one whose features built the active set, unless they need no potential.
+    :param model: calibrations and active set; None leaves errors and grades unknown.
     """
 
-    def __init__(
-        self, potentials: Sequence[Potential], model: UncertaintyModel | None = None, *, feature_member: int = 0
-    ) -> None:
+    def __init__(self, potentials: Sequence[Potential], model: UncertaintyModel | None = None) -> None:
         if not potentials:
             raise ValueError("a monitor needs at least one potential, got none")
         self.potentials = tuple(potentials)
         self.model = model
         self._features: FeatureFunction | None = None
         if model is not None and model.active_set is not None:
-            self._features = model.feature_spec.build(self.potentials[feature_member])
+            self._features = model.feature_spec.build(self.potentials)
 
     def assess(self, frames: Sequence[Atoms]) -> Assessment:
         """Return disagreement, calibrated error and grade of *frames*.

@@ -54,7 +54,7 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             seed,
             candidates=candidates,
             dataset=dataset,
-            potential=committee.potentials[0],
+            potentials=committee.potentials,
         )
         frames = selected_frames(candidates, selection, committee.potentials)
     write(folder / OUTPUT, frames)
@@ -66,7 +66,7 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "disagreement": {name: _quantiles(arrays[f"disagreement_{name}"]) for name in PROPERTIES},
         "grade": _quantiles(arrays["grade"]),
         "extrapolated": count_extrapolated(model, arrays),
-        "warnings": selection_warnings(len(committee.potentials), settings),
+        "warnings": selection_warnings(len(committee.potentials), model, settings),
     }
 
 

@@ -14,7 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from aiida_alpot.kernel.potentials.base import Predictions
-from aiida_alpot.kernel.uncertainty._stack import Stack, mean_over_members, segment_max, segment_sum, stack_members
+from aiida_alpot.kernel.uncertainty._stack import (
+    Stack,
+    leave_out_lone_stress,
+    mean_over_members,
+    segment_max,
+    segment_sum,
+    stack_members,
+)
 from aiida_alpot.kernel.units import VOIGT, VOIGT_WEIGHTS, FloatArray, IntArray
 
 Target = Literal["member_rms", "committee_mean"]
@@ -77,20 +84,22 @@ def disagreement(
     ``D_F,atom = sqrt(1/M Σ_j |F_ij − F̄_i|²)``, ``D_σ = sqrt(1/(9M) Σ_j ‖σ_j − σ̄‖²_F)``
     (Bidoggia et al. 2026, Eq. (1), on vectors).
 
-    :param members: predictions of at least two potentials for the same frames.
+    :param members: predictions of at least two potentials for the same frames. One whose engine knows no stress is
+        left out of the stress.
     :param pbc: periodicity per frame, shape (n_frames, 3). Stress components that touch an axis without periodicity
         are left out and the mean is taken over the remaining ones (4 of 9 for a slab, 1 for a wire); the periodic
         cell vectors are taken to span the Cartesian axes with the same numbers.
     :param allow_missing: leave a member out on the frames that it failed to predict: those of which its energy and all
         its forces are NaN. M is then the number of members that are left.
-    :return: NaN for the stress of a frame where it is not defined, and for all of a frame that fewer than two members
-        predict.
+    :return: NaN for the stress of a frame where it is not defined, or by fewer than two members, and for all of a frame
+        that fewer than two members predict.
     :raises ValueError: if there are fewer than two members, they are of different frames, or a value is not finite;
         the message names member and frame.
     """
     if len(members) < 2:
         raise ValueError(f"a disagreement needs at least two members, got {len(members)}")
     stacked = stack_members(members, allow_missing)
+    leave_out_lone_stress(stacked)
     return Disagreement(**_rms_deviations(stacked, stacked.mean(), _stress_weights(stacked, pbc)))
 
 

@@ -32,8 +32,8 @@ class UncertaintyModel:
 
     :param calibrations: per property, names of :data:`~.committee.PROPERTIES`.
     :param tolerances: largest acceptable error per property: eV/atom, eV/Å, eV/Å, eV/Å³.
-    :param active_set: training atoms of the committee, in the features of its first member or of none; None without
-        grades.
+    :param active_set: training atoms of the committee, in the features of its first member that has any, or of none;
+        None without grades.
     :param feature_kind: kind of these features, see :class:`~aiida_alpot.kernel.features.FeatureSpec`.
     :param feature_parameters: all that it takes to compute the same columns again.
     :param gamma_save: grade from which a frame is kept.
@@ -161,7 +161,7 @@ class UncertaintyModel:
     def require_models(self, hashes: Sequence[str]) -> None:
         """Refuse models that are not the committee this model was made for.
 
-        The order of the members does not matter, except that the first one gives the features of the active set.
+        The order of the members matters to the active set only: the first of them that has features gave it its own.
 
         :param hashes: sha256 of the models.
         :raises ValueError: if they differ; the message names what is missing and what is too much.
@@ -173,10 +173,10 @@ class UncertaintyModel:
                 "the uncertainty model belongs to other models: "
                 f"missing {_short(missing)}, not expected {_short(extra)}; calibrate again for this committee"
             )
-        if self.active_set is not None and tuple(hashes)[:1] != self.model_hashes[:1]:
+        if self.active_set is not None and tuple(hashes) != self.model_hashes:
             raise ValueError(
-                f"the active set holds features of {_short(self.model_hashes[:1])}, "
-                f"but the first model is {_short(tuple(hashes)[:1])}"
+                "the active set holds features of the first member that has any, and the members are in another order: "
+                f"expected {_short(self.model_hashes)}, got {_short(tuple(hashes))}"
             )
 
     def save(self, path: str | Path) -> None:
