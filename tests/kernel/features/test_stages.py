@@ -236,7 +236,7 @@ def test_distances_are_measured_between_the_means_over_atoms(distances, frames, 
     compute = settings.feature_spec.build()
     rows = np.array([compute([atoms]).values.mean(axis=0) for atoms in frames])
     np.testing.assert_allclose(table.features, rows[1:], rtol=1e-10, atol=1e-12)
-    known = {"candidates": candidates, "dataset": labelled, "potential": committee[0]}
+    known = {"candidates": candidates, "dataset": labelled, "potentials": committee}
     selection = select_candidates(table, all_flagged, settings, 1, **known)
     varying = rows.std(axis=0) > 1e-6 * np.abs(rows).max(axis=0)
     scaled = rows[:, varying] / rows[:, varying].std(axis=0)
