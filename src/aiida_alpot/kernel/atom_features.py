@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from aiida_alpot.kernel.cutouts import keep_core
 from aiida_alpot.kernel.dataset import Dataset, DatasetView
 from aiida_alpot.kernel.potentials import Features, Potential
 from aiida_alpot.kernel.potentials.base import concatenate_features
@@ -46,7 +47,8 @@ class AtomFeatures:
         return concatenate_features(parts, [1] * len(parts))
 
     def _compute(self, rows: list[int]) -> list[Features]:
-        found = self._potential.features(list(self._frames[np.array(rows)]), kind=self._kind)
+        frames = list(self._frames[np.array(rows)])
+        found = keep_core(self._potential.features(frames, kind=self._kind), frames)
         ends = np.searchsorted(found.frame_index, np.arange(len(rows) + 1))
         return [
             Features(found.values[start:end].copy(), found.species[start:end], np.zeros(end - start))
