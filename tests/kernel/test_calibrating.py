@@ -7,11 +7,12 @@ import pytest
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from aiida_alpot.kernel.calibrating import CalibrateSettings, assess, fit_uncertainty, rates, rms_errors
+from aiida_alpot.kernel.cutouts import CORE
 from aiida_alpot.kernel.exploration.monitor import Monitor
 from aiida_alpot.kernel.potentials import reference_predictions
 from aiida_alpot.kernel.predicting import Predictor, PredictSettings
 from aiida_alpot.kernel.settings import SettingsError, parse_settings
-from aiida_alpot.kernel.uncertainty import UncertaintyModel
+from aiida_alpot.kernel.uncertainty import ActiveSet, UncertaintyModel
 
 BIAS, SPREAD = 0.03, 0.04
 NO_FEATURES = CalibrateSettings(feature_kind=None)
@@ -89,6 +90,41 @@ def test_energies_are_compared_per_atom(make):
     found = assess([make.OffTarget(frames, 0.1), make.OffTarget(frames, 0.1)], frames, NO_FEATURES)
     np.testing.assert_allclose(found.error["energy"], [0.1, 0.1], rtol=1e-12)
     assert found.summary["committee_mean"]["energy"] == pytest.approx(0.1)
+
+
+def test_pieces_count_by_the_forces_on_their_core(make):
+    """Whole frames are BIAS ± SPREAD off; of the pieces only the first atom is, the others by far more."""
+    frames = make.crystals(6)
+    committee = [make.OffTarget(frames, *[BIAS + sign * SPREAD] * 3) for sign in (1, -1)]
+    whole = assess(committee, frames, NO_FEATURES)
+    for atoms in frames[:3]:
+        atoms.arrays[CORE] = np.arange(4) == 0
+        atoms.calc.results["forces"][1:] += 9.0
+        atoms.calc.results["energy"] += 9.0
+    found = assess(committee, frames, NO_FEATURES)
+    np.testing.assert_allclose(found.error["force"], whole.error["force"], rtol=1e-12)
+    np.testing.assert_allclose(found.disagreement["force_max"], whole.disagreement["force_max"], rtol=1e-12)
+    assert (
+        np.isnan(found.error["energy"]).tolist() == np.isnan(found.error["stress"]).tolist() == [True] * 3 + [False] * 3
+    )
+    assert found.summary["committee_mean"] == pytest.approx(whole.summary["committee_mean"])
+    model = fit_uncertainty(committee, ["a", "b"], found, [], NO_FEATURES)
+    assert (model.calibrations["energy"].n_points, model.calibrations["force"].n_points) == (3, 6)
+
+
+def test_a_candidate_that_is_a_piece_is_flagged_by_its_core(make):
+    frames = make.crystals(2)
+    committee = [make.OffTarget(frames, *[sign * SPREAD] * 3) for sign in (1, -1)]
+    model = UncertaintyModel(active_set=ActiveSet.build(committee[0].features(frames)), feature_kind="last_layer")
+    plain = Monitor(committee, model).assess(frames)
+    piece = frames[0].copy()
+    piece.calc = frames[0].calc
+    piece.arrays[CORE] = np.arange(4) == 2
+    found = Monitor(committee, model).assess([piece, frames[1]])
+    assert found.grade[0] == model.grade(committee[0].features([piece]))[2]
+    assert found.grade[1] == plain.grade[1]
+    assert np.isnan(found.disagreement["energy"]).tolist() == [True, False]
+    np.testing.assert_allclose(found.disagreement["force"], SPREAD, rtol=1e-12)
 
 
 def test_molecules_have_no_stress_and_get_no_calibration_of_it(make):

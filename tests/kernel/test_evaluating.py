@@ -9,6 +9,7 @@ from aiida_alpot.kernel.dataset import Dataset, merge, write
 from aiida_alpot.kernel.evaluating import (
     EvaluateSettings,
     _whiten,
+    attach_predictions,
     build_frame_features,
     build_table,
     canonical_order,
@@ -147,7 +148,8 @@ def test_no_candidates_give_an_empty_table_and_selection(opened, committee, mode
         table, arrays = build_table(dataset, committee, model, settings)
         selection = select_candidates(table, model, settings, 1)
         assert len(table) == len(selection) == len(arrays["grade"]) == 0
-        assert selected_frames(dataset, selection, committee) == []
+        assert selected_frames(dataset, selection) == []
+        attach_predictions([], committee)
 
 
 def test_unhealthy_candidates_are_not_selected(opened, frames, committee, model):
@@ -192,14 +194,14 @@ def test_a_candidate_without_a_group_is_its_own_group(opened, frames, committee,
     expected = [atoms.info["group"] for atoms in frames[:4]] + ids[4:]
     assert table.group.tolist() == arrays["group"].tolist() == expected
     selection = select(dataset, committee, model)
-    chosen = selected_frames(dataset, selection, committee)
+    chosen = selected_frames(dataset, selection)
     assert [atoms.info["group"] for atoms in chosen] == [expected[k] for k in selection.indices]
 
 
 def selection_hashes(dataset, committee, model, opened, **values):
     """Return content and usage of what is selected, and its order."""
     candidates = canonical_order(dataset)
-    chosen = opened(selected_frames(candidates, select(candidates, committee, model, **values), committee))
+    chosen = opened(selected_frames(candidates, select(candidates, committee, model, **values)))
     return chosen.content_hash, chosen.usage_hash, chosen.frame_ids().tolist()
 
 
@@ -394,7 +396,8 @@ def test_selected_frames_carry_split_reason_and_what_the_committee_said(opened, 
     committee = [make.OffTarget(frames, 0.03 + d, 0.03 + d, 0.03 + d) for d in (SPREAD, -SPREAD)]
     dataset = opened(frames)
     selection = select(dataset, committee, model, budget=10)
-    chosen = selected_frames(dataset, selection, committee)
+    chosen = selected_frames(dataset, selection)
+    attach_predictions(chosen, committee)
     assert [atoms.info["split"] for atoms in chosen] == list(selection.split)
     assert [atoms.info["selection_reason"] for atoms in chosen] == list(selection.reasons)
     assert [atoms.info["control"] for atoms in chosen] == selection.control.tolist()
@@ -411,7 +414,8 @@ def test_predictions_survive_the_dataset_of_selected_frames(opened, make, model)
     frames = make.molecules(4) + make.crystals(4)
     committee = [make.OffTarget(frames, d, d, d) for d in (SPREAD, -SPREAD)]
     dataset = opened(frames)
-    chosen = selected_frames(dataset, select(dataset, committee, model), committee)
+    chosen = selected_frames(dataset, select(dataset, committee, model))
+    attach_predictions(chosen, committee)
     again = opened(chosen)
     for k, atoms in enumerate(chosen):
         assert again[k].info["committee_energy"] == atoms.info["committee_energy"]

@@ -81,6 +81,7 @@ class World:
     :ivar flagged: candidates above threshold that each evaluation reports, the last one for ever.
     :ivar n_failed: frames of each labelling of the loop that get no label.
     :ivar properties: what each process for gates gives, the last one for ever; None for one that gives nothing.
+    :ivar cutout: what each evaluation reports of frames that are too large to label.
     """
 
     def __init__(self, plant: Any, pes: Any, committee: Any, error_bars: Any) -> None:
@@ -91,6 +92,7 @@ class World:
         self.n_failed = 0
         self.n_evaluations = 0
         self.properties: list[dict[str, Any] | None] = [{"lattice": 3.6}]
+        self.cutout: dict[str, Any] = {}
 
     def __call__(self, submission: Any) -> Any:
         stage = STAGE_OF.get(submission.process, "validate")
@@ -151,6 +153,7 @@ class World:
             "n_validation": 0,
             "disagreement": {},
             "grade": None,
+            **({"cutout": self.cutout} if self.cutout else {}),
         }
         selected = PESData.from_frames(selected_frames(n_train, n_control, number))
         return {"selected": selected, "report": orm.Dict({"results": results})}
@@ -353,6 +356,13 @@ class TestLoop:
         assert rig.sent("iteration_01_train")["dataset"].n_labelled == 13
         assert rig.output("dataset").uuid == rig.sent("iteration_01_train")["dataset"].uuid
         assert rig.output("result")["reason"] == "max_iterations"
+
+    def test_frames_that_are_too_large_are_told(self, campaign: Any, world: World) -> None:
+        world.cutout = {"n_large": 3, "n_cut": 2, "n_pieces": 5, "left_out": {"0123456789abcdef": "it has a charge"}}
+        rig = campaign()
+        rig.run()
+        assert "3 selected frames are too large to be labelled: 5 pieces were cut out of 2 of them" in rig.reports
+        assert "frame 0123456789ab is too large to be labelled and was left out: it has a charge" in rig.reports
 
     def test_each_calibration_is_given_the_one_before(self, one_round: Any) -> None:
         rig = one_round

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ase import Atoms
 
 from aiida_alpot.kernel import defaults
-from aiida_alpot.kernel.cutouts import keep_core
+from aiida_alpot.kernel.cutouts import core_of, keep_core
 from aiida_alpot.kernel.features import FeatureSpec
 from aiida_alpot.kernel.potentials import Potential, Predictions, predict_committee, reference_predictions
 from aiida_alpot.kernel.settings import check_device
@@ -164,16 +164,17 @@ class SplitErrors:
 
 
 def assess(potentials: Sequence[Potential], frames: Sequence[Atoms], settings: CalibrateSettings) -> SplitErrors:
-    """Return disagreement and error of a committee on labelled frames."""
+    """Return disagreement and error of a committee on labelled frames; of pieces, the forces of cores count alone."""
     members = predict_committee(potentials, frames, batch_size=settings.batch_size)
     reference = reference_predictions(frames)
     pbc = np.array([atoms.pbc for atoms in frames])
-    d = disagreement(members, pbc=pbc)
-    e = error(members, reference, target=settings.target, pbc=pbc)
+    core = core_of(frames)
+    d = disagreement(members, pbc=pbc, core=core)
+    e = error(members, reference, target=settings.target, pbc=pbc, core=core)
     summary = {
         "n_frames": len(frames),
-        "committee_mean": rms_errors(mean_prediction(members), reference, pbc),
-        "members": [rms_errors(member, reference, pbc) for member in members],
+        "committee_mean": rms_errors(mean_prediction(members), reference, pbc, core),
+        "members": [rms_errors(member, reference, pbc, core) for member in members],
         "disagreement": {name: _rms(getattr(d, name)) for name in PROPERTIES},
     }
     return SplitErrors(
@@ -184,16 +185,23 @@ def assess(potentials: Sequence[Potential], frames: Sequence[Atoms], settings: C
     )
 
 
-def rms_errors(predicted: Predictions, reference: Predictions, pbc: npt.ArrayLike | None = None) -> dict[str, float]:
+def rms_errors(
+    predicted: Predictions,
+    reference: Predictions,
+    pbc: npt.ArrayLike | None = None,
+    core: npt.ArrayLike | None = None,
+) -> dict[str, float]:
     """Return root-mean-square errors over all frames: energy per atom, force components, stress components.
 
     :param pbc: periodicity per frame, shape (n_frames, 3): stress components that touch an axis without are left out.
+    :param core: which atoms count, shape (n_atoms,); of a frame with others too neither energy nor stress counts.
     :return: eV/atom, eV/Å and eV/Å³ (over the nine components of the tensor); NaN where no frame has the label.
     """
-    deviation = error([predicted], reference, pbc=pbc)
+    deviation = error([predicted], reference, pbc=pbc, core=core)
+    in_core = slice(None) if core is None else np.asarray(core, dtype=bool)
     return {
         "energy": _rms(deviation.energy),
-        "force": _rms(predicted.forces - reference.forces),
+        "force": _rms((predicted.forces - reference.forces)[in_core]),
         "stress": _rms(deviation.stress),
     }
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from aiida_alpot.kernel.defaults import TOLERANCE_ENERGY, TOLERANCE_FORCE, TOLERANCE_STRESS
 from aiida_alpot.kernel.gates import Gate, judge_properties
@@ -25,6 +25,8 @@ Reason = Literal[
 ]
 
 _UNITS = {"energy": "eV/atom", "force": "eV/Å", "stress": "eV/Å³"}
+PROPERTIES: Final = tuple(_UNITS)
+"""What an error on control frames may be of."""
 
 
 def _default_tolerances() -> dict[str, float]:
@@ -76,6 +78,7 @@ class IterationState:
         before de-duplication, budget or upper bound (``Selection.report["flagged"]``).
     :param n_control: labelled control frames that the errors are taken from.
     :param control_error: error of the committee on them per property, units of the tolerances; NaN where undefined.
+    :param judged: properties that the control frames can tell; pieces of larger frames tell forces alone.
     :param streak: iterations right before this one that fulfilled all conditions but the gates
         (``Decision.numbers["streak"]``).
     :param properties: what the gates judge, see :func:`~aiida_alpot.kernel.gates.judge_properties`; None if they were
@@ -88,6 +91,7 @@ class IterationState:
     flagged: Mapping[str, int]
     n_control: int = 0
     control_error: Mapping[str, float] = field(default_factory=dict)
+    judged: Collection[str] = PROPERTIES
     streak: int = 0
     properties: Mapping[str, Any] | None = None
 
@@ -199,8 +203,14 @@ def _judge_control(state: IterationState, settings: ConvergenceSettings) -> list
     if state.n_control < settings.n_control_min:
         needed = f"{state.n_control} labelled control frames, at least {settings.n_control_min} are needed"
         return [("no_control_frames", needed)]
+    tolerances = {name: value for name, value in sorted(settings.tolerances.items()) if name in state.judged}
+    if not tolerances:
+        names = " and ".join(sorted(settings.tolerances))
+        return [
+            ("no_control_frames", f"all control frames were cut out of larger ones, which tells nothing of {names}")
+        ]
     above = []
-    for name, tolerance in sorted(settings.tolerances.items()):
+    for name, tolerance in tolerances.items():
         error = state.control_error.get(name, math.nan)
         if name == "stress" and math.isnan(error) and len(settings.tolerances) > 1:
             continue  # molecules have no stress

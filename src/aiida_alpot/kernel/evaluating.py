@@ -12,6 +12,8 @@ from ase import Atoms
 
 from aiida_alpot.kernel import defaults
 from aiida_alpot.kernel.atom_features import AtomFeatures
+from aiida_alpot.kernel.cutouts import core_of
+from aiida_alpot.kernel.cutting import CuttingSettings
 from aiida_alpot.kernel.dataset import Dataset, DatasetView
 from aiida_alpot.kernel.dataset.ids import usage_digests
 from aiida_alpot.kernel.exploration.monitor import Assessment, Monitor
@@ -58,6 +60,8 @@ class EvaluateSettings:
     :param min_distance: frames of one trajectory that are closer than this in their features count as duplicates.
     :param upper: multiples of the thresholds above which a frame counts as unphysical and is not trained on.
     :param allow_unhealthy: also train on frames at which a trajectory broke.
+    :param cutout: pieces of a selected frame take its place if it has too many atoms to be labelled; frames of any size
+        are labelled if None.
     :param device: where the potentials are evaluated.
     """
 
@@ -71,6 +75,7 @@ class EvaluateSettings:
     min_distance: float | None = None
     upper: Mapping[str, float] | None = None
     allow_unhealthy: bool = False
+    cutout: CuttingSettings | None = None
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -356,17 +361,10 @@ def _whiten(table: CandidateTable, training: FloatArray | None) -> tuple[Candida
     return scaled, None if training is None else training / scale
 
 
-def selected_frames(
-    candidates: Dataset | DatasetView, selection: Selection, potentials: Sequence[Potential]
-) -> list[Atoms]:
-    """Return the selected frames with group, split, reason, and mean prediction and disagreement of the committee."""
+def selected_frames(candidates: Dataset | DatasetView, selection: Selection) -> list[Atoms]:
+    """Return the selected frames with group, split and reason."""
     view = candidates[selection.indices]
-    frames = list(view)
-    if not frames:
-        return []
-    groups: list[str] = group_names(view).tolist()
-    members = predict_committee(potentials, frames)
-    mean, spread = mean_prediction(members), disagreement(members)
+    frames, groups = list(view), group_names(view).tolist() if len(view) else []
     for k, atoms in enumerate(frames):
         atoms.calc = None
         atoms.info.update(
@@ -375,10 +373,24 @@ def selected_frames(
             status="unlabelled",
             selection_reason=selection.reasons[k],
             control=bool(selection.control[k]),
+        )
+    return frames
+
+
+def attach_predictions(frames: Sequence[Atoms], potentials: Sequence[Potential]) -> None:
+    """Add mean prediction and disagreement of the committee to the columns of selected frames.
+
+    The force disagreement of a piece of a larger frame is that of its core.
+    """
+    if not frames:
+        return
+    members = predict_committee(potentials, frames)
+    mean, spread, of_core = mean_prediction(members), disagreement(members), disagreement(members, core=core_of(frames))
+    for k, atoms in enumerate(frames):
+        atoms.info.update(
             committee_energy=float(mean.energy[k]),
             committee_stress=mean.stress[k],
             committee_energy_disagreement=float(spread.energy[k]),
-            committee_force_disagreement=float(spread.force[k]),
+            committee_force_disagreement=float(of_core.force[k]),
         )
         atoms.arrays["committee_forces"] = mean.forces[mean.offsets[k] : mean.offsets[k + 1]]
-    return frames

@@ -308,6 +308,12 @@ class ActiveLearningWorkChain(ProtocolMixin, ResumeMixin, WorkChain):
             counts = outputs.report["results"]
             chosen = f"{counts['n_selected']} selected, {counts['n_control']} of them for control"
             self.report(f"{counts['n_flagged']} of {counts['n_candidates']} candidates above threshold; {chosen}")
+            cutout = counts.get("cutout", {})
+            if cutout.get("n_large"):
+                pieces = f"{cutout['n_pieces']} pieces were cut out of {cutout['n_cut']} of them"
+                self.report(f"{cutout['n_large']} selected frames are too large to be labelled: {pieces}")
+            for frame, reason in cutout.get("left_out", {}).items():
+                self.report(f"frame {frame[:12]} is too large to be labelled and was left out: {reason}")
 
         return self._inspect("evaluate", take)
 

@@ -136,7 +136,7 @@ def _check_stress(stress: FloatArray, present: BoolArray) -> None:
     :param stress: shape (n_models, n_frames, 6).
     :param present: which members predict which frames, shape (n_models, n_frames).
     """
-    undefined: BoolArray = np.isnan(stress).any(axis=2)
+    undefined: BoolArray = np.asarray(np.isnan(stress).any(axis=2))
     present = present & ~np.all(undefined, axis=1, keepdims=True)
     first = np.argmax(present, axis=0)
     different = np.argwhere(present & (undefined != np.take_along_axis(undefined, first[None], axis=0)))
