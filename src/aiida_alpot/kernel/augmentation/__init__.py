@@ -1,9 +1,10 @@
 """Manipulations that make an initial dataset of a few structures: one per file, all seeded, one registry."""
 
 from aiida_alpot.kernel.augmentation.base import DroppedFrameError, NotApplicableError, Step
-from aiida_alpot.kernel.augmentation.pipeline import AugmentResult, AugmentSettings, augment
+from aiida_alpot.kernel.augmentation.pipeline import AugmentResult, augment
 from aiida_alpot.kernel.augmentation.rattle import RattleSettings, draw_displacements, rattle
-from aiida_alpot.kernel.augmentation.registry import MANIPULATIONS, Manipulation
+from aiida_alpot.kernel.augmentation.registry import MANIPULATIONS, Manipulation, Stage
+from aiida_alpot.kernel.augmentation.settings import AugmentSettings
 from aiida_alpot.kernel.augmentation.strain import StrainSettings, apply_stretch, draw_stretch, strain
 from aiida_alpot.kernel.augmentation.supercell import SupercellSettings, make_supercell, supercell_repeats
 from aiida_alpot.kernel.augmentation.vacancy import VacancySettings, make_vacancies
@@ -16,6 +17,7 @@ __all__ = [
     "Manipulation",
     "NotApplicableError",
     "RattleSettings",
+    "Stage",
     "Step",
     "StrainSettings",
     "SupercellSettings",

@@ -6,49 +6,20 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from ase import Atoms
 
 from aiida_alpot.kernel.augmentation.base import DroppedFrameError, NotApplicableError, clean_child
-from aiida_alpot.kernel.augmentation.rattle import RattleSettings
 from aiida_alpot.kernel.augmentation.registry import MANIPULATIONS
-from aiida_alpot.kernel.augmentation.strain import StrainSettings
-from aiida_alpot.kernel.augmentation.supercell import SupercellSettings
-from aiida_alpot.kernel.augmentation.vacancy import VacancySettings, count_vacancies
+from aiida_alpot.kernel.augmentation.settings import AugmentSettings
+from aiida_alpot.kernel.augmentation.vacancy import count_vacancies
 from aiida_alpot.kernel.seeds import derive_seed
 from aiida_alpot.kernel.settings import parse_settings
 
 _RESOLUTION = 1e-8
 """Å: frames that differ by less are the same frame."""
-
-MAX_COPIES: Final = 100_000
-"""Most distorted frames of one input frame: all frames are held in memory, and each is to be labelled."""
-
-
-@dataclass(frozen=True)
-class AugmentSettings:
-    """What is made of every input frame; a manipulation is switched on by giving its settings.
-
-    :param keep_input: keep the undistorted frame (its supercell if there is one).
-    :param copies: distorted frames per input; 20 make about a thousand of the 48 inputs in [TrainsPot].
-    :param combined: apply strain and rattle to the same copy; otherwise each has its own *copies*.
-    """
-
-    keep_input: bool = True
-    copies: int = 20
-    combined: bool = True
-    supercell: SupercellSettings | None = None
-    strain: StrainSettings | None = None
-    rattle: RattleSettings | None = None
-    vacancy: VacancySettings | None = None
-
-    def __post_init__(self) -> None:
-        if self.copies < 0:
-            raise ValueError(f"'copies' must not be negative, got {self.copies}")
-        if self.copies > MAX_COPIES:
-            raise ValueError(f"'copies' must be at most {MAX_COPIES} of each input frame, got {self.copies}")
 
 
 @dataclass(frozen=True)
@@ -90,7 +61,7 @@ class _Pipeline:
         """Return the draft after one manipulation, unchanged if it has no meaning, ``None`` if the frame is lost."""
         rng = np.random.default_rng(derive_seed(self.seed, f"{name}/{draft.key}"))
         try:
-            atoms, text = MANIPULATIONS[name].function(draft.atoms, getattr(self.settings, name), rng)
+            atoms, text, _ = MANIPULATIONS[name].function(draft.atoms, getattr(self.settings, name), rng)
         except NotApplicableError as reason:
             self.skipped[name, str(reason)] += 1
             return draft
