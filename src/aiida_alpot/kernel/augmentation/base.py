@@ -10,7 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from ase import Atoms
 
-BOOKKEEPING = frozenset({"split", "group", "origin", "iteration", "parent", "cost", "status", "reason", "fingerprint"})
+BOOKKEEPING = frozenset(
+    {"split", "group", "origin", "iteration", "parent", "cost", "status", "reason", "fingerprint"}
+    | {"parent_index", "parameters"}
+)
 """Columns of a parent that say nothing true about a child."""
 
 _LABEL = re.compile(
@@ -32,12 +35,26 @@ class Step(NamedTuple):
     parameters: Mapping[str, Any] = MappingProxyType({})
 
 
+class Done(NamedTuple):
+    """What a manipulation says of a copy that it has changed, see :class:`Step`."""
+
+    text: str
+    parameters: Mapping[str, Any] = MappingProxyType({})
+
+
 class NotApplicableError(ValueError):
     """A manipulation has no meaning for this frame, which is left as it was; the message is a short code."""
 
 
 class DroppedFrameError(ValueError):
     """No acceptable frame was found within the number of tries; the message is a short code."""
+
+
+Outcome = Done | NotApplicableError | DroppedFrameError
+"""What became of one of many copies."""
+
+Made = Step | NotApplicableError | DroppedFrameError
+"""What a ``source`` or a ``shape`` yields: a frame, or the reason why there is none in its place."""
 
 
 def clean_child(atoms: Atoms) -> Atoms:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from aiida_alpot.kernel.augmentation.filters import FilterSettings
 from aiida_alpot.kernel.augmentation.rattle import RattleSettings
 from aiida_alpot.kernel.augmentation.strain import StrainSettings
 from aiida_alpot.kernel.augmentation.supercell import SupercellSettings
@@ -21,6 +22,7 @@ class AugmentSettings:
     :param keep_input: keep the undistorted frame (its supercell if there is one).
     :param copies: distorted frames per input; 20 make about a thousand of the 48 inputs in [TrainsPot].
     :param combined: apply strain and rattle to the same copy; otherwise each has its own *copies*.
+    :param filters: which of the frames made are left out; without it exact duplicates alone.
     """
 
     keep_input: bool = True
@@ -30,6 +32,7 @@ class AugmentSettings:
     strain: StrainSettings | None = None
     rattle: RattleSettings | None = None
     vacancy: VacancySettings | None = None
+    filters: FilterSettings | None = None
 
     def __post_init__(self) -> None:
         if self.copies < 0:
