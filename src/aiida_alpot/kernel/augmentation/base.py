@@ -77,5 +77,10 @@ def clean_child(atoms: Atoms) -> Atoms:
     return child
 
 
+def copy_info(atoms: Atoms) -> dict[str, Any]:
+    """Return the entries of ``info``, plain values, for another frame."""
+    return {key: value.copy() if hasattr(value, "copy") else value for key, value in atoms.info.items()}
+
+
 def _is_label(key: object) -> bool:
     return isinstance(key, str) and key not in _KEPT and _LABEL.fullmatch(key) is not None

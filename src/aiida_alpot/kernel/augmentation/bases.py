@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -19,8 +19,12 @@ from aiida_alpot.kernel.augmentation.base import (
     clean_child,
 )
 from aiida_alpot.kernel.augmentation.draft import Draft, Run
-from aiida_alpot.kernel.augmentation.duplicates import name_group, structure_key
+from aiida_alpot.kernel.augmentation.duplicates import name_group, series_key
 from aiida_alpot.kernel.augmentation.registry import MANIPULATIONS
+from aiida_alpot.kernel.dataset import DatasetView
+
+Frames = Sequence[Atoms] | DatasetView
+"""Input frames, in memory or read one after the other."""
 
 KNOWN_ELEMENTS: Final = frozenset(range(1, len(chemical_symbols)))
 """Atomic numbers; 0 is a dummy atom."""
@@ -39,7 +43,7 @@ class BaseDraft:
     is_final: bool = False
 
 
-def iterate_bases(inputs: Sequence[Atoms], run: Run) -> Iterator[BaseDraft]:
+def iterate_bases(inputs: Frames, run: Run) -> Iterator[BaseDraft]:
     """Yield the bases: each input, followed by the shapes made of it, then those of the sources."""
     elements: set[int] = set()
     for index, atoms in enumerate(inputs):
@@ -63,7 +67,7 @@ def _make(name: str, parent: Draft, run: Run, material: Atoms | Sequence[str]) -
         done = Done(step.text, step.parameters)
         draft = parent.after(name, done, clean_child(step.atoms), f"{key}/{number}")
         if manipulation.is_final:  # points of one scan are as close to each other as frames of one trajectory
-            draft = replace(draft, group=name_group(f"{structure_key(parent.atoms)}/{name}/{step.text}"))
+            draft = draft._replace(group=name_group(series_key(parent.atoms, f"{name}/{step.text}")))
         yield BaseDraft(_fit_cell(draft, run, is_repeated=is_repeated), is_final=manipulation.is_final)
 
 
@@ -91,7 +95,7 @@ def _fit_cell(draft: Draft, run: Run, *, is_repeated: bool) -> Draft:
     return draft
 
 
-def validate_inputs(inputs: Sequence[Atoms]) -> None:
+def validate_inputs(inputs: Frames) -> None:
     """Refuse frames that nothing can be made of.
 
     :raises ValueError: naming the first one.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -41,7 +40,7 @@ def iterate_copies(base: Draft, chain: Sequence[str], run: Run) -> Iterator[Draf
     n_block = max(1, BLOCK_ATOMS // len(base.atoms))
     for start in range(0, n_copies, n_block):
         numbers = range(start, min(start + n_block, n_copies))
-        drafts = {number: replace(base, key=f"{base.key}/{number}") for number in numbers}
+        drafts = {number: base._replace(key=f"{base.key}/{number}") for number in numbers}
         for name in chain:
             if MANIPULATIONS[name].many is None:
                 made = {number: run.apply(name, draft) for number, draft in drafts.items()}
@@ -86,4 +85,4 @@ def _distort(
         if len(kept) < len(noted):
             copies = copies.select(np.array(kept, dtype=np.int64))
         drafts = {number: draft for number, draft in zip(drafts, noted, strict=True) if draft is not None}
-    return [replace(draft, atoms=copies.atoms(k)) for k, draft in enumerate(drafts.values())]
+    return [draft._replace(atoms=copies.atoms(k)) for k, draft in enumerate(drafts.values())]

@@ -18,9 +18,13 @@ from ase.data import covalent_radii
 from ase.geometry import complete_cell
 from ase.neighborlist import primitive_neighbor_list
 
-from aiida_alpot.kernel.augmentation.base import Outcome, Step
+from aiida_alpot.kernel.augmentation.base import Outcome, Step, copy_info
+from aiida_alpot.kernel.dataset.atoms import build_frame
 from aiida_alpot.kernel.geometry import atoms_in_contact, nearest_neighbour_distance
 from aiida_alpot.kernel.units import FloatArray, IntArray
+
+_FIRST_REACH = 5.0
+"""Å, of the first list of pairs, which mostly is the last."""
 
 _MAX_REACH = 8.0
 """Å: copies that need pairs from farther away are looked at one by one, so that the list of pairs stays short."""
@@ -62,7 +66,8 @@ class Base:
     @cached_property
     def nearest(self) -> float:
         """Distance of the closest pair, Å."""
-        return nearest_neighbour_distance(self.atoms)
+        pairs = self.pairs(_FIRST_REACH)
+        return float(pairs.distances[0]) if len(pairs.distances) else nearest_neighbour_distance(self.atoms)
 
     @cached_property
     def plane(self) -> FloatArray:
@@ -78,7 +83,7 @@ class Base:
     def pairs(self, reach: float) -> _Pairs:
         """Return the pairs up to a distance, which is at most the largest that lists are made for."""
         if self._pairs is None or reach > self._reach:
-            self._reach = min(1.2 * reach, _MAX_REACH)
+            self._reach = min(max(1.2 * reach, _FIRST_REACH), _MAX_REACH)
             self._pairs = _list_pairs(self.atoms, self._reach)
         return self._pairs.within(reach)
 
@@ -131,16 +136,15 @@ class Copies:
 
     def atoms(self, k: int) -> Atoms:
         """Return one copy as a frame of its own."""
-        atoms = self.frames[k].copy()
-        base = self.base.atoms
+        frame, base = self.frames[k], self.base.atoms
+        positions, cell = base.positions, base.cell.array
         if self.deformations is not None:
-            deformation = self.deformations[k]
-            atoms.positions = (base.positions - self.base.centre) @ deformation + self.base.centre
-            periodic = np.asarray(base.pbc, dtype=bool)
-            atoms.cell[periodic] = base.cell.array[periodic] @ deformation
+            deformation, periodic = self.deformations[k], np.asarray(base.pbc, dtype=bool)
+            positions = (positions - self.base.centre) @ deformation + self.base.centre
+            cell = np.where(periodic[:, None], cell @ deformation, cell)
         if self.displacements is not None:
-            atoms.positions += self.displacements[k]
-        return atoms
+            positions = positions + self.displacements[k]
+        return build_frame({**frame.arrays, "positions": positions}, cell, base.pbc, copy_info(frame))
 
     def nearest_distances(self) -> FloatArray:
         """Return the distance of the closest pair of each copy before displacements, shape (n_copies,), Å."""
@@ -227,8 +231,8 @@ class Copies:
         x, y, z = pairs.vectors[:, pair]
         if self.deformations is None:
             return np.array([x, y, z])
-        rows_of = self.deformations[rows].transpose(1, 2, 0)
-        return x * rows_of[0] + y * rows_of[1] + z * rows_of[2]
+        along_x, along_y, along_z = self.deformations.reshape(-1, 9).T[:, rows].reshape(3, 3, -1)
+        return x * along_x + y * along_y + z * along_z
 
     def _deformed(self, k: int) -> Atoms:
         one = self.select(np.array([k]))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
@@ -16,8 +17,7 @@ from aiida_alpot.kernel.augmentation.settings import AugmentSettings
 from aiida_alpot.kernel.seeds import derive_seed
 
 
-@dataclass(frozen=True)
-class Draft:
+class Draft(NamedTuple):
     """A frame under way: where it stands in the flow and what was done to it.
 
     :ivar key: names it in seeds: the number of an input, or of a manipulation and what it made, then of the copy.
@@ -31,7 +31,7 @@ class Draft:
     key: str
     origin: str
     parent: int
-    steps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    steps: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
     group: str = ""
 
     @property
@@ -41,8 +41,7 @@ class Draft:
 
     def after(self, name: str, outcome: Done, atoms: Atoms | None = None, key: str = "") -> Draft:
         """Return the draft after a manipulation, with its atoms and another key if given."""
-        return replace(
-            self,
+        return self._replace(
             atoms=self.atoms if atoms is None else atoms,
             key=key or self.key,
             origin=f"{self.origin} > {outcome.text}" if self.origin else outcome.text,

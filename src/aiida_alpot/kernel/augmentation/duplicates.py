@@ -42,18 +42,27 @@ _N_QUANTILES = 9
 
 def structure_key(atoms: Atoms) -> bytes:
     """Return a hash of species, positions, cell, periodicity, charge and initial moments."""
-    digest = hashlib.sha256(np.asarray(atoms.pbc, dtype="u1").tobytes() + atoms.numbers.astype("<i8").tobytes())
-    moments = atoms.arrays.get("initial_magmoms")
-    charge = np.array(float(atoms.info.get("charge", 0.0)))
-    for values in (atoms.positions, atoms.cell.array, charge, moments):
-        if values is not None and values.any():
-            digest.update(np.rint(np.nan_to_num(values) / _RESOLUTION).astype("<i8").tobytes())
-        digest.update(b"|")
+    digest = hashlib.sha256(_rounded(atoms.positions) + _rounded(atoms.cell.array))
+    digest.update(atoms.pbc.tobytes() + atoms.numbers.tobytes())
+    charge, moments = atoms.info.get("charge", 0.0), atoms.arrays.get("initial_magmoms")
+    if charge:
+        digest.update(b"charge" + _rounded(np.nan_to_num(float(charge))))
+    if moments is not None and moments.any():
+        digest.update(b"moments" + _rounded(np.nan_to_num(moments)))
     return digest.digest()
 
 
+def series_key(atoms: Atoms, name: str) -> bytes:
+    """Return a hash that the frames of a series, which is made of one frame, have in common."""
+    return hashlib.sha256(structure_key(atoms) + name.encode()).digest()
+
+
+def _rounded(values: FloatArray) -> bytes:
+    return np.rint(values / _RESOLUTION).astype("<i8").tobytes()
+
+
 def name_group(key: bytes) -> str:
-    """Return the group of the frames with this :func:`structure_key`."""
+    """Return the group of the frames with this :func:`structure_key` or :func:`series_key`."""
     return f"augment-{key.hex()[:16]}"
 
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ase import Atoms
 
-from aiida_alpot.kernel.augmentation.bases import iterate_bases, validate_inputs
+from aiida_alpot.kernel.augmentation.base import copy_info
+from aiida_alpot.kernel.augmentation.bases import Frames, iterate_bases, validate_inputs
 from aiida_alpot.kernel.augmentation.chain import iterate_copies, plan_chains
 from aiida_alpot.kernel.augmentation.draft import Draft, Run
 from aiida_alpot.kernel.augmentation.duplicates import name_group, structure_key
 from aiida_alpot.kernel.augmentation.filters import Filters
 from aiida_alpot.kernel.augmentation.report import Report
 from aiida_alpot.kernel.augmentation.settings import AugmentSettings
+from aiida_alpot.kernel.dataset.atoms import build_frame
 from aiida_alpot.kernel.jsonio import plain
 from aiida_alpot.kernel.settings import parse_settings
 
@@ -47,8 +49,8 @@ def augment(frames: Iterable[Atoms], settings: AugmentSettings | Mapping[str, An
     return AugmentResult(made, report.to_dict())
 
 
-def stream_augmented(frames: Sequence[Atoms], settings: AugmentSettings, seed: int, report: Report) -> Iterator[Atoms]:
-    """Yield the frames that the settings make of *frames*; none of them is kept.
+def stream_augmented(frames: Frames, settings: AugmentSettings, seed: int, report: Report) -> Iterator[Atoms]:
+    """Yield the frames that the settings make of *frames*, one after the other, so that memory does not grow.
 
     The bases are each input, then the shapes made of it (slabs, scans), and after the last input what is made of the
     elements alone (clusters, prototypes). A base gets its vacuum or its repeats, and is followed by its copies: each is
@@ -79,7 +81,7 @@ def stream_augmented(frames: Sequence[Atoms], settings: AugmentSettings, seed: i
             yield _finish(draft, key)
 
 
-def _iterate_drafts(frames: Sequence[Atoms], run: Run) -> Iterator[Draft]:
+def _iterate_drafts(frames: Frames, run: Run) -> Iterator[Draft]:
     """Yield everything that is made, in the order of the results."""
     chains = plan_chains(run) if run.settings.copies else []
     shares = {name: _Share(getattr(run.settings, name).fraction) for name in run.names("defect")}
@@ -108,7 +110,7 @@ def _iterate_defects(parent: Draft, shares: Mapping[str, _Share], run: Run) -> I
         if draft is parent:
             share.pass_over()
         elif draft is not None:
-            yield replace(draft, group=name_group(structure_key(parent.atoms)))
+            yield draft._replace(group=name_group(structure_key(parent.atoms)))
 
 
 class _Share:
@@ -133,13 +135,14 @@ class _Share:
 
 def _finish(draft: Draft, key: bytes) -> Atoms:
     """Return the frame with its book-keeping."""
-    atoms = draft.atoms.copy()
-    atoms.info.update(
+    atoms = draft.atoms
+    info = copy_info(atoms)
+    info.update(
         origin=draft.origin,
         group=draft.group or name_group(key),
-        config_type=str(atoms.info.get("config_type") or "") or draft.kind,
+        config_type=str(info.get("config_type") or "") or draft.kind,
         parent_index=draft.parent,
     )
     if draft.steps:
-        atoms.info["parameters"] = json.dumps(plain(draft.steps))
-    return atoms
+        info["parameters"] = json.dumps(draft.steps, default=plain)
+    return build_frame(atoms.arrays, atoms.cell.array, atoms.pbc, info)

@@ -33,10 +33,16 @@ class Report:
             "n_output": self.n_output,
             "n_duplicates": sum(count for (name, _), count in self.removed.items() if name == "duplicates"),
             "made": dict(sorted(self.made.items())),
+            **self.losses(),
+            "examples": dict(sorted(self.examples.items())),
+        }
+
+    def losses(self) -> dict[str, Any]:
+        """Return what was not made, per manipulation or filter and reason."""
+        return {
             "skipped": _nested(self.skipped),
             "dropped": _nested(self.dropped),
             "removed": _nested(self.removed),
-            "examples": dict(sorted(self.examples.items())),
         }
 
 
