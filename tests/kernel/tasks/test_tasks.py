@@ -57,6 +57,24 @@ def test_augment_depends_on_the_seed_alone(job, tmp_path):
     assert hashes[0] == hashes[1] != hashes[2]
 
 
+def test_augment_does_not_depend_on_the_order_of_the_inputs(job, tmp_path):
+    frames = job.argon(3)
+    found = []
+    for given in (frames, frames[::-1]):
+        job.write(tmp_path / "frames.h5", given)
+        task = {"frames": "frames.h5", "settings": {"copies": 2, "rattle": {}}, "seed": 1}
+        results = augment.run(task, tmp_path)
+        found.append((results, bits(job.frames(tmp_path / augment.OUTPUT))))
+    assert found[0] == found[1]
+
+
+def test_augment_refuses_to_end_with_nothing_and_says_why(job, tmp_path):
+    job.write(tmp_path / "frames.h5", job.argon(2))
+    task = {"frames": "frames.h5", "settings": {"copies": 0, "filters": {"max_atoms": 1}}, "seed": 1}
+    with pytest.raises(ValueError, match=r'no frame is left of 2: .*"max_atoms": {"too_many_atoms": 2}'):
+        augment.run(task, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("module", "where", "task"),
     [
