@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
@@ -20,10 +22,14 @@ _KEPT = frozenset({"initial_magmoms"})
 
 
 class Step(NamedTuple):
-    """A manipulated frame and the words that its origin gets."""
+    """A manipulated frame, the words that its origin gets, and what was drawn for it.
+
+    :ivar parameters: numbers, text and lists of them, as JSON can hold them: a strain tensor, Miller indices, a shift.
+    """
 
     atoms: Atoms
     text: str
+    parameters: Mapping[str, Any] = MappingProxyType({})
 
 
 class NotApplicableError(ValueError):

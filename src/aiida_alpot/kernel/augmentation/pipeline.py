@@ -90,7 +90,7 @@ class _Pipeline:
         """Return the draft after one manipulation, unchanged if it has no meaning, ``None`` if the frame is lost."""
         rng = np.random.default_rng(derive_seed(self.seed, f"{name}/{draft.key}"))
         try:
-            atoms, text = MANIPULATIONS[name].function(draft.atoms, getattr(self.settings, name), rng)
+            atoms, text, _ = MANIPULATIONS[name].function(draft.atoms, getattr(self.settings, name), rng)
         except NotApplicableError as reason:
             self.skipped[name, str(reason)] += 1
             return draft
