@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from aiida_alpot.kernel.augmentation.alloy import AlloySettings
 from aiida_alpot.kernel.augmentation.filters import FilterSettings
+from aiida_alpot.kernel.augmentation.interstitial import InterstitialSettings
 from aiida_alpot.kernel.augmentation.rattle import RattleSettings
 from aiida_alpot.kernel.augmentation.strain import StrainSettings
+from aiida_alpot.kernel.augmentation.substitution import SubstitutionSettings
 from aiida_alpot.kernel.augmentation.supercell import SupercellSettings
 from aiida_alpot.kernel.augmentation.vacancy import VacancySettings
 
@@ -29,9 +32,12 @@ class AugmentSettings:
     copies: int = 20
     combined: bool = True
     supercell: SupercellSettings | None = None
+    alloy: AlloySettings | None = None
     strain: StrainSettings | None = None
     rattle: RattleSettings | None = None
     vacancy: VacancySettings | None = None
+    interstitial: InterstitialSettings | None = None
+    substitution: SubstitutionSettings | None = None
     filters: FilterSettings | None = None
 
     def __post_init__(self) -> None:
