@@ -19,6 +19,7 @@ import itertools
 from typing import Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from ase import Atoms
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
@@ -73,8 +74,8 @@ class Sites(NamedTuple):
     :ivar periodic: vectors of the periodic axes, shape (n_dim, 3), Å.
     """
 
-    kinds: IntArray
-    positions: FloatArray
+    kinds: npt.NDArray[np.signedinteger]
+    positions: npt.NDArray[np.floating]
     periodic: FloatArray
 
 
