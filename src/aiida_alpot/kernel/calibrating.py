@@ -253,6 +253,7 @@ def fit_uncertainty(
         model_hashes=tuple(hashes),
         points={name: (held_out.disagreement[name], held_out.error[name]) for name in calibrations},
         category_column=settings.category_column or "",
+        point_categories=held_out.categories,
     )
 
 
