@@ -15,10 +15,14 @@ from aiida_alpot.kernel.augmentation.base import Outcome
 from aiida_alpot.kernel.augmentation.copies import Copies
 from aiida_alpot.kernel.augmentation.interstitial import InterstitialSettings, make_interstitials
 from aiida_alpot.kernel.augmentation.rattle import RattleSettings, rattle, rattle_copies
+from aiida_alpot.kernel.augmentation.slab import SlabSettings, make_slabs
+from aiida_alpot.kernel.augmentation.stacking_fault import StackingFaultSettings, make_stacking_faults
 from aiida_alpot.kernel.augmentation.strain import StrainSettings, design_strains, strain, strain_copies
 from aiida_alpot.kernel.augmentation.substitution import SubstitutionSettings, substitute
 from aiida_alpot.kernel.augmentation.supercell import SupercellSettings, make_supercell
+from aiida_alpot.kernel.augmentation.twin import TwinSettings, make_twins
 from aiida_alpot.kernel.augmentation.vacancy import VacancySettings, make_vacancies
+from aiida_alpot.kernel.augmentation.vacuum import VacuumSettings, make_vacuum
 from aiida_alpot.kernel.units import FloatArray
 
 Stage = Literal["source", "shape", "cell", "chain", "defect"]
@@ -51,6 +55,10 @@ class Manipulation:
 
 MANIPULATIONS: Final[Mapping[str, Manipulation]] = MappingProxyType(
     {
+        "slab": Manipulation(SlabSettings, make_slabs, "shape"),
+        "stacking_fault": Manipulation(StackingFaultSettings, make_stacking_faults, "shape"),
+        "twin": Manipulation(TwinSettings, make_twins, "shape"),
+        "vacuum": Manipulation(VacuumSettings, make_vacuum, "cell"),
         "supercell": Manipulation(SupercellSettings, make_supercell, "cell"),
         "alloy": Manipulation(AlloySettings, alloy, "chain"),
         "strain": Manipulation(StrainSettings, strain, "chain", many=strain_copies, design=design_strains),
