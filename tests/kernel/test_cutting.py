@@ -100,6 +100,13 @@ def test_a_large_frame_gives_the_piece_around_its_worst_atom_and_the_budget_goes
     assert [found.report[f"n_{name}"] for name in ("large", "cut", "pieces")] == [2, 2, 2]
 
 
+def test_a_frame_that_the_budget_has_no_room_for_is_reported(tmp_path):
+    frames = [selected(planted={7: [3.0, 0.0]}), selected(planted={30: [0.0, 4.0]}, seed=1)]
+    found = cut(frames, budget=1)
+    assert centres(found.frames) == [("md-1", 30)]
+    assert found.report["left_out"] == {ids(frames[:1], tmp_path)[0]: "the budget of 1 was spent on others"}
+
+
 def test_a_frame_with_no_atom_above_the_limit_was_selected_all_the_same():
     found = cut([selected(planted={3: [0.5, 0.0]})])
     assert centres(found.frames) == [("md-0", 3)]

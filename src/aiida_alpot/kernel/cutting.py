@@ -147,7 +147,8 @@ def cut_large_frames(
         if len(frames) - len(large) + cutter.n_pieces >= budget:
             break
         cutter.cut(site, frames[site.frame], large[site.frame])
-    left_out = {identity: cutter.reasons[k] for k, identity in large.items() if k not in cutter.pieces}
+    spent = f"the budget of {budget} was spent on others"
+    left_out = {identity: cutter.reasons.get(k, spent) for k, identity in large.items() if k not in cutter.pieces}
     report = {
         "n_large": len(large),
         "n_cut": len(cutter.pieces),
