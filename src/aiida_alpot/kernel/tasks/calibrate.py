@@ -50,6 +50,7 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "tolerances": dict(settings.tolerances),
         "uncalibrated": sorted(set(settings.tolerances) - set(model.calibrations)),
         "active_atoms": count_active_atoms(model),
+        "features": describe_features(model),
     }
 
 
@@ -72,3 +73,12 @@ def count_active_atoms(model: UncertaintyModel) -> dict[str, int]:
     if not isinstance(model.active_set, ActiveSet):
         return {}
     return {chemical_symbols[number]: len(rows) for number, rows in model.active_set.owners.items()}
+
+
+def describe_features(model: UncertaintyModel) -> dict[str, Any] | None:
+    """Return kind, parameters and number of the features of the active set; None without one."""
+    if not isinstance(model.active_set, ActiveSet) or not model.active_set.blocks:
+        return None
+    block = next(iter(model.active_set.blocks.values()))
+    n_features = block.n_features - model.active_set.constant_column
+    return {"kind": model.feature_kind, "parameters": dict(model.feature_parameters), "n_features": n_features}
