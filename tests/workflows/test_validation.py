@@ -50,6 +50,20 @@ def test_the_complete_inputs_pass(start: Any, inputs: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    "features",
+    [
+        ("soap", {"r_cut": 4.0, "species": ["Cu", "Au"]}),
+        ("a_package.that_only_the_compute_node:has", {"any": "thing"}),
+    ],
+)
+def test_features_without_a_potential_pass(start: Any, inputs: dict[str, Any], features: tuple[str, Any]) -> None:
+    kind, parameters = features
+    inputs["calibrate"]["settings"] = {"feature_kind": kind, "feature_parameters": parameters}
+    inputs["evaluate"]["settings"] = {"features": kind, "feature_parameters": parameters, "strategy": "fps"}
+    assert start(ActiveLearningWorkChain, None, **inputs).process.inputs.max_iterations.value == 10
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"augment": {"settings": {"ratle": {}}}}, "augment.settings: unknown key 'ratle'; did you mean 'rattle'"),
@@ -70,6 +84,14 @@ def test_the_complete_inputs_pass(start: Any, inputs: dict[str, Any]) -> None:
         (
             {"calibrate": {"settings": {"metod": "isotonic"}}},
             "calibrate.settings: unknown key 'metod'; did you mean 'method'",
+        ),
+        (
+            {"calibrate": {"settings": {"feature_kind": "soap", "feature_parameters": {"rcut": 4.0}}}},
+            "calibrate.settings.feature_parameters: unknown key 'rcut'; did you mean 'r_cut'",
+        ),
+        (
+            {"evaluate": {"settings": {"features": "sorted_distance"}}},
+            "evaluate.settings.features: unknown kind 'sorted_distance'; did you mean 'sorted_distances'",
         ),
         (
             {"explore": {"settings": {"temperature": [300]}}},

@@ -21,7 +21,7 @@ COMPRESSIONS = ("mu1nu1", "crossover", "off")
 
 
 def make_soap(species=SPECIES, **values):
-    return Soap(SoapSettings(species, **{"n_max": 4, "l_max": 3, **values}))
+    return Soap(SoapSettings(species, **values))
 
 
 def assert_equal(found, expected):
@@ -192,7 +192,7 @@ def test_a_periodic_axis_without_a_vector_of_its_own_is_refused(cell):
 def test_the_number_of_columns_is_linear_in_the_species_unless_all_pairs_are_asked_for():
     def count(n_species, compression):
         species = ("H", "C", "N", "O", "F", "Na", "Mg", "Al")[:n_species]
-        return SoapSettings(species, compression=compression).n_features
+        return SoapSettings(species, n_max=6, l_max=4, compression=compression).n_features
 
     assert [count(n, "mu1nu1") for n in (1, 2, 4, 8)] == [180, 360, 720, 1440]
     assert [count(n, "crossover") for n in (1, 2, 4, 8)] == [105, 210, 420, 840]

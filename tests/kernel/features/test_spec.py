@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -162,8 +163,8 @@ def test_all_that_soap_depends_on_is_recorded():
     assert found == {
         "species": ["Cu", "Au"],
         "r_cut": 4.0,
-        "n_max": 6,
-        "l_max": 4,
+        "n_max": 4,
+        "l_max": 3,
         "sigma": 0.5,
         "compression": "mu1nu1",
     }
@@ -171,8 +172,8 @@ def test_all_that_soap_depends_on_is_recorded():
 
 
 def test_species_that_make_too_many_columns_are_refused_with_the_setting():
-    with pytest.raises(SettingsError, match=r"calibrate\.settings\.feature_parameters: 30 species.* lower n_max"):
-        FeatureSpec("soap").complete(range(1, 31))
+    with pytest.raises(SettingsError, match=r"calibrate\.settings\.feature_parameters: 70 species.* lower n_max"):
+        FeatureSpec("soap").complete(range(1, 71))
 
 
 def test_soap_without_dscribe_names_the_package_and_how_to_get_it(monkeypatch):
@@ -269,6 +270,20 @@ def test_a_package_that_a_function_imports_late_is_named(module, labelled, name)
     with pytest.raises(MissingPackageError, match=message) as caught:
         compute(f"{module}:{name}", labelled)
     assert caught.value.package == "no_such_backend"
+
+
+def test_the_function_in_the_documentation_keeps_the_contract(tmp_path, monkeypatch, frame, random_rotation):
+    page = (Path(__file__).parents[3] / "docs" / "developer" / "add-features.md").read_text(encoding="utf-8")
+    (tmp_path / "documented.py").write_text(page.partition("```python\n")[2].partition("```")[0])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "documented", raising=False)
+    turned = frame.copy()
+    turned.positions = (frame.positions + 1.0) @ random_rotation
+    turned.positions[0] += 2 * (frame.pbc @ frame.cell.array) @ random_rotation
+    turned.set_cell(frame.cell.array @ random_rotation)
+    first, second = (compute("documented:coordination", [atoms], radii=[3.0, 4.5]) for atoms in (frame, turned))
+    assert first.values.min() > 0.0
+    np.testing.assert_allclose(second.values, first.values, rtol=1e-9)
 
 
 # --- what is not defined ---

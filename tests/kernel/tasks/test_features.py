@@ -85,6 +85,11 @@ def test_a_chain_of_jobs_needs_no_features_of_a_potential(tasks, run, tmp_path, 
     model = UncertaintyModel.load(tmp_path / "uncertainty.h5")
     assert model.feature_kind == kind
     assert reports["calibrate"]["results"]["active_atoms"] == {"Ar": len(model.active_set.owners[18])}
+    assert reports["calibrate"]["results"]["features"] == {
+        "kind": kind,
+        "parameters": model.feature_parameters,
+        "n_features": 27 if kind == "soap" else 2,
+    }
     assert 0 < reports["explore_ase"]["results"]["trajectories"][0]["max_grade"] < np.inf
     low, *_, high = reports["evaluate"]["results"]["grade"]
     assert 0 < low <= high < np.inf

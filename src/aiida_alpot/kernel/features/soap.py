@@ -37,12 +37,15 @@ class SoapSettings:
         together (Darby et al. 2022), S n² (l + 1) columns for S species; ``"crossover"`` each species with itself only,
         S n (n + 1)/2 (l + 1); ``"off"`` takes every pair, S n (S n + 1)/2 (l + 1). DScribe's ``"mu2"`` is left out: to
         it all species are the same, so that an exchange of neighbours would go unnoticed.
+
+    The defaults are small for the sake of grades: an active set needs five to twenty training atoms of a species per
+    column before it knows others of their kind (benchmarks/features).
     """
 
     species: tuple[str, ...] = ()
     r_cut: float = 5.0
-    n_max: int = 6
-    l_max: int = 4
+    n_max: int = 4
+    l_max: int = 3
     sigma: float = 0.5
     compression: Literal["mu1nu1", "crossover", "off"] = "mu1nu1"
 
