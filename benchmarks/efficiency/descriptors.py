@@ -15,10 +15,12 @@ from ase import Atoms
 from matscipy.neighbours import neighbour_list
 
 CUTOFF: Final = 5.5
-CENTRES: Final = np.linspace(1.8, 4.6, 8)
-"""Å, of the radial functions; the power spectra use every second one."""
+CENTRES: Final = np.linspace(1.6, 4.8, 9)
 WIDTH: Final = 0.4
-_A, _B = np.triu_indices(len(CENTRES[::2]))
+"""Å, of the radial functions."""
+IN_SPECTRA: Final = slice(None, None, 6)
+"""The radial functions of the power spectra."""
+_A, _B = np.triu_indices(len(CENTRES[IN_SPECTRA]))
 N_FEATURES: Final = len(CENTRES) + 2 * len(_A)
 
 Floats = npt.NDArray[np.float64]
@@ -41,7 +43,7 @@ def compute_descriptors(atoms: Atoms) -> tuple[Floats, Floats]:
     turn = across[:, :, None, :] * unit[:, None, :, None] + unit[:, :, None, None] * across[:, None, :, :]
     spectra, by_pair = [], []
     for basis, derivative in ((unit, across), (traceless.reshape(-1, 9), turn.reshape(-1, 9, 3))):
-        values, gradients = _spectrum(g[:, ::2], slope[:, ::2], unit, basis, derivative, owner, first)
+        values, gradients = _spectrum(g[:, IN_SPECTRA], slope[:, IN_SPECTRA], unit, basis, derivative, owner, first)
         spectra.append(values)
         by_pair.append(gradients)
     gradients = np.concatenate([slope[:, :, None] * unit[:, None, :], *by_pair], axis=1)

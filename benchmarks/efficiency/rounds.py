@@ -31,7 +31,7 @@ LAST: Final = 460
 FINAL: Final = 400
 MOST_ROUNDS: Final = 10
 CONTROL_AT_START: Final = 10
-TOLERANCES: Final = {"energy": 0.01, "force": 0.2}
+TOLERANCES: Final = {"energy": 0.005, "force": 0.1}
 """eV/atom and eV/Å: some twice the error of a committee on the bulk."""
 
 Ints = npt.NDArray[np.int64]
