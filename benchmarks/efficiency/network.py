@@ -93,6 +93,13 @@ class Inputs:
         """Return the number of atoms of each frame, shape (n_frames,)."""
         return self.is_atom.sum(dim=1).numpy().astype(np.int64)
 
+    def reference(self) -> Predictions:
+        """Return the labels."""
+        real = self.is_atom.flatten() > 0
+        offsets = np.concatenate([[0], np.cumsum(self.sizes)])
+        forces = self.forces.reshape(-1, 3)[real].numpy()
+        return Predictions(self.energy.numpy(), forces, np.full((len(self), 6), np.nan), offsets)
+
 
 class Committee:
     """Networks that differ by their initial weights; all see the same frames at the same step.
@@ -167,14 +174,6 @@ class Committee:
         values = torch.cat(features).numpy()
         index = np.repeat(np.arange(len(inputs)), inputs.sizes)
         return predictions, Features(values, np.full(len(values), 29), index)
-
-
-def reference(inputs: Inputs) -> Predictions:
-    """Return the labels."""
-    real = inputs.is_atom.flatten() > 0
-    offsets = np.concatenate([[0], np.cumsum(inputs.sizes)])
-    forces = inputs.forces.reshape(-1, 3)[real].numpy()
-    return Predictions(inputs.energy.numpy(), forces, np.full((len(inputs), 6), np.nan), offsets)
 
 
 def _whitening(values: Floats) -> tuple[Floats, Floats]:

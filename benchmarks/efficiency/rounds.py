@@ -6,14 +6,13 @@ Statistics, calibration, active set and selection are those of the package, call
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 from frames import COMMON, GROUPS
-from network import Committee, Inputs, reference
 
-from aiida_alpot.kernel.potentials import Features
+from aiida_alpot.kernel.potentials import Features, Predictions
 from aiida_alpot.kernel.seeds import derive_seed
 from aiida_alpot.kernel.selection import CandidateTable, Selection, get_strategy, select
 from aiida_alpot.kernel.uncertainty import (
@@ -26,9 +25,6 @@ from aiida_alpot.kernel.uncertainty import (
 
 START: Final = 40
 BATCH: Final = 60
-LAST: Final = 460
-"""Labels after which a run ends; the arms are compared at :data:`FINAL`."""
-FINAL: Final = 400
 MOST_ROUNDS: Final = 10
 CONTROL_AT_START: Final = 10
 TOLERANCES: Final = {"energy": 0.005, "force": 0.1}
@@ -36,6 +32,29 @@ TOLERANCES: Final = {"energy": 0.005, "force": 0.1}
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+
+
+class Frames(Protocol):
+    """Labelled frames in the form that a committee wants."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, rows: Ints) -> Self:
+        """Return some of the frames."""
+
+    def reference(self) -> Predictions:
+        """Return the labels."""
+
+
+class Committee(Protocol):
+    """Potentials that are trained and evaluated together."""
+
+    @classmethod
+    def train(cls, frames: Any, seed: int) -> Self:
+        """Return a committee trained on all of *frames*."""
+
+    def predict(self, frames: Any) -> tuple[list[Predictions], Features]:
+        """Return the predictions of every member, and what the energy of the first one is linear in."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +67,9 @@ class Data:
     :param test_group: of each.
     """
 
-    pool: Inputs
+    pool: Frames
     pool_group: npt.NDArray[np.str_]
-    test: Inputs
+    test: Frames
     test_group: npt.NDArray[np.str_]
 
 
@@ -67,10 +86,14 @@ class Labelled:
         return self.train + self.held_out
 
 
-def run(data: Data, strategy: str, seed: int, control: bool = True) -> list[dict[str, Any]]:
+def run(
+    kind: type[Committee], data: Data, strategy: str, last: int, seed: int, control: bool = True
+) -> list[dict[str, Any]]:
     """Return what was measured after every round.
 
+    :param kind: of the committee that is trained.
     :param strategy: a name known to the package.
+    :param last: number of labels after which it ends.
     :param control: whether control frames are set apart; without, all labels are trained on.
     """
     labelled = _start(len(data.pool), seed, control)
@@ -78,16 +101,17 @@ def run(data: Data, strategy: str, seed: int, control: bool = True) -> list[dict
     rounds: list[dict[str, Any]] = []
     while True:
         of_round = derive_seed(seed, f"round-{len(rounds)}")
-        committee = Committee.train(data.pool.take(np.array(labelled.train)), of_round)
+        committee = kind.train(data.pool.take(np.array(labelled.train)), of_round)
         rounds.append(_measure(committee, data, labelled))
-        if len(labelled.rows) >= LAST or len(rounds) == MOST_ROUNDS:
+        if len(labelled.rows) >= last or len(rounds) == MOST_ROUNDS:
             return rounds
         if strategy == "random":
             table, model, features = _blind_table(len(data.pool)), UncertaintyModel(), None
         else:
             calibrations = _calibrate(committee, data.pool.take(np.array(labelled.held_out)), calibrations)
             table, model, features = _judge(committee, data.pool, strategy, labelled.train, calibrations)
-        chosen = _select(table, model, features, strategy, labelled, of_round, control)
+        n = min(BATCH, last - len(labelled.rows))
+        chosen = _select(table, model, features, strategy, n, labelled, of_round, control)
         rounds[-1]["flagged"] = chosen.report["n_flagged"]
         for row, held in zip(chosen.indices.tolist(), chosen.control.tolist(), strict=True):
             (labelled.held_out if held else labelled.train).append(row)
@@ -101,7 +125,7 @@ def _start(n_pool: int, seed: int, control: bool) -> Labelled:
 
 def _measure(committee: Committee, data: Data, labelled: Labelled) -> dict[str, Any]:
     """Return the errors of the mean of the committee by group, eV/Å and eV/atom, and what was labelled."""
-    found = error(committee.predict(data.test)[0], reference(data.test), target="committee_mean")
+    found = error(committee.predict(data.test)[0], data.test.reference(), target="committee_mean")
     n_atoms = np.diff(found.offsets)
     force, energy = {}, {}
     for group in GROUPS:
@@ -117,8 +141,8 @@ def _measure(committee: Committee, data: Data, labelled: Labelled) -> dict[str, 
     }
 
 
-def _calibrate(committee: Committee, held_out: Inputs, previous: dict[str, Calibration]) -> dict[str, Calibration]:
-    members, truth = committee.predict(held_out)[0], reference(held_out)
+def _calibrate(committee: Committee, held_out: Frames, previous: dict[str, Calibration]) -> dict[str, Calibration]:
+    members, truth = committee.predict(held_out)[0], held_out.reference()
     spread, wrong = disagreement(members), error(members, truth)
     return {
         name: Calibration.fit(
@@ -139,7 +163,7 @@ def _blind_table(n: int) -> CandidateTable:
 
 
 def _judge(
-    committee: Committee, pool: Inputs, strategy: str, train: list[int], calibrations: dict[str, Calibration]
+    committee: Committee, pool: Frames, strategy: str, train: list[int], calibrations: dict[str, Calibration]
 ) -> tuple[CandidateTable, UncertaintyModel, Features]:
     """Return what the committee says of the pool, its uncertainty model, and the features of all atoms."""
     members, features = committee.predict(pool)
@@ -180,6 +204,7 @@ def _select(
     model: UncertaintyModel,
     features: Features | None,
     strategy: str,
+    n: int,
     labelled: Labelled,
     seed: int,
     control: bool,
@@ -188,7 +213,7 @@ def _select(
     return select(
         table,
         strategy,
-        min(BATCH, LAST - len(labelled.rows)),
+        n,
         seed,
         thresholds=model.thresholds,
         known_ids=list(named),
