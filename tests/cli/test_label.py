@@ -18,7 +18,6 @@ from click.testing import CliRunner, Result
 from aiida_alpot.cli import main
 from aiida_alpot.workflows.slots import Offer
 
-label_module = importlib.import_module("aiida_alpot.cli.label")
 running_module = importlib.import_module("aiida_alpot.cli.running")
 
 EMT = "calculator: ase.calculators.emt:EMT\n"
@@ -165,7 +164,7 @@ def test_a_submitted_labelling_says_how_to_follow_it(
 ) -> None:
     node = orm.WorkChainNode(process_type="aiida.workflows:alpot.label").store()
     submitted: list[Any] = []
-    monkeypatch.setattr(label_module, "submit", lambda builder: submitted.append(builder) or node)
+    monkeypatch.setattr(running_module, "submit", lambda builder: submitted.append(builder) or node)
     monkeypatch.setattr(running_module, "daemon_offer", lambda: Offer(1, 200))
     result = call("--submit")
     assert result.exit_code == 0, result.output

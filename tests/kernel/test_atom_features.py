@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from aiida_alpot.kernel.atom_features import AtomFeatures
+from aiida_alpot.kernel.cutouts import CORE
 from aiida_alpot.kernel.dataset import Dataset, write
 
 
@@ -54,3 +55,12 @@ def test_features_are_computed_once_while_there_is_room(dataset, potential):
         found(np.arange(6))
     # two crystals of four atoms with three features stay
     assert potential.n_asked == 6 + 4 + 4
+
+
+def test_of_a_piece_only_the_core_has_features(make, frames, tmp_path):
+    frames[1].arrays[CORE] = np.arange(4) == 2
+    write(tmp_path / "pieces.h5", frames)
+    with Dataset.open(tmp_path / "pieces.h5") as dataset:
+        found = AtomFeatures(dataset, make.OffTarget(frames), "last_layer")(np.array([0, 1]))
+    np.testing.assert_array_equal(found.values, [*frames[0].positions, frames[1].positions[2]])
+    assert found.frame_index.tolist() == [0, 0, 0, 0, 1]

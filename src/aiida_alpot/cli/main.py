@@ -1,4 +1,4 @@
-"""``aiida-alpot``: look at campaigns and go on with them, label and predict files, import calculations."""
+"""``aiida-alpot``: look at campaigns and go on with them, augment, label and predict files, import calculations."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from aiida.orm import WorkChainNode
 from rich.console import Console
 
 from aiida_alpot import __version__
+from aiida_alpot.cli.augment import augment_file
 from aiida_alpot.cli.calculations import import_finished_calculations
 from aiida_alpot.cli.label import label_file
 from aiida_alpot.cli.pes import import_file
@@ -161,6 +162,7 @@ def show_slots(max_concurrent: int | None, levels: int | None) -> None:
         raise click.ClickException(warning)
 
 
+main.add_command(augment_file)
 main.add_command(label_file)
 main.add_command(predict_file)
 main.add_command(import_finished_calculations)

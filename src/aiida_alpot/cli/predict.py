@@ -3,37 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import click
 from aiida import orm
 from aiida.cmdline.params import options
-from aiida.common.exceptions import InvalidOperation
-from aiida.engine import submit
 
-from aiida_alpot.cli.pes import import_file
-from aiida_alpot.cli.running import (
-    FILE,
-    check_daemon,
-    check_target,
-    default_target,
-    describe_submitted,
-    export,
-    read_options,
-)
-from aiida_alpot.data.pes import PESData
+from aiida_alpot.cli.running import FileRun, describe_failure, refusals, runs_on_file
 from aiida_alpot.data.potential import PotentialData
 from aiida_alpot.data.uncertainty import UncertaintyData
 from aiida_alpot.kernel.predicting import PredictSettings
 from aiida_alpot.kernel.selection.table import UNITS
 from aiida_alpot.kernel.settings import parse_settings
-from aiida_alpot.report.progress import run_and_watch
 from aiida_alpot.workflows.predict import PredictionWorkChain
 
 
 @click.command("predict")
-@click.argument("file", type=FILE)
+@runs_on_file("predicted")
 @click.option(
     "--from",
     "source",
@@ -44,62 +30,26 @@ from aiida_alpot.workflows.predict import PredictionWorkChain
 @options.CODE(required=True, help="The Python that evaluates the potentials, as LABEL@COMPUTER.")
 @click.option("--confidence", default=0.9, show_default=True, help="Share of the errors within the radii.")
 @click.option("--device", default="cpu", show_default=True, help="Where the potentials are evaluated: cpu or cuda.")
-@click.option("--options", "options_file", type=FILE, help="YAML file with scheduler options of the job.")
-@click.option("--option", "pairs", multiple=True, metavar="KEY=VALUE", help="One of them, on top; may be repeated.")
-@click.option(
-    "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Where the predictions go: .xyz, .db or .h5.  [default: FILE-predicted.xyz in this folder]",
-)
-@click.option("--format", "file_format", help="Name of the format of FILE if its ending does not tell.")
-@click.option("--force", is_flag=True, help="Write over the output if it exists.")
-@click.option("--submit", "in_daemon", is_flag=True, help="Hand it over to the daemon and return.")
-def predict_file(
-    file: Path,
-    source: str,
-    code: orm.AbstractCode,
-    confidence: float,
-    device: str,
-    options_file: Path | None,
-    pairs: tuple[str, ...],
-    output: Path | None,
-    file_format: str | None,
-    force: bool,
-    in_daemon: bool,
-) -> None:
+def predict_file(run: FileRun, *, source: str, code: orm.AbstractCode, confidence: float, device: str) -> None:
     """Predict energies, forces and stresses of the structures in FILE, each with its error bars."""
-    target = output or default_target(file, "predicted")
     settings = {"confidence": confidence, "device": device}
-    try:
-        check_target(target, force=force)
-        check_daemon(needed=in_daemon)
+    with refusals():
         parse_settings(PredictSettings, settings, "predict")
-        uncertainty = find_uncertainty(source)
         builder = PredictionWorkChain.get_builder()
         builder.code = code
-        builder.options = orm.Dict(read_options(options_file, pairs))
-        builder.uncertainty = uncertainty
-        committee = find_committee(uncertainty)
-        builder.potentials = committee
+        builder.options = orm.Dict(run.options)
+        builder.uncertainty = uncertainty = find_uncertainty(source)
+        builder.potentials = find_committee(uncertainty)
         builder.settings = orm.Dict(settings)
-        builder.frames = PESData.from_file(file, file_format)
-        stored = import_file(file, file_format)  # only now: what is refused above leaves nothing behind
-        builder.frames = stored
-        frames = f"{len(stored)} frames of {file.name} as PESData <{stored.pk}>"
-        if in_daemon:
-            click.echo(describe_submitted(submit(builder), f"predicting {frames}", "predicted", target))
-            return
-    except (OSError, TypeError, ValueError, InvalidOperation) as error:
-        raise click.ClickException(str(error)) from error
-    click.echo(f"predicting {frames} by {len(committee)} potentials")
-    node = run_and_watch(builder)
+    node = run.start(builder, "predicting", "predicted")
+    if node is None:
+        return
     if not node.is_finished_ok:
-        reason = node.exit_message or node.exception or "it was killed"
-        raise click.ClickException(f"the prediction <{node.pk}> failed: {reason}")
+        raise click.ClickException(f"the prediction <{node.pk}> failed: {describe_failure(node)}")
     for line in describe_errors(node.outputs.report["results"], confidence):
         click.echo(line)
     click.echo(f"{node.process_label} <{node.pk}>, predicted frames PESData <{node.outputs.predicted.pk}>")
-    export(node.outputs.predicted, target)
+    run.export(node.outputs.predicted)
 
 
 def find_uncertainty(identifier: str) -> UncertaintyData:

@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from aiida_alpot.kernel.cutouts import keep_core
 from aiida_alpot.kernel.dataset import Dataset, DatasetView
 from aiida_alpot.kernel.features import FeatureFunction
 from aiida_alpot.kernel.potentials import Features
@@ -46,7 +47,8 @@ class AtomFeatures:
         return concatenate_features(parts, [1] * len(parts))
 
     def _compute_rows(self, rows: list[int]) -> list[Features]:
-        found = self._compute(list(self._frames[np.array(rows)]))
+        frames = list(self._frames[np.array(rows)])
+        found = keep_core(self._compute(frames), frames)
         ends = np.searchsorted(found.frame_index, np.arange(len(rows) + 1))
         return [
             Features(found.values[start:end].copy(), found.species[start:end], np.zeros(end - start))

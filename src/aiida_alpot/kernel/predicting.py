@@ -54,7 +54,8 @@ class Predictor:
 
     :param potentials: the committee, in the order of the hashes of *model*.
     :param model: its calibrations and active set.
-    :param radii: conformal calibrations by property, fitted to the points of *model*.
+    :param radii: conformal calibrations by property, fitted to the points of *model*, with a scale for each of their
+        categories if they have any.
     :param features: what grades are computed from; None without an active set.
     """
 
@@ -66,12 +67,18 @@ class Predictor:
 
     def __post_init__(self) -> None:
         radii = {
-            name: Calibration.fit(*points, method="conformal", confidence=self.settings.confidence, n_bootstrap=0)
+            name: Calibration.fit(
+                *points,
+                method="conformal",
+                confidence=self.settings.confidence,
+                n_bootstrap=0,
+                categories=self.model.point_categories,
+            )
             for name, points in self.model.points.items()
         }
         object.__setattr__(self, "radii", radii)
         if self.model.active_set is not None:
-            features = self.model.feature_spec.build(self.potentials[0], self.settings.batch_size)
+            features = self.model.feature_spec.build(self.potentials, self.settings.batch_size)
             object.__setattr__(self, "features", features)
 
     @property
@@ -114,11 +121,12 @@ class Predictor:
         found = disagreement(members, pbc=np.array([atoms.pbc for atoms in frames]))
         columns = {"committee_energy": mean.energy, "committee_stress": mean.stress}
         arrays = {"committee_forces": mean.forces, "force_disagreement": found.force_atom}
-        errors = self.model.predict_error(found, self.model.frame_categories(frames))
+        categories = self.model.frame_categories(frames)
+        errors = self.model.predict_error(found, categories)
         for name, radius in self.radii.items():
             columns[f"disagreement_{name}"] = found.value(name)
             columns[f"error_{name}"] = errors[name]
-            columns[f"radius_{name}"] = radius.predict_error(found.value(name))
+            columns[f"radius_{name}"] = radius.predict_error(found.value(name), categories)
         if self.features is not None:
             features = self.features(frames)
             arrays["atom_grade"] = self.model.grade(features)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, cast
 
 from aiida import orm
 from aiida.common.links import LinkType
-from aiida.engine import CalcJob, ExitCode, WorkChain, while_
+from aiida.engine import CalcJob, ExitCode, WorkChain, is_process_function, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 from plumpy.process_states import ProcessState
 
@@ -301,7 +301,8 @@ class SingleJobWorkChain(StageWorkChain):
 def submit_once(parent: WorkChain, prepare: Callable[[], Job], label: str, n_before: int = 0) -> orm.ProcessNode:
     """Submit a child and return its node, unless it was submitted by a worker that was lost before it could note it.
 
-    The links of the calls are the truth, not the context of the last checkpoint.
+    A function is called, since it cannot be submitted; one that raises is a child that excepted. The links of the
+    calls are the truth, not the context of the last checkpoint.
 
     :param prepare: makes the child, if it is to be submitted.
     :param label: of the call.
@@ -310,12 +311,25 @@ def submit_once(parent: WorkChain, prepare: Callable[[], Job], label: str, n_bef
     called = find_called(parent.node, label)
     if len(called) <= n_before:
         child = prepare()
+        if is_process_function(child.process):
+            return _call_function(parent, child, label)
         return parent.submit(child.process, **child.inputs)
     node = called[n_before]
     if node.process_state is ProcessState.CREATED and parent.runner.controller is not None:
         # its task may not have reached the broker; a second one does no harm
         parent.runner.controller.continue_process(node.pk, nowait=False, no_reply=True)
     return node
+
+
+def _call_function(parent: WorkChain, child: Job, label: str) -> orm.ProcessNode:
+    function: Any = child.process
+    try:
+        return cast(orm.ProcessNode, function.run_get_node(**child.inputs)[1])
+    except Exception:
+        called = find_called(parent.node, label)
+        if not called:  # its inputs were refused
+            raise
+        return called[-1]
 
 
 def find_jobs(node: orm.ProcessNode) -> dict[str, list[orm.ProcessNode]]:

@@ -19,6 +19,7 @@ from aiida_alpot.workflows.calibrate import CalibrationWorkChain
 from aiida_alpot.workflows.checks import check_campaign, committee_validator
 from aiida_alpot.workflows.evaluate import EvaluationWorkChain
 from aiida_alpot.workflows.explore import ExplorationWorkChain
+from aiida_alpot.workflows.gates import define_validation
 from aiida_alpot.workflows.label import LabellingWorkChain
 from aiida_alpot.workflows.train import TrainingWorkChain
 
@@ -43,6 +44,7 @@ def define_inputs(spec: WorkChainSpec) -> None:
     spec.input("explore_from", valid_type=PESData, required=False, help="Starting frames of all explorations.")
     define_resume(spec)
     define_stages(spec)
+    define_validation(spec)
     spec.inputs.validator = check_campaign
 
 

@@ -10,6 +10,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 
 from aiida_alpot.kernel.augmentation import MANIPULATIONS, AugmentSettings, augment
+from aiida_alpot.kernel.dataset import Dataset, write
 from aiida_alpot.kernel.settings import SettingsError, parse_settings
 
 ALL = {"copies": 6, "supercell": {"min_length": 7.0}, "strain": {}, "rattle": {}, "vacancy": {"fraction": 0.5}}
@@ -79,7 +80,14 @@ def test_labels_constraints_and_book_keeping_of_parents_are_dropped():
     for child in augment([atoms], {"copies": 2, "rattle": {}}, 0).frames:
         assert child.calc is None
         assert not child.constraints
-        assert set(child.info) == {"author", "charge", "origin", "group", "config_type"}
+        assert set(child.info) - {"parameters"} == {
+            "author",
+            "charge",
+            "origin",
+            "group",
+            "config_type",
+            "parent_index",
+        }
         assert set(child.arrays) == {"numbers", "positions", "site"}
     assert atoms.calc is not None
     assert atoms.info["split"] == "test"
@@ -166,7 +174,59 @@ def test_registry_and_settings_have_the_same_manipulations():
         assert isinstance(getattr(given, name), manipulation.settings)
 
 
-@pytest.mark.parametrize("bad", [Atoms(), Atoms("H", [[np.inf, 0, 0]]), Atoms("H", pbc=True)])
-def test_bad_input_is_named(bad):
-    with pytest.raises(ValueError, match="input 1: "):
+BAD = {
+    "no atoms": (Atoms(), "a frame needs atoms with finite positions"),
+    "a position that is not finite": (Atoms("H", [[np.inf, 0, 0]]), "a frame needs atoms with finite positions"),
+    "a cell that is not finite": (Atoms("H", cell=[np.nan, 1, 1], pbc=True), "the cell is not finite"),
+    "periodic without a cell": (Atoms("H", pbc=True), "do not span a cell"),
+    "flat": (Atoms("H", cell=[[1, 0, 0], [2, 0, 0], [0, 0, 1]], pbc=True), "do not span a cell"),
+    "a dummy atom": (Atoms("HX", [[0, 0, 0], [0, 0, 2]]), r"there are no elements with the atomic numbers \[0\]"),
+    "beyond the periodic table": (Atoms([1, 119], [[0, 0, 0], [0, 0, 2]]), r"atomic numbers \[119\]"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_named(name):
+    bad, message = BAD[name]
+    with pytest.raises(ValueError, match=f"input 1: .*{message}"):
         augment([bulk("Si"), bad], ALL, 0)
+
+
+def test_one_atom_cell_is_strained_and_says_why_nothing_else_was_done():
+    result = augment([bulk("Cu")], {"copies": 3, "strain": {}, "rattle": {}, "vacancy": {"fraction": 1.0}}, 0)
+    assert result.report["made"] == {"input": 1, "strain": 3}
+    assert result.report["skipped"] == {"rattle": {"single_atom": 3}, "vacancy": {"too_few_atoms": 3}}
+
+
+def test_molecule_says_which_manipulations_of_bulk_it_was_left_out_of():
+    result = augment([molecule("CH3CH2OH")], {"copies": 3, "strain": {}, "rattle": {}, "vacancy": {"fraction": 1}}, 0)
+    assert result.report["made"] == {"input": 1, "rattle": 3}
+    assert result.report["skipped"] == {"strain": {"no_periodic_axis": 3}, "vacancy": {"no_periodic_axis": 3}}
+
+
+def test_impossible_atom_cap_leaves_cells_as_they_are_and_says_so():
+    result = augment([bulk("Si")], {"copies": 0, "supercell": {"max_atoms": 1}}, 0)
+    assert result.report["skipped"] == {"supercell": {"above_max_atoms": 1}}
+    result = augment([bulk("Si")], {"copies": 2, "rattle": {}, "filters": {"max_atoms": 1}}, 0)
+    assert result.frames == []
+    assert result.report["removed"] == {"max_atoms": {"too_many_atoms": 3}}
+
+
+def test_parent_index_is_a_column_of_the_dataset_with_the_parameters(tmp_path):
+    write(tmp_path / "out.h5", augment(inputs(), ALL, 1).frames)
+    with Dataset.open(tmp_path / "out.h5") as dataset:
+        parents, kinds = dataset.column("parent_index"), dataset.column("config_type")
+        used = dataset.column("parameters")
+        assert sorted(set(parents.tolist())) == [0, 1, 2, 3]
+        assert all(
+            set(json.loads(text)) == set(kind.split("+")) for text, kind in zip(used, kinds, strict=True) if text
+        )
+        assert dataset.present("parameters").tolist() == [kind != "input" for kind in kinds]
+
+
+def test_augmenting_again_begins_a_new_history():
+    first = augment([bulk("Si")], {"copies": 1, "keep_input": False, "rattle": {}}, 0).frames
+    first[0].info["config_type"] = ""
+    again = augment(first, {"copies": 1, "strain": {}}, 0).frames
+    assert [atoms.info["origin"] for atoms in again] == ["input 0", "input 0 > strain"]
+    assert "parameters" not in again[0].info

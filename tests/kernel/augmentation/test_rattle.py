@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from aiida_alpot.kernel.augmentation import (
     DroppedFrameError,
@@ -85,3 +87,34 @@ def test_hopeless_frame_is_dropped():
 def test_settings_out_of_range_are_named(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         RattleSettings(**bad)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    n_atoms=st.one_of(st.integers(2, 12), st.integers(13, 200)),
+    pbc=st.tuples(*[st.booleans()] * 3),
+    distribution=st.sampled_from(DISTRIBUTIONS),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_any_frame_is_rattled_within_the_bounds(random_frame, n_atoms, pbc, distribution, seed):
+    atoms = random_frame(n_atoms, pbc, seed)
+    given_settings = RattleSettings(fraction=0.2, distribution=distribution, min_ratio=0.35, max_tries=500)
+    rattled, again = (rattle(atoms, given_settings, np.random.default_rng(seed)).atoms for _ in range(2))
+    assert rattled.positions.tobytes() == again.positions.tobytes()
+    assert (rattled.pbc == atoms.pbc).all()
+    assert (rattled.cell.array == atoms.cell.array).all()
+    assert (rattled.numbers == atoms.numbers).all()
+    assert (rattled.get_initial_magnetic_moments() == atoms.get_initial_magnetic_moments()).all()
+    assert closest_pair_ratio(rattled) >= 0.35
+    if distribution != "normal":
+        lengths = np.linalg.norm(rattled.positions - atoms.positions, axis=1)
+        assert lengths.max() <= 0.2 * nearest_neighbour_distance(atoms) * (1 + 1e-12)
+
+
+@settings(max_examples=20, deadline=None)
+@given(distribution=st.sampled_from(DISTRIBUTIONS), seed=st.integers(0, 2**32 - 1))
+def test_displacements_of_any_seed_have_no_preferred_direction(distribution, seed):
+    moves = draw_displacements(4000, 1.0, distribution, np.random.default_rng(seed))
+    units = moves / np.linalg.norm(moves, axis=1, keepdims=True)
+    assert units.mean(axis=0) == pytest.approx(np.zeros(3), abs=6 / np.sqrt(3 * 4000))
+    assert units.T @ units / 4000 == pytest.approx(np.eye(3) / 3, abs=6 * 0.3 / np.sqrt(4000))

@@ -4,15 +4,22 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, fcc111, molecule
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+from scipy.stats import kstest
 
 from aiida_alpot.kernel.augmentation import (
     DroppedFrameError,
     NotApplicableError,
     StrainSettings,
     apply_stretch,
+    augment,
     draw_stretch,
     strain,
 )
+from aiida_alpot.kernel.augmentation.strain import count_coordinates, design_strains
 from aiida_alpot.kernel.geometry import closest_pair_ratio
 
 MODES = ("full", "normal", "volumetric")
@@ -147,3 +154,100 @@ def test_frame_without_an_acceptable_strain_is_dropped():
 def test_settings_out_of_range_are_named(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         StrainSettings(**bad)
+
+
+def test_uniaxial_strain_changes_one_direction_of_uniform_orientation():
+    tensors = draws(StrainSettings(mode="uniaxial", range=(0.0, 0.5)), n=4000)
+    values, axes = np.linalg.eigh(tensors)
+    assert values[:, :2] == pytest.approx(1.0)
+    direction = axes[:, :, 2]
+    assert np.einsum("ka,kb->ab", direction, direction) / 4000 == pytest.approx(np.eye(3) / 3, abs=0.03)
+
+
+def test_shear_keeps_the_volume_and_one_length():
+    tensors = draws(StrainSettings(mode="shear", range=(-0.2, 0.3)))
+    values = np.linalg.eigvalsh(tensors)
+    assert np.linalg.det(tensors) == pytest.approx(1.0)
+    assert values[:, 1] == pytest.approx(1.0)
+    assert values[:, 2].max() <= 1.25 + 1e-9  # its inverse must not fall below 1 - 0.2
+    assert values[:, 2].max() == pytest.approx(1.25, abs=0.01)
+
+
+def test_components_are_uniform_and_independent():
+    tensors = draws(StrainSettings(mode="components", range=(-0.02, 0.02)), n=4000) - np.eye(3)
+    components = np.array([tensors[:, a, b] for a, b in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))])
+    assert np.abs(components).max() <= 0.02
+    for values in components:
+        assert kstest(values, "uniform", (-0.02, 0.04)).pvalue > 1e-4
+    assert np.corrcoef(components) == pytest.approx(np.eye(6), abs=0.07)
+
+
+def test_components_of_a_wide_range_leave_no_cell_inside_out():
+    tensors = draws(StrainSettings(mode="components", range=(-0.9, 1.5)))
+    assert np.linalg.eigvalsh(tensors).min() > 0.0
+
+
+@pytest.mark.parametrize("distribution", ["uniform", "normal"])
+def test_full_strain_has_no_preferred_direction(distribution):
+    tensors = draws(StrainSettings(distribution=distribution, stdev=0.1), n=6000) - np.eye(3)
+    flat = tensors.reshape(-1, 9)
+    turn = Rotation.from_rotvec([0.3, 0.9, -0.5]).as_matrix()
+    turned = (turn @ tensors @ turn.T).reshape(-1, 9)
+    assert np.cov(turned.T) == pytest.approx(np.cov(flat.T), abs=0.12 * np.cov(flat.T).max())
+    assert flat.mean(axis=0) == pytest.approx(np.eye(3).ravel() * flat[:, [0, 4, 8]].mean(), abs=0.02)
+
+
+@pytest.mark.parametrize("mode", [*MODES, "uniaxial", "shear", "components"])
+@pytest.mark.parametrize("n_dim", [2, 3])
+def test_latin_hypercube_meets_every_interval_of_every_number_once(mode, n_dim):
+    atoms = bulk("Cu") if n_dim == 3 else fcc111("Cu", (1, 1, 3), vacuum=5.0)
+    settings = StrainSettings(mode=mode, sampling="latin_hypercube")
+    points = design_strains(atoms, settings, 50, np.random.default_rng(0))
+    assert points.shape == (50, count_coordinates(n_dim, settings))
+    for column in points.T:
+        assert sorted((50 * column).astype(int).tolist()) == list(range(50))
+
+
+def test_latin_hypercube_spreads_the_strains_of_the_copies():
+    recipe = {"mode": "volumetric", "range": [-0.1, 0.1], "sampling": "latin_hypercube"}
+    frames = augment([bulk("Cu")], {"copies": 20, "keep_input": False, "strain": recipe}, 0).frames
+    lengths = [(atoms.get_volume() / bulk("Cu").get_volume()) ** (1 / 3) for atoms in frames]
+    assert sorted(int((length - 0.9) / 0.01) for length in lengths) == list(range(20))
+
+
+def test_copies_differ_between_bases_in_a_latin_hypercube():
+    recipe = {"mode": "volumetric", "sampling": "latin_hypercube"}
+    frames = augment([bulk("Cu"), bulk("Cu", a=3.7)], {"copies": 5, "keep_input": False, "strain": recipe}, 0).frames
+    ratios = [atoms.get_volume() / (3.61**3 if k < 5 else 3.7**3) for k, atoms in enumerate(frames)]
+    assert ratios[:5] != pytest.approx(ratios[5:], rel=1e-3)
+
+
+@hypothesis_settings(max_examples=25, deadline=None)
+@given(
+    n_atoms=st.one_of(st.integers(1, 12), st.integers(13, 200)),
+    pbc=st.tuples(*[st.booleans()] * 3),
+    mode=st.sampled_from([*MODES, "uniaxial", "shear", "components"]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_any_frame_is_strained_along_its_periodic_axes_only(random_frame, n_atoms, pbc, mode, seed):
+    atoms = random_frame(n_atoms, pbc, seed)
+    given_settings = StrainSettings(mode=mode, range=(-0.15, 0.2), min_ratio=0.3, max_tries=200)
+    if sum(pbc) == 0 or (sum(pbc) == 1 and mode == "shear"):
+        with pytest.raises(NotApplicableError, match=r"no_periodic_axis|one_periodic_axis"):
+            strain(atoms, given_settings, np.random.default_rng(seed))
+        return
+    strained, again = (strain(atoms, given_settings, np.random.default_rng(seed)).atoms for _ in range(2))
+    assert strained.positions.tobytes() == again.positions.tobytes()
+    assert (strained.pbc == atoms.pbc).all()
+    assert (strained.numbers == atoms.numbers).all()
+    assert (strained.arrays["site"] == atoms.arrays["site"]).all()
+    assert (strained.get_initial_magnetic_moments() == atoms.get_initial_magnetic_moments()).all()
+    assert closest_pair_ratio(strained) >= 0.3
+    periodic = np.array(pbc)
+    assert (strained.cell.array[~periodic] == atoms.cell.array[~periodic]).all()
+    basis = np.linalg.qr(atoms.cell.array[periodic].T)[0]
+    outside = np.eye(3) - basis @ basis.T
+    assert strained.positions @ outside == pytest.approx(atoms.positions @ outside, abs=1e-9)
+    inverse = np.linalg.pinv(atoms.cell.array[periodic])
+    fractions = strained.positions @ np.linalg.pinv(strained.cell.array[periodic])
+    assert fractions == pytest.approx(atoms.positions @ inverse, abs=1e-9)

@@ -21,6 +21,7 @@ class ScaledEmt(Potential):
     species = (13, 29)
     cutoff = 6.0
     dtype = "float64"
+    feature_kinds = ("last_layer",)
 
     def __init__(self, scale=1.0, fails_on=None, nan=False):
         self.scale, self.fails_on, self.nan = scale, fails_on, nan

@@ -107,7 +107,7 @@ def labelled(make):
 
 
 def compute(kind, frames, batch_size=32, **parameters):
-    return FeatureSpec(kind, parameters).build(None, batch_size)(frames)
+    return FeatureSpec(kind, parameters).build((), batch_size)(frames)
 
 
 # --- kinds of a potential ---
@@ -116,7 +116,7 @@ def compute(kind, frames, batch_size=32, **parameters):
 @pytest.mark.parametrize("kind", ["last_layer", "invariants"])
 def test_kinds_of_the_potential_pass_through(make, labelled, kind):
     potential = make.OffTarget(labelled)
-    found = FeatureSpec(kind).complete([29]).build(potential)(labelled)
+    found = FeatureSpec(kind).complete([29]).build([potential])(labelled)
     expected = potential.features(labelled, kind=kind)
     assert FeatureSpec(kind).complete([29]) == FeatureSpec(kind)
     for name in ("values", "species", "frame_index"):
@@ -125,14 +125,14 @@ def test_kinds_of_the_potential_pass_through(make, labelled, kind):
 
 def test_a_kind_that_only_the_potential_knows_is_asked_of_it():
     asked = []
-    potential = SimpleNamespace(features=lambda frames, **options: asked.append(options))
-    FeatureSpec("wavelets").build(potential, batch_size=7)([])
+    potential = SimpleNamespace(feature_kinds=("wavelets",), features=lambda frames, **options: asked.append(options))
+    FeatureSpec("wavelets").build([potential], batch_size=7)([])
     assert asked == [{"kind": "wavelets", "batch_size": 7}]
 
 
 def test_a_kind_of_a_potential_needs_one():
     with pytest.raises(ValueError, match=rf"{SETTING} 'invariants' is a kind of a potential, and there is none"):
-        FeatureSpec("invariants").build(None)
+        FeatureSpec("invariants").build()
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_soap_without_dscribe_names_the_package_and_how_to_get_it(monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "dscribe", None)
     spec = FeatureSpec("soap", {"species": ["Cu"]})
-    for use in (spec.require, lambda: spec.build(None)):
+    for use in (spec.require, spec.build):
         with pytest.raises(MissingPackageError, match=r"pip install 'dscribe>=2\.1'") as caught:
             use()
         assert caught.value.package == "dscribe"
@@ -237,7 +237,7 @@ def test_parameters_that_a_function_does_not_take_are_named(module, labelled):
     with pytest.raises(ValueError, match=r"failed: TypeError: .* unexpected keyword argument 'factor'"):
         compute(f"{module}:distances", labelled, factor=2.0)
     with pytest.raises(ValueError, match=r"refused its feature_parameters: TypeError: .*'factor'"):
-        FeatureSpec(f"{module}:Distances", {"factor": 2.0}).build(None)
+        FeatureSpec(f"{module}:Distances", {"factor": 2.0}).build()
 
 
 @pytest.mark.parametrize(
@@ -254,14 +254,14 @@ def test_parameters_that_a_function_does_not_take_are_named(module, labelled):
     ],
 )
 def test_a_function_that_is_not_there_is_found_out_before_anything_is_computed(module, path, error, message):
-    for use in (FeatureSpec(path).require, lambda: FeatureSpec(path).build(None)):
+    for use in (FeatureSpec(path).require, lambda: FeatureSpec(path).build()):
         with pytest.raises(error, match=message):
             use()
 
 
 def test_an_object_that_cannot_be_called_is_refused(module):
     with pytest.raises(ValueError, match="makes a Silent that cannot be called with frames"):
-        FeatureSpec(f"{module}:Silent").build(None)
+        FeatureSpec(f"{module}:Silent").build()
 
 
 @pytest.mark.parametrize("name", ["lacks", "Lacking"])

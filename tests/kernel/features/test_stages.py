@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from aiida_alpot.kernel.exploration.monitor import Monitor
 from aiida_alpot.kernel.features import FeatureSpec
 from aiida_alpot.kernel.predicting import Predictor, PredictSettings
 from aiida_alpot.kernel.settings import SettingsError
-from aiida_alpot.kernel.uncertainty import Calibration, LocalActiveSet, UncertaintyModel
+from aiida_alpot.kernel.uncertainty import Calibration, ClusterSettings, UncertaintyModel
 
 SMALL = {"r_cut": 4.0, "n_max": 3, "l_max": 2}
 FUNCTION = '''
@@ -103,7 +102,7 @@ def opened(tmp_path):
 
 def direct_grades(model, frames):
     """Grades of atoms from the features of each frame alone."""
-    compute = FeatureSpec(model.feature_kind, model.feature_parameters).build(None)
+    compute = FeatureSpec(model.feature_kind, model.feature_parameters).build()
     return [model.grade(compute([atoms])) for atoms in frames]
 
 
@@ -168,11 +167,8 @@ def test_the_start_of_the_active_set_is_that_of_the_settings(calibrated, soap, f
 
 
 def test_a_local_active_set_grades_by_soap(calibrated, soap, frames, committee):
-    model = calibrated(**soap)
-    compute = model.feature_spec.build(None)
-    local = replace(
-        model, active_set=LocalActiveSet.build(compute(frames[::2]), n_clusters=2, kind="soap", start="eps")
-    )
+    local = calibrated(**soap, clusters=ClusterSettings(n_clusters=2, rows_per_rank=0.0))
+    compute = local.feature_spec.build()
     members = local.active_set.members
     expected = [np.min([member.grade(compute([atoms])) for member in members], axis=0).max() for atoms in frames]
     assert len(members) > 1
@@ -200,7 +196,7 @@ def test_frames_of_an_unseen_species_are_chosen_by_grade(calibrated, soap, make,
     candidates = opened([*frames[:4:2], *nickel])
     settings = EvaluateSettings(strategy=strategy, control_share=0.0, validation_share=0.0)
     table, _ = build_table(candidates, committee, model, settings)
-    selection = select_candidates(table, model, settings, 1, candidates=candidates, potential=committee[0])
+    selection = select_candidates(table, model, settings, 1, candidates=candidates, potentials=committee)
     assert sorted(selection.indices.tolist()) == [2, 3]
 
 
@@ -213,8 +209,8 @@ def test_selected_frames_leave_no_candidate_outside_the_active_set(
     candidates = opened(others)
     settings = EvaluateSettings(strategy=strategy, control_share=0.0, validation_share=0.0)
     table, _ = build_table(candidates, committee, model, settings)
-    selection = select_candidates(table, model, settings, 1, candidates=candidates, potential=committee[0])
-    grown, compute = model.active_set.copy(), model.feature_spec.build(None)
+    selection = select_candidates(table, model, settings, 1, candidates=candidates, potentials=committee)
+    grown, compute = model.active_set.copy(), model.feature_spec.build()
     for row in selection.indices:
         grown.absorb(compute([others[row]]))
     assert table.grade.max() > 2.0
@@ -237,10 +233,10 @@ def test_distances_are_measured_between_the_means_over_atoms(distances, frames, 
     settings = complete_features(distances, candidates, labelled)
     all_flagged = UncertaintyModel({"force": Calibration(scale=1.0, calibrated=True)}, {"force": 1e-3})
     table, _ = build_table(candidates, committee, all_flagged, settings)
-    compute = settings.feature_spec.build(None)
+    compute = settings.feature_spec.build()
     rows = np.array([compute([atoms]).values.mean(axis=0) for atoms in frames])
     np.testing.assert_allclose(table.features, rows[1:], rtol=1e-10, atol=1e-12)
-    known = {"candidates": candidates, "dataset": labelled, "potential": committee[0]}
+    known = {"candidates": candidates, "dataset": labelled, "potentials": committee}
     selection = select_candidates(table, all_flagged, settings, 1, **known)
     varying = rows.std(axis=0) > 1e-6 * np.abs(rows).max(axis=0)
     scaled = rows[:, varying] / rows[:, varying].std(axis=0)

@@ -212,7 +212,7 @@ def test_without_an_active_set_the_way_to_one_is_named(strategy):
 
 
 def test_a_local_active_set_is_refused():
-    with pytest.raises(ValueError, match=r"a local one does not allow.*use a single active set"):
+    with pytest.raises(ValueError, match=r"a local one does not allow.*calibrate without .clusters"):
         require_active_set(LocalActiveSet([heavy_tails(n_frames=2).active_set]))
 
 

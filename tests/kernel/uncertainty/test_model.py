@@ -67,6 +67,15 @@ def test_thresholds_exist_where_calibration_and_tolerance_do():
     assert all(np.isfinite(value) for value in thresholds.values())
 
 
+def test_categories_of_the_points_survive_the_file(tmp_path):
+    points = {"force": (np.ones(3), np.arange(3.0))}
+    model = make_model(None, points=points, category_column="kind", point_categories=np.array(["α", "", "liquid"]))
+    model.save(tmp_path / "u.h5")
+    assert UncertaintyModel.load(tmp_path / "u.h5").point_categories.tolist() == ["α", "", "liquid"]
+    with pytest.raises(ValueError, match=r"one for each of the 3 points of force, got the shape \(2,\)"):
+        make_model(None, points=points, point_categories=np.array(["a", "b"]))
+
+
 def test_flags_are_strict_and_nan_is_not_flagged():
     model, D = make_model(tolerances={"force": 0.11, "stress": 0.002}), make_disagreement()
     flags = model.flag(D)
@@ -208,7 +217,9 @@ def test_models_of_another_committee_are_refused():
         model.require_models((HASHES[0], "c" * 64))
     with pytest.raises(ValueError, match="missing bbbbbbbbbbbb, not expected nothing"):
         model.require_models(HASHES[:1])
-    with pytest.raises(ValueError, match="the active set holds features of aaaaaaaaaaaa"):
+    with pytest.raises(
+        ValueError, match="the members are in another order: expected aaaaaaaaaaaa, bbbbbbbbbbbb, got bbbbbbbbbbbb"
+    ):
         model.require_models(HASHES[::-1])
     make_model(None).require_models(HASHES[::-1])
 

@@ -1,9 +1,12 @@
 """Manipulations that make an initial dataset of a few structures: one per file, all seeded, one registry."""
 
 from aiida_alpot.kernel.augmentation.base import DroppedFrameError, NotApplicableError, Step
-from aiida_alpot.kernel.augmentation.pipeline import AugmentResult, AugmentSettings, augment
+from aiida_alpot.kernel.augmentation.filters import FilterSettings
+from aiida_alpot.kernel.augmentation.pipeline import AugmentResult, augment, stream_augmented
 from aiida_alpot.kernel.augmentation.rattle import RattleSettings, draw_displacements, rattle
-from aiida_alpot.kernel.augmentation.registry import MANIPULATIONS, Manipulation
+from aiida_alpot.kernel.augmentation.registry import MANIPULATIONS, Manipulation, Stage
+from aiida_alpot.kernel.augmentation.report import Report
+from aiida_alpot.kernel.augmentation.settings import AugmentSettings
 from aiida_alpot.kernel.augmentation.strain import StrainSettings, apply_stretch, draw_stretch, strain
 from aiida_alpot.kernel.augmentation.supercell import SupercellSettings, make_supercell, supercell_repeats
 from aiida_alpot.kernel.augmentation.vacancy import VacancySettings, make_vacancies
@@ -13,9 +16,12 @@ __all__ = [
     "AugmentResult",
     "AugmentSettings",
     "DroppedFrameError",
+    "FilterSettings",
     "Manipulation",
     "NotApplicableError",
     "RattleSettings",
+    "Report",
+    "Stage",
     "Step",
     "StrainSettings",
     "SupercellSettings",
@@ -28,5 +34,6 @@ __all__ = [
     "make_vacancies",
     "rattle",
     "strain",
+    "stream_augmented",
     "supercell_repeats",
 ]

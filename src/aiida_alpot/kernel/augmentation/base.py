@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
 
-BOOKKEEPING = frozenset({"split", "group", "origin", "iteration", "parent", "cost", "status", "reason", "fingerprint"})
+BOOKKEEPING = frozenset(
+    {"split", "group", "origin", "iteration", "parent", "cost", "status", "reason", "fingerprint"}
+    | {"parent_index", "parameters"}
+)
 """Columns of a parent that say nothing true about a child."""
 
 _LABEL = re.compile(
@@ -20,10 +25,21 @@ _KEPT = frozenset({"initial_magmoms"})
 
 
 class Step(NamedTuple):
-    """A manipulated frame and the words that its origin gets."""
+    """A manipulated frame, the words that its origin gets, and what was drawn for it.
+
+    :ivar parameters: numbers, text and lists of them, as JSON can hold them: a strain tensor, Miller indices, a shift.
+    """
 
     atoms: Atoms
     text: str
+    parameters: Mapping[str, Any] = MappingProxyType({})
+
+
+class Done(NamedTuple):
+    """What a manipulation says of a copy that it has changed, see :class:`Step`."""
+
+    text: str
+    parameters: Mapping[str, Any] = MappingProxyType({})
 
 
 class NotApplicableError(ValueError):
@@ -32,6 +48,13 @@ class NotApplicableError(ValueError):
 
 class DroppedFrameError(ValueError):
     """No acceptable frame was found within the number of tries; the message is a short code."""
+
+
+Outcome = Done | NotApplicableError | DroppedFrameError
+"""What became of one of many copies."""
+
+Made = Step | NotApplicableError | DroppedFrameError
+"""What a ``source`` or a ``shape`` yields: a frame, or the reason why there is none in its place."""
 
 
 def clean_child(atoms: Atoms) -> Atoms:
@@ -52,6 +75,11 @@ def clean_child(atoms: Atoms) -> Atoms:
     for key in [key for key in child.arrays if _is_label(key)]:
         del child.arrays[key]
     return child
+
+
+def copy_info(atoms: Atoms) -> dict[str, Any]:
+    """Return the entries of ``info``, plain values, for another frame."""
+    return {key: value.copy() if hasattr(value, "copy") else value for key, value in atoms.info.items()}
 
 
 def _is_label(key: object) -> bool:

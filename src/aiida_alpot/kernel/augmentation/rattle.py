@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from ase import Atoms
 
-from aiida_alpot.kernel.augmentation.base import DroppedFrameError, NotApplicableError, Step
+from aiida_alpot.kernel.augmentation.base import Done, DroppedFrameError, NotApplicableError, Outcome, Step
+from aiida_alpot.kernel.augmentation.copies import Copies, change_one
 from aiida_alpot.kernel.defaults import RATTLE_FRACTION
-from aiida_alpot.kernel.geometry import atoms_in_contact, nearest_neighbour_distance
 from aiida_alpot.kernel.units import FloatArray
+
+Distribution = Literal["uniform", "magnitude", "normal"]
 
 
 @dataclass(frozen=True)
 class RattleSettings:
     """How far atoms are displaced, [TrainsPot] Sec. II A 2.
+
+    [AutoPot] Sec. 5.1 has ``distribution="normal"`` and an *amplitude* of 0.02 Å, after a strain of 2 %.
 
     :param fraction: scale of the displacement over the nearest-neighbour distance of the frame.
     :param distribution: ``uniform`` in the ball of the scale's radius; ``magnitude``: random direction and a length
@@ -29,7 +34,7 @@ class RattleSettings:
     """
 
     fraction: float = RATTLE_FRACTION
-    distribution: Literal["uniform", "magnitude", "normal"] = "uniform"
+    distribution: Distribution = "uniform"
     amplitude: float | None = None
     remove_drift: bool = False
     min_ratio: float = 0.4
@@ -46,43 +51,74 @@ class RattleSettings:
             raise ValueError(f"'max_tries' must be at least 1, got {self.max_tries}")
 
 
-def draw_displacements(
-    n_atoms: int, scale: float, distribution: Literal["uniform", "magnitude", "normal"], rng: np.random.Generator
-) -> FloatArray:
+def draw_displacements(n_atoms: int, scale: float, distribution: Distribution, rng: np.random.Generator) -> FloatArray:
     """Return isotropic displacements with mean zero.
 
     :param scale: radius of the ball, or standard deviation of a component, Å.
     :return: shape (n_atoms, 3), Å.
     """
-    vectors = rng.normal(size=(n_atoms, 3))
+    return np.asarray(scale * _draw(n_atoms, distribution, [rng])[0], dtype=np.float64)
+
+
+def _draw(n_atoms: int, distribution: Distribution, rngs: Sequence[np.random.Generator]) -> FloatArray:
+    """Return displacements of scale one, each copy from its own generator, shape (n_copies, n_atoms, 3)."""
+    vectors = np.empty((len(rngs), n_atoms, 3))
+    lengths = np.empty((len(rngs), n_atoms, 1))
+    for k, rng in enumerate(rngs):
+        rng.standard_normal(out=vectors[k])
+        if distribution != "normal":
+            rng.random(out=lengths[k])
     if distribution == "normal":
-        return scale * vectors
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    lengths = rng.random((n_atoms, 1))
-    return scale * vectors * (np.cbrt(lengths) if distribution == "uniform" else lengths)
+        return vectors
+    vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)
+    vectors *= np.cbrt(lengths) if distribution == "uniform" else lengths
+    return vectors
+
+
+def rattle_copies(
+    copies: Copies, settings: RattleSettings, rngs: Sequence[np.random.Generator], design: FloatArray | None = None
+) -> list[Outcome]:
+    """Displace the atoms of copies, each from its own generator, and return what became of each.
+
+    The parameter ``scale`` is the radius of the ball, or the standard deviation of a component, in Å.
+
+    Only the atoms of pairs that came too close are drawn anew, so that large frames are as likely to succeed as small
+    ones.
+
+    :param design: not used.
+    """
+    del design
+    if copies.n_atoms == 1:  # its displacement would be a translation
+        return [NotApplicableError("single_atom")] * len(copies)
+    if settings.amplitude is None:
+        scales = settings.fraction * copies.nearest_distances()
+    else:
+        scales = np.full(len(copies), settings.amplitude)
+    drawn = scales[:, None, None] * _draw(copies.n_atoms, settings.distribution, rngs)
+    copies.displacements = drawn.copy()
+    waiting = np.arange(len(copies))
+    for _ in range(settings.max_tries):
+        if settings.remove_drift:
+            copies.displacements[waiting] = drawn[waiting] - drawn[waiting].mean(axis=1, keepdims=True)
+        else:
+            copies.displacements[waiting] = drawn[waiting]
+        close_copies, close_atoms = copies.contacts(waiting, settings.min_ratio)
+        if len(close_copies) == 0:
+            waiting = close_copies
+            break
+        waiting, starts = np.unique(close_copies, return_index=True)
+        for k, atoms in zip(waiting.tolist(), np.split(close_atoms, starts[1:]), strict=True):
+            drawn[k, atoms] = draw_displacements(len(atoms), scales[k], settings.distribution, rngs[k])
+    outcomes: list[Outcome] = [Done("rattle", {"scale": scale}) for scale in scales.round(8).tolist()]
+    for k in waiting.tolist():
+        outcomes[k] = DroppedFrameError("close_contact")
+    return outcomes
 
 
 def rattle(atoms: Atoms, settings: RattleSettings, rng: np.random.Generator) -> Step:
     """Return the frame with displaced atoms.
 
-    Only the atoms of pairs that came too close are drawn anew, so that large frames are as likely to succeed as small
-    ones.
-
-    :raises NotApplicableError: if there is one atom, whose displacement is a translation.
+    :raises NotApplicableError: if there is one atom.
     :raises DroppedFrameError: if atoms are still too close after *max_tries*.
     """
-    if len(atoms) == 1:
-        raise NotApplicableError("single_atom")
-    scale = settings.amplitude
-    if scale is None:
-        scale = settings.fraction * nearest_neighbour_distance(atoms)
-    displacements = draw_displacements(len(atoms), scale, settings.distribution, rng)
-    rattled = atoms.copy()
-    for _ in range(settings.max_tries):
-        shift = displacements.mean(axis=0) if settings.remove_drift else 0.0
-        rattled.positions = atoms.positions + displacements - shift
-        close = atoms_in_contact(rattled, settings.min_ratio)
-        if len(close) == 0:
-            return Step(rattled, "rattle")
-        displacements[close] = draw_displacements(len(close), scale, settings.distribution, rng)
-    raise DroppedFrameError("close_contact")
+    return change_one(rattle_copies, atoms, settings, rng)

@@ -2,32 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-from aiida_alpot.kernel.augmentation.base import Step
-from aiida_alpot.kernel.augmentation.rattle import RattleSettings, rattle
-from aiida_alpot.kernel.augmentation.strain import StrainSettings, strain
+import numpy as np
+from ase import Atoms
+
+from aiida_alpot.kernel.augmentation.alloy import AlloySettings, alloy
+from aiida_alpot.kernel.augmentation.base import Outcome
+from aiida_alpot.kernel.augmentation.copies import Copies
+from aiida_alpot.kernel.augmentation.interstitial import InterstitialSettings, make_interstitials
+from aiida_alpot.kernel.augmentation.rattle import RattleSettings, rattle, rattle_copies
+from aiida_alpot.kernel.augmentation.slab import SlabSettings, make_slabs
+from aiida_alpot.kernel.augmentation.stacking_fault import StackingFaultSettings, make_stacking_faults
+from aiida_alpot.kernel.augmentation.strain import StrainSettings, design_strains, strain, strain_copies
+from aiida_alpot.kernel.augmentation.substitution import SubstitutionSettings, substitute
 from aiida_alpot.kernel.augmentation.supercell import SupercellSettings, make_supercell
+from aiida_alpot.kernel.augmentation.twin import TwinSettings, make_twins
 from aiida_alpot.kernel.augmentation.vacancy import VacancySettings, make_vacancies
+from aiida_alpot.kernel.augmentation.vacuum import VacuumSettings, make_vacuum
+from aiida_alpot.kernel.units import FloatArray
+
+Stage = Literal["source", "shape", "cell", "chain", "defect"]
+"""Where a manipulation stands in the flow, and so the signature of its function.
+
+``source``: ``(elements, settings, rng) -> Iterator[Step]``, frames that join the inputs as bases.
+``shape``: ``(atoms, settings, rng) -> Iterator[Step]``, further bases from one input.
+``cell``: ``(atoms, settings, rng) -> Step``, acts on every base, one to one.
+``chain``: ``(atoms, settings, rng) -> Step``, acts on every distorted copy of a base, after those named before it.
+``defect``: ``(atoms, settings, rng) -> Step``, acts on one more copy of a share, *settings.fraction*, of the copies.
+"""
 
 
 @dataclass(frozen=True)
 class Manipulation:
-    """The settings of a manipulation and its function ``(atoms, settings, rng) -> Step``."""
+    """The settings of a manipulation, its function, and its stage, which tells the signature.
+
+    :param is_final: of a ``source`` or a ``shape``: the bases it makes are neither distorted nor given defects.
+    :param many: of the ``chain``: the same for many copies at once that differ in species only.
+    :param design: what is drawn for all copies of a base together, one row each.
+    """
 
     settings: type[Any]
-    function: Callable[..., Step]
+    function: Callable[..., Any]
+    stage: Stage
+    is_final: bool = False
+    many: Callable[[Copies, Any, Sequence[np.random.Generator], FloatArray | None], list[Outcome]] | None = None
+    design: Callable[[Atoms, Any, int, np.random.Generator], FloatArray | None] | None = None
 
 
 MANIPULATIONS: Final[Mapping[str, Manipulation]] = MappingProxyType(
     {
-        "supercell": Manipulation(SupercellSettings, make_supercell),
-        "strain": Manipulation(StrainSettings, strain),
-        "rattle": Manipulation(RattleSettings, rattle),
-        "vacancy": Manipulation(VacancySettings, make_vacancies),
+        "slab": Manipulation(SlabSettings, make_slabs, "shape"),
+        "stacking_fault": Manipulation(StackingFaultSettings, make_stacking_faults, "shape"),
+        "twin": Manipulation(TwinSettings, make_twins, "shape"),
+        "vacuum": Manipulation(VacuumSettings, make_vacuum, "cell"),
+        "supercell": Manipulation(SupercellSettings, make_supercell, "cell"),
+        "alloy": Manipulation(AlloySettings, alloy, "chain"),
+        "strain": Manipulation(StrainSettings, strain, "chain", many=strain_copies, design=design_strains),
+        "rattle": Manipulation(RattleSettings, rattle, "chain", many=rattle_copies),
+        "vacancy": Manipulation(VacancySettings, make_vacancies, "defect"),
+        "interstitial": Manipulation(InterstitialSettings, make_interstitials, "defect"),
+        "substitution": Manipulation(SubstitutionSettings, substitute, "defect"),
     }
 )
-"""In the order in which they are applied."""
+"""In the order in which they are applied: source, shape, cell, chain, defect, and as named within a stage."""
+
+
+def names_of(stage: Stage) -> list[str]:
+    """Return the manipulations of a stage in their order."""
+    return [name for name, manipulation in MANIPULATIONS.items() if manipulation.stage == stage]

@@ -16,7 +16,7 @@ from aiida_alpot.kernel.defaults import VACANCIES_PER_FRAME, VACANCY_FRACTION
 class VacancySettings:
     """Neutral vacancies, [TrainsPot] Sec. II A 2.
 
-    :param fraction: share of the rattled frames that a frame with vacancies is made from.
+    :param fraction: share of the copies that a frame with vacancies is made from.
     :param per_frame: atoms removed.
     :param max_fraction: largest share of the atoms of a frame that may be removed; small cells lose fewer atoms, and
         none if that leaves none to remove.
@@ -51,11 +51,12 @@ def count_vacancies(atoms: Atoms, settings: VacancySettings) -> int:
 
 
 def make_vacancies(atoms: Atoms, settings: VacancySettings, rng: np.random.Generator) -> Step:
-    """Return the frame without some of its atoms.
+    """Return the frame without some of its atoms; the parameter ``removed`` has their indices in the parent.
 
     :raises NotApplicableError: if the frame is too small, or a molecule.
     """
     n_removed = count_vacancies(atoms, settings)
     defective = atoms.copy()
-    del defective[np.sort(rng.choice(len(atoms), size=n_removed, replace=False)).tolist()]
-    return Step(defective, f"vacancy {n_removed}")
+    removed = np.sort(rng.choice(len(atoms), size=n_removed, replace=False)).tolist()
+    del defective[removed]
+    return Step(defective, f"vacancy {n_removed}", {"removed": removed})

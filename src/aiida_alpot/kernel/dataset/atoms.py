@@ -7,7 +7,7 @@ frame gets their attributes, whatever the installed ASE gives them, with its own
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,8 +43,11 @@ _BLANK = _Blank(_ATOMS, skip=("arrays", "info", _CELL, _PBC))
 _BLANK_CALCULATOR = _Blank(SinglePointCalculator(_ATOMS), skip=("atoms", "results"))
 
 
-def _frame(arrays: dict[str, AnyArray], cell: AnyArray, pbc: AnyArray, info: dict[str, Any]) -> Atoms:
-    """Return a frame with copies of *arrays*, *cell* and *pbc*."""
+def build_frame(arrays: Mapping[str, AnyArray], cell: AnyArray, pbc: AnyArray, info: dict[str, Any]) -> Atoms:
+    """Return a frame with copies of *arrays*, *cell* and *pbc*, which are not checked; *info* is not copied.
+
+    :param arrays: per atom, ``numbers`` and ``positions`` among them.
+    """
     atoms = Atoms.__new__(Atoms)
     attributes = _BLANK.clone()
     attributes["arrays"] = {name: values.copy() for name, values in arrays.items()}
@@ -81,10 +84,10 @@ def frames_from_batch(batch: Batch) -> list[Atoms]:
         for name, column, present in arrays:
             if present[k]:
                 kept[name] = column.values[rows].astype(str) if column.spec.kind == "str" else column.values[rows]
-        atoms = _frame(kept, cells[k], pbcs[k], fields.row(k))
+        atoms = build_frame(kept, cells[k], pbcs[k], fields.row(k))
         results = {label.name: label.value(k, rows) for label in labels if label.present[k]}
         if results:
-            atoms.calc = _calculator(_frame(kept, cells[k], pbcs[k], {}), results)
+            atoms.calc = _calculator(build_frame(kept, cells[k], pbcs[k], {}), results)
         frames.append(atoms)
     return frames
 

@@ -17,6 +17,7 @@ from aiida_alpot.kernel._extras import import_object, split_path
 from aiida_alpot.kernel.features.rows import CheckedFeatures, FeatureFunction, RowFunction, code_of_user
 from aiida_alpot.kernel.features.soap import Soap, SoapSettings, import_dscribe
 from aiida_alpot.kernel.potentials.base import BATCH_SIZE, Features, Potential
+from aiida_alpot.kernel.potentials.registry import feature_member
 from aiida_alpot.kernel.settings import SettingsError, parse_settings, settings_to_dict
 
 SOAP: Final = "soap"
@@ -82,10 +83,11 @@ class FeatureSpec:
         elif ":" in self.kind:
             self._build_function()
 
-    def build(self, potential: Potential | None, batch_size: int = BATCH_SIZE) -> FeatureFunction:
+    def build(self, potentials: Sequence[Potential] = (), batch_size: int = BATCH_SIZE) -> FeatureFunction:
         """Return the function that computes the features.
 
-        :param potential: first member of the committee; not used by features without a potential.
+        :param potentials: the committee, whose first member that has features of this kind gives them; not used by
+            features without a potential.
         :param batch_size: frames evaluated at once.
         :raises MissingPackageError: as :meth:`require`.
         :raises ValueError: as :meth:`require`, or if no species are known yet.
@@ -94,11 +96,12 @@ class FeatureSpec:
             return CheckedFeatures(self._build_soap(), self.name, batch_size)
         if ":" in self.kind:
             return CheckedFeatures(self._build_function(), self.name, batch_size)
-        if potential is None:
+        if not potentials:
             raise ValueError(f"{self.name} is a kind of a potential, and there is none")
+        member = feature_member(potentials, self.kind)
 
         def of_potential(frames: Sequence[Atoms]) -> Features:
-            return potential.features(frames, kind=self.kind, batch_size=batch_size)
+            return member.features(frames, kind=self.kind, batch_size=batch_size)
 
         return of_potential
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from aiida_alpot.kernel.augmentation import AugmentSettings, augment
-from aiida_alpot.kernel.dataset import Dataset, write
+from aiida_alpot.kernel.augmentation import AugmentSettings, Report, stream_augmented
+from aiida_alpot.kernel.dataset import Dataset, DatasetView, write
 from aiida_alpot.kernel.settings import parse_settings
 from aiida_alpot.kernel.tasks.entries import find_file, read_entry
 from aiida_alpot.kernel.tasks.inputs import read_seed
@@ -18,12 +19,30 @@ OUTPUT = "augmented.h5"
 
 
 def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Write ``augmented.h5`` and return the report of the manipulations."""
+    """Write ``augmented.h5`` and return the report of the manipulations.
+
+    Inputs are numbered, in ``parent_index`` and ``origin``, by the order of their ids without labels.
+
+    :raises ValueError: if a setting or an input is wrong, or no frame is left.
+    """
     settings = parse_settings(AugmentSettings, read_entry(task, "settings", dict[str, Any]), "augment.settings")
     seed = read_seed(task)
+    report = Report()
     with Dataset.open(find_file(task, "frames", folder)) as dataset:
-        ids = dataset.frame_ids(labels=False)
-        frames = [dataset[int(i)] for i in np.argsort(ids, kind="stable")]  # row order changes nothing
-    result = augment(frames, settings, seed)
-    write(folder / OUTPUT, result.frames)
-    return {"n_frames": len(result.frames), **result.report}
+        write(folder / OUTPUT, stream_augmented(order_inputs(dataset), settings, seed, report))
+    require_frames(report)
+    return {"n_frames": report.n_output, **report.to_dict()}
+
+
+def order_inputs(dataset: Dataset) -> DatasetView:
+    """Return the frames in the order of their ids without labels, so that the order of rows changes nothing."""
+    return dataset[np.argsort(dataset.frame_ids(labels=False), kind="stable")]
+
+
+def require_frames(report: Report) -> None:
+    """Refuse an augmentation that left nothing.
+
+    :raises ValueError: telling what was skipped, dropped and removed.
+    """
+    if report.n_output == 0:
+        raise ValueError(f"no frame is left of {report.n_input}: {json.dumps(report.losses())}")

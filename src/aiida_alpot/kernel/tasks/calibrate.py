@@ -15,7 +15,7 @@ from aiida_alpot.kernel.settings import parse_settings
 from aiida_alpot.kernel.tasks import TaskError
 from aiida_alpot.kernel.tasks.entries import find_file, read_entry
 from aiida_alpot.kernel.tasks.inputs import Committee, load_committee, read_labelled
-from aiida_alpot.kernel.uncertainty import ActiveSet, UncertaintyModel
+from aiida_alpot.kernel.uncertainty import LocalActiveSet, UncertaintyModel
 
 OUTPUT = "uncertainty.h5"
 PREVIOUS = "previous.h5"
@@ -51,6 +51,7 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "uncalibrated": sorted(set(settings.tolerances) - set(model.calibrations)),
         "active_atoms": count_active_atoms(model),
         "features": describe_features(model),
+        "n_clusters": len(model.active_set.members) if isinstance(model.active_set, LocalActiveSet) else None,
     }
 
 
@@ -69,16 +70,20 @@ def _assess_held_out(
 
 
 def count_active_atoms(model: UncertaintyModel) -> dict[str, int]:
-    """Return how many atoms of each species span the training features."""
-    if not isinstance(model.active_set, ActiveSet):
+    """Return how many atoms of each species span the training features, those of all clusters together."""
+    if model.active_set is None:
         return {}
     return {chemical_symbols[number]: len(rows) for number, rows in model.active_set.owners.items()}
 
 
 def describe_features(model: UncertaintyModel) -> dict[str, Any] | None:
     """Return kind, parameters and number of the features of the active set; None without one."""
-    if not isinstance(model.active_set, ActiveSet) or not model.active_set.blocks:
+    if model.active_set is None:
         return None
-    block = next(iter(model.active_set.blocks.values()))
-    n_features = block.n_features - model.active_set.constant_column
-    return {"kind": model.feature_kind, "parameters": dict(model.feature_parameters), "n_features": n_features}
+    members = model.active_set.members if isinstance(model.active_set, LocalActiveSet) else (model.active_set,)
+    sizes = {block.n_features - member.constant_column for member in members for block in member.blocks.values()}
+    return {
+        "kind": model.feature_kind,
+        "parameters": dict(model.feature_parameters),
+        "n_features": max(sizes, default=0),
+    }

@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from aiida_alpot.kernel.cutting import Judge, count_frames, cut_large_frames
 from aiida_alpot.kernel.dataset import Dataset, merge, write
 from aiida_alpot.kernel.evaluating import (
     EvaluateSettings,
+    attach_predictions,
     build_table,
     canonical_order,
     complete_features,
     count_extrapolated,
+    flagging_grade,
     select_candidates,
     selected_frames,
     selection_warnings,
@@ -54,19 +57,28 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             seed,
             candidates=candidates,
             dataset=dataset,
-            potential=committee.potentials[0],
+            potentials=committee.potentials,
         )
-        frames = selected_frames(candidates, selection, committee.potentials)
+        frames = selected_frames(candidates, selection)
+        changed: dict[str, Any] = {}
+        if settings.cutout is not None:
+            known_ids = () if dataset is None else dataset.frame_ids(labels=False).tolist()
+            judge = Judge(committee.potentials, model, flagging_grade(model, settings), settings.strategy == "random")
+            cut = cut_large_frames(frames, settings.cutout, judge, settings.budget, seed, known_ids)
+            frames = cut.frames
+            changed = {"cutout": cut.report, **count_frames(frames)}
+    attach_predictions(frames, committee.potentials)
     write(folder / OUTPUT, frames)
     arrays["selected"] = np.isin(np.arange(len(table)), selection.indices)
     np.savez(folder / TABLE, allow_pickle=False, **arrays)
     return {
         **selection.report,
+        **changed,
         "thresholds": model.thresholds,
         "disagreement": {name: _quantiles(arrays[f"disagreement_{name}"]) for name in PROPERTIES},
         "grade": _quantiles(arrays["grade"]),
         "extrapolated": count_extrapolated(model, arrays),
-        "warnings": selection_warnings(len(committee.potentials), settings),
+        "warnings": selection_warnings(len(committee.potentials), model, settings),
     }
 
 

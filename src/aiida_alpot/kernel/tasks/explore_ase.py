@@ -13,6 +13,7 @@ import numpy as np
 from ase import Atoms
 
 from aiida_alpot import __version__
+from aiida_alpot.kernel.cutouts import whole_frames
 from aiida_alpot.kernel.dataset import Dataset, write
 from aiida_alpot.kernel.exploration import ExplorationState, ExploreSettings, check_geometry, explore, plan_trajectories
 from aiida_alpot.kernel.jsonio import write_json
@@ -84,7 +85,7 @@ def read_starting_frames(dataset: Dataset, settings: ExploreSettings) -> list[At
 
     Labelled and unlabelled frames with a healthy geometry and, if they have labels, no force above ``max_force``. What
     descends from a held-out frame could be trained on, so frames of the other splits serve only where no frame of the
-    dataset is for training or without a split.
+    dataset is for training or without a split. What was cut out of a larger frame has surfaces that are no one's aim.
 
     :raises ValueError: if no frame is left, with the number of frames that each reason took away.
     """
@@ -115,7 +116,7 @@ def _read_fit_frames(dataset: Dataset, settings: ExploreSettings) -> tuple[list[
             refused[f"held out for {split[i]}"] += 1
         else:
             atoms = dataset[i]
-            fault = _find_fault(atoms, settings)
+            fault = _find_fault(atoms, settings) if whole_frames([atoms])[0] else "cut out of a larger frame"
             if fault is None:
                 found.append((str(ids[i]), atoms))
             else:

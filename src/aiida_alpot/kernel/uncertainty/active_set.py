@@ -125,7 +125,7 @@ class ActiveSet:
                 if int(number) in self.blocks:
                     rows = np.flatnonzero(species == number)
                     chosen = values if len(rows) == len(values) else values[rows]
-                    grades[first + rows] = self.blocks[int(number)].grade(self._prepare(chosen))
+                    grades[first + rows] = self.blocks[int(number)].grade(chosen)
         return grades
 
     def residual(self, features: Features) -> FloatArray:

@@ -1,0 +1,55 @@
+"""calcfunctions that make more frames from a few."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, Final
+
+from aiida import orm
+from aiida.engine import calcfunction
+from ase import Atoms
+
+from aiida_alpot.data.pes import PESData
+from aiida_alpot.kernel.augmentation import AugmentSettings, Report, stream_augmented
+from aiida_alpot.kernel.settings import parse_settings
+from aiida_alpot.kernel.tasks.augment import order_inputs, require_frames
+
+MAX_FRAMES: Final = 10_000
+"""Most frames that are made in the process that calls; more are for a job, see AugmentWorkChain."""
+
+
+@calcfunction
+def augment_frames(frames: PESData, settings: orm.Dict, seed: orm.Int) -> dict[str, Any]:
+    """Return the frames that manipulations make of others, and a report: what a job does, for few frames and here.
+
+    :param frames: the frames to start from.
+    :param settings: which manipulations and how, see :class:`~aiida_alpot.kernel.augmentation.AugmentSettings`.
+    :param seed: seed of all draws.
+    :return: ``frames``, without labels, and ``report``, see :class:`~aiida_alpot.kernel.augmentation.AugmentResult`.
+    :raises ValueError: if a setting is wrong, no frame is left, or there are more than :data:`MAX_FRAMES`.
+    """
+    parsed = parse_settings(AugmentSettings, settings.get_dict(), "augment.settings")
+    report = Report()
+    with frames.dataset() as reader:
+        made = stream_augmented(order_inputs(reader), parsed, seed.value, report)
+        augmented = PESData.from_frames(_at_most(made, MAX_FRAMES))
+    require_frames(report)
+    return {"frames": augmented, "report": orm.Dict(report.to_dict())}
+
+
+def _at_most(made: Iterator[Atoms], n_frames: int) -> Iterator[Atoms]:
+    yield from islice(made, n_frames)
+    if next(made, None) is not None:
+        raise ValueError(
+            f"the settings make more than {n_frames} frames; run them as a job, with AugmentWorkChain and a code"
+        )
+
+
+@calcfunction
+def collect_structures(**structures: orm.StructureData) -> PESData:
+    """Return structures as frames, in the order of the names under which they are given.
+
+    Initial magnetic moments and kinds are not kept, but as tags of the atoms.
+    """
+    return PESData.from_frames([structures[name].get_ase() for name in sorted(structures)])

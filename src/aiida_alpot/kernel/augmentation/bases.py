@@ -1,0 +1,113 @@
+"""What distorted copies are made of: the inputs, what is cut from them, and what is made of their elements alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from aiida_alpot.kernel.augmentation.base import (
+    Done,
+    DroppedFrameError,
+    Made,
+    NotApplicableError,
+    Step,
+    clean_child,
+)
+from aiida_alpot.kernel.augmentation.draft import Draft, Run
+from aiida_alpot.kernel.augmentation.duplicates import name_group, series_key
+from aiida_alpot.kernel.augmentation.registry import MANIPULATIONS
+from aiida_alpot.kernel.dataset import DatasetView
+
+Frames = Sequence[Atoms] | DatasetView
+"""Input frames, in memory or read one after the other."""
+
+KNOWN_ELEMENTS: Final = frozenset(range(1, len(chemical_symbols)))
+"""Atomic numbers; 0 is a dummy atom."""
+
+
+@dataclass(frozen=True)
+class BaseDraft:
+    """A frame that copies are made of.
+
+    :ivar is_kept: whether it is itself a result.
+    :ivar is_final: whether no copies are made.
+    """
+
+    draft: Draft
+    is_kept: bool = True
+    is_final: bool = False
+
+
+def iterate_bases(inputs: Frames, run: Run) -> Iterator[BaseDraft]:
+    """Yield the bases: each input, followed by the shapes made of it, then those of the sources."""
+    elements: set[int] = set()
+    for index, atoms in enumerate(inputs):
+        elements.update(atoms.numbers.tolist())
+        draft = Draft(clean_child(atoms), str(index), f"input {index}", index)
+        yield BaseDraft(_fit_cell(draft, run, is_repeated=True), is_kept=run.settings.keep_input)
+        for name in run.names("shape"):
+            yield from _make(name, draft, run, clean_child(atoms))
+    symbols = [chemical_symbols[number] for number in sorted(elements)]
+    for name in run.names("source"):
+        yield from _make(name, Draft(Atoms(), "", "", -1), run, symbols)
+
+
+def _make(name: str, parent: Draft, run: Run, material: Atoms | Sequence[str]) -> Iterator[BaseDraft]:
+    """Yield what a manipulation makes of an input, or of elements."""
+    manipulation = MANIPULATIONS[name]
+    is_repeated = manipulation.stage == "source" and not manipulation.is_final
+    key = f"{parent.key}/{name}" if parent.key else name
+    steps: Iterator[Made] = manipulation.function(material, getattr(run.settings, name), run.rng(name, parent.key))
+    for number, step in enumerate(_usable(name, steps, run)):
+        done = Done(step.text, step.parameters)
+        draft = parent.after(name, done, clean_child(step.atoms), f"{key}/{number}")
+        if manipulation.is_final:  # points of one scan are as close to each other as frames of one trajectory
+            draft = draft._replace(group=name_group(series_key(parent.atoms, f"{name}/{step.text}")))
+        yield BaseDraft(_fit_cell(draft, run, is_repeated=is_repeated), is_final=manipulation.is_final)
+
+
+def _usable(name: str, steps: Iterator[Made], run: Run) -> Iterator[Step]:
+    """Yield the steps, and count the reasons that stand in the place of others, or that end them."""
+    try:
+        for step in steps:
+            if isinstance(step, Step):
+                yield step
+            else:
+                run.report.count(name, step)
+    except (NotApplicableError, DroppedFrameError) as reason:
+        run.report.count(name, reason)
+
+
+def _fit_cell(draft: Draft, run: Run, *, is_repeated: bool) -> Draft:
+    """Return the draft with the vacuum and repeats that its cell is to have."""
+    names = run.names("cell")
+    if not (is_repeated and draft.atoms.pbc.any()) and "supercell" in names:
+        names.remove("supercell")
+    if draft.atoms.pbc.all() and "vacuum" in names:
+        names.remove("vacuum")
+    for name in names:
+        draft = run.apply(name, draft) or draft
+    return draft
+
+
+def validate_inputs(inputs: Frames) -> None:
+    """Refuse frames that nothing can be made of.
+
+    :raises ValueError: naming the first one.
+    """
+    for index, atoms in enumerate(inputs):
+        if len(atoms) == 0 or not np.isfinite(atoms.positions).all():
+            raise ValueError(f"input {index}: a frame needs atoms with finite positions")
+        unknown = sorted(set(atoms.numbers.tolist()) - KNOWN_ELEMENTS)
+        if unknown:
+            raise ValueError(f"input {index}: there are no elements with the atomic numbers {unknown}")
+        if not np.isfinite(atoms.cell.array).all():
+            raise ValueError(f"input {index}: the cell is not finite: {atoms.cell.array.tolist()}")
+        vectors = atoms.cell.array[np.asarray(atoms.pbc, dtype=bool)]
+        if np.linalg.matrix_rank(vectors) < len(vectors):
+            raise ValueError(f"input {index}: the vectors of the periodic axes do not span a cell: {vectors.tolist()}")

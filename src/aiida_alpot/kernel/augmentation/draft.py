@@ -1,0 +1,82 @@
+"""A frame under way, and one manipulation of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+from ase import Atoms
+
+from aiida_alpot.kernel.augmentation.base import Done, DroppedFrameError, NotApplicableError, Outcome
+from aiida_alpot.kernel.augmentation.registry import MANIPULATIONS, Stage, names_of
+from aiida_alpot.kernel.augmentation.report import Report
+from aiida_alpot.kernel.augmentation.settings import AugmentSettings
+from aiida_alpot.kernel.seeds import derive_seed
+
+
+class Draft(NamedTuple):
+    """A frame under way: where it stands in the flow and what was done to it.
+
+    :ivar key: names it in seeds: the number of an input, or of a manipulation and what it made, then of the copy.
+    :ivar origin: the same in words.
+    :ivar parent: number of the input that it derives from, −1 if none.
+    :ivar steps: the manipulations so far, with the parameters that each used.
+    :ivar group: of the frame that it is a defective copy of, empty for any other.
+    """
+
+    atoms: Atoms
+    key: str
+    origin: str
+    parent: int
+    steps: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+    group: str = ""
+
+    @property
+    def kind(self) -> str:
+        """The manipulations in one word."""
+        return "+".join(self.steps) or "input"
+
+    def after(self, name: str, outcome: Done, atoms: Atoms | None = None, key: str = "") -> Draft:
+        """Return the draft after a manipulation, with its atoms and another key if given."""
+        return self._replace(
+            atoms=self.atoms if atoms is None else atoms,
+            key=key or self.key,
+            origin=f"{self.origin} > {outcome.text}" if self.origin else outcome.text,
+            steps={**self.steps, name: outcome.parameters},
+        )
+
+
+@dataclass(frozen=True)
+class Run:
+    """One augmentation: settings, seed and report."""
+
+    settings: AugmentSettings
+    seed: int
+    report: Report = field(default_factory=Report)
+
+    def names(self, *stages: Stage) -> list[str]:
+        """Return the manipulations of stages that are switched on, in their order."""
+        return [name for stage in stages for name in names_of(stage) if getattr(self.settings, name) is not None]
+
+    def rng(self, name: str, key: str) -> np.random.Generator:
+        """Return the generator of one manipulation of one draft."""
+        return np.random.default_rng(derive_seed(self.seed, f"{name}/{key}"))
+
+    def apply(self, name: str, draft: Draft) -> Draft | None:
+        """Return the draft after one manipulation, unchanged if it has no meaning, ``None`` if the frame is lost."""
+        settings = getattr(self.settings, name)
+        try:
+            atoms, *said = MANIPULATIONS[name].function(draft.atoms, settings, self.rng(name, draft.key))
+        except (NotApplicableError, DroppedFrameError) as reason:
+            return self.note(name, draft, reason)
+        return self.note(name, draft, Done(*said), atoms)
+
+    def note(self, name: str, draft: Draft, outcome: Outcome, atoms: Atoms | None = None) -> Draft | None:
+        """Count an outcome and return the draft as :meth:`apply` does."""
+        if isinstance(outcome, Done):
+            return draft.after(name, outcome, atoms)
+        self.report.count(name, outcome)
+        return draft if isinstance(outcome, NotApplicableError) else None
