@@ -73,7 +73,7 @@ def measure_cost(folder: Path) -> None:
     for alloy, numbers in ALLOYS.items():
         frames, potential = crystals(numbers, 8, 0), make_potential(numbers, folder)
         for name, (kind, parameters) in KINDS.items():
-            compute = FeatureSpec(kind, parameters).complete(numbers).build(potential)
+            compute = FeatureSpec(kind, parameters).complete(numbers).build([potential])
             compute(frames)  # torch compiles in the first two calls
             cases.append((f"{alloy}, {name}", compute, frames, compute(frames).n_features))
     best = np.full(len(cases), np.inf)
@@ -100,7 +100,7 @@ def measure_grades(folder: Path) -> None:
             crystals(numbers, N_FRAMES, 4, stdev=0.2),
         ]
         for name, (kind, parameters) in KINDS.items():
-            compute = FeatureSpec(kind, parameters).complete(numbers).build(potential)
+            compute = FeatureSpec(kind, parameters).complete(numbers).build([potential])
             features = [compute(frames) for frames in tests]
             for n_frames in (10, 40, 160):
                 trained = compute(crystals(numbers, n_frames, 0))

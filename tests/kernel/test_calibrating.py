@@ -273,7 +273,7 @@ def test_features_that_no_member_has_are_refused_with_the_remedy(frames, make):
     families = [make.OffTarget(frames, force=d, feature_kinds=()) for d in (SPREAD, -SPREAD)]
     settings = CalibrateSettings()
     found = assess(families, frames, settings)
-    with pytest.raises(ValueError, match=r"'last_layer' \(engines: off-target\); do without grades"):
+    with pytest.raises(ValueError, match=r"'last_layer' \(engines: off-target\); take features that need no potential"):
         fit_uncertainty(families, ["a", "b"], found, frames[:3], settings)
 
 

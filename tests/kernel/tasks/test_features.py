@@ -134,4 +134,5 @@ def test_a_function_that_the_node_lacks_is_named_as_a_package(tasks, run):
 def test_features_that_the_potential_lacks_are_named(tasks, run):
     report = run("calibrate", tasks("last_layer", {})["calibrate"])
     assert report["status"] == "invalid_input"
-    assert "the engine 'ase' has no features of kind 'last_layer'" in report["message"]
+    assert "features of kind 'last_layer' (engines: ase)" in report["message"]
+    assert "feature_kind and evaluate.settings.features: soap" in report["message"]

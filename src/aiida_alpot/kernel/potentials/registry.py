@@ -90,8 +90,9 @@ def feature_member(potentials: Sequence[Potential], kind: str) -> Potential:
             return potential
     engines = ", ".join(sorted({potential.engine for potential in potentials})) or "none"
     raise ValueError(
-        f"no member of the committee has features of kind {kind!r} (engines: {engines}); do without grades "
-        "(calibrate.settings.feature_kind null) and without distances between features, or add a member that has them"
+        f"no member of the committee has features of kind {kind!r} (engines: {engines}); take features that need "
+        "no potential (calibrate.settings.feature_kind and evaluate.settings.features: soap), do without grades "
+        "(feature_kind null) and without distances between features, or add a member that has them"
     )
 
 

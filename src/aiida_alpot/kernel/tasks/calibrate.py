@@ -50,8 +50,8 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "tolerances": dict(settings.tolerances),
         "uncalibrated": sorted(set(settings.tolerances) - set(model.calibrations)),
         "active_atoms": count_active_atoms(model),
-        "n_clusters": len(model.active_set.members) if isinstance(model.active_set, LocalActiveSet) else None,
         "features": describe_features(model),
+        "n_clusters": len(model.active_set.members) if isinstance(model.active_set, LocalActiveSet) else None,
     }
 
 
@@ -78,9 +78,12 @@ def count_active_atoms(model: UncertaintyModel) -> dict[str, int]:
 
 def describe_features(model: UncertaintyModel) -> dict[str, Any] | None:
     """Return kind, parameters and number of the features of the active set; None without one."""
-    found = model.active_set
-    first = found.members[0] if isinstance(found, LocalActiveSet) else found
-    if first is None or not first.blocks:
+    if model.active_set is None:
         return None
-    n_features = next(iter(first.blocks.values())).n_features - first.constant_column
-    return {"kind": model.feature_kind, "parameters": dict(model.feature_parameters), "n_features": n_features}
+    members = model.active_set.members if isinstance(model.active_set, LocalActiveSet) else (model.active_set,)
+    sizes = {block.n_features - member.constant_column for member in members for block in member.blocks.values()}
+    return {
+        "kind": model.feature_kind,
+        "parameters": dict(model.feature_parameters),
+        "n_features": max(sizes, default=0),
+    }
