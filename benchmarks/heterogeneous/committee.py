@@ -12,7 +12,7 @@ from aiida_alpot.kernel.dataset import write
 from aiida_alpot.kernel.potentials import Potential, load
 from aiida_alpot.kernel.tasks.train_mace import run as train_mace
 
-N_MEMBERS: Final = 5
+N_MEMBERS: Final = 3
 SETTINGS: Final = {
     "n_updates": 600,
     "dtype": "float32",

@@ -38,7 +38,6 @@ CASES = [
     ("sphere", linear.SMALL, 30, 1.0),
     ("sphere", linear.SMALL, 100, 1.0),
     ("sphere", linear.LARGE, 30, 1.0),
-    ("sphere", linear.LARGE, 100, 1.0),
 ]
 """Kind, basis, frames to train on, and the factor on strains and displacements."""
 
