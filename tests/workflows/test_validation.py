@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from aiida import orm
 from ase import Atoms
 
 from aiida_alpot.data.pes import PESData
-from aiida_alpot.workflows.active_learning import ActiveLearningWorkChain
+from aiida_alpot.workflows.active_learning import STAGES, ActiveLearningWorkChain
 from aiida_alpot.workflows.checks import check_campaign
 
 EMT = {"calculator": "ase.calculators.emt:EMT"}
@@ -102,6 +103,20 @@ def test_the_complete_inputs_pass(start: Any, inputs: dict[str, Any]) -> None:
 )
 def test_wrong_inputs_are_refused_by_name(refusal: Any, changes: dict[str, Any], message: str) -> None:
     assert message in refusal(**changes)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_misspelt_input_of_a_stage_is_refused(refusal: Any, stage: str) -> None:
+    message = refusal(**{stage: {"setings": orm.Dict({})}})
+    assert f"inputs.{stage}" in message
+    assert "setings" in message
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_alone_takes_no_inputs_that_it_does_not_declare(stage: str) -> None:
+    builder = STAGES[stage][0].get_builder()
+    with pytest.raises(AttributeError, match="setings"):
+        builder.setings = orm.Dict({})
 
 
 def test_an_empty_dataset_is_refused(refusal: Any, pes: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, cast
 
 from aiida import orm
 from aiida.common.links import LinkType
-from aiida.engine import CalcJob, ExitCode, WorkChain, is_process_function, while_
+from aiida.engine import CalcJob, ExitCode, Process, WorkChain, is_process_function, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 from plumpy.process_states import ProcessState
 
@@ -276,7 +276,7 @@ class SingleJobWorkChain(StageWorkChain):
     def define(cls, spec: WorkChainSpec) -> None:
         """Expose inputs and outputs of the CalcJob."""
         super().define(spec)
-        spec.expose_inputs(cls.CALCULATION, include=cls.INPUTS)
+        expose_inputs(spec, cls.CALCULATION, include=cls.INPUTS)
         spec.inputs.validator = cls.CALCULATION.spec().inputs.validator
         spec.expose_outputs(cls.CALCULATION, include=cls.OUTPUTS)
 
@@ -296,6 +296,13 @@ class SingleJobWorkChain(StageWorkChain):
             return self.all_failed()
         self.out_many(self.exposed_outputs(jobs[self.STAGE], self.CALCULATION))
         return None
+
+
+def expose_inputs(spec: WorkChainSpec, process: type[Process], namespace: str | None = None, **options: Any) -> None:
+    """Expose inputs of another process, and no others: AiiDA lets such a namespace take any, misspelt ones too."""
+    spec.expose_inputs(process, namespace=namespace, **options)
+    ports = spec.inputs if namespace is None else spec.inputs[namespace]
+    ports.dynamic = False
 
 
 def submit_once(parent: WorkChain, prepare: Callable[[], Job], label: str, n_before: int = 0) -> orm.ProcessNode:
