@@ -24,7 +24,8 @@ class Draft(NamedTuple):
     :ivar origin: the same in words.
     :ivar parent: number of the input that it derives from, −1 if none.
     :ivar steps: the manipulations so far, with the parameters that each used.
-    :ivar group: of the frame that it is a defective copy of, empty for any other.
+    :ivar group: of the frame that it is a defective copy of, or of the series of a scan, empty for any other.
+    :ivar is_crowded: whether atoms are closer than the filters allow, None if that is not known.
     """
 
     atoms: Atoms
@@ -33,6 +34,7 @@ class Draft(NamedTuple):
     parent: int
     steps: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
     group: str = ""
+    is_crowded: bool | None = None
 
     @property
     def kind(self) -> str:
@@ -46,6 +48,7 @@ class Draft(NamedTuple):
             key=key or self.key,
             origin=f"{self.origin} > {outcome.text}" if self.origin else outcome.text,
             steps={**self.steps, name: outcome.parameters},
+            is_crowded=None,
         )
 
 
