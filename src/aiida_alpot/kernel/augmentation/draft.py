@@ -60,9 +60,9 @@ class Run:
     seed: int
     report: Report = field(default_factory=Report)
 
-    def names(self, *stages: Stage) -> list[str]:
-        """Return the manipulations of stages that are switched on, in their order."""
-        return [name for stage in stages for name in names_of(stage) if getattr(self.settings, name) is not None]
+    def names(self, stage: Stage) -> list[str]:
+        """Return the manipulations of a stage that are switched on, in their order."""
+        return [name for name in names_of(stage) if getattr(self.settings, name) is not None]
 
     def rng(self, name: str, key: str) -> np.random.Generator:
         """Return the generator of one manipulation of one draft."""
