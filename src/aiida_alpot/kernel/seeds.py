@@ -23,6 +23,10 @@ def derive_seed(seed: int, name: str, *, maximum: int = MAX_SEED) -> int:
         raise ValueError(f"a seed is a non-negative integer, got {seed}")
     if maximum < 1:
         raise ValueError(f"the largest seed must be positive, got {maximum}")
-    words = np.frombuffer(hashlib.sha256(name.encode()).digest(), dtype="<u4")
-    state = np.random.SeedSequence([seed, *words.tolist()]).generate_state(1, dtype=np.uint64)[0]
+    number = int(seed)  # of NumPy too
+    n_words = max(1, -(-number.bit_length() // 32))
+    entropy = number.to_bytes(4 * n_words, "little") + hashlib.sha256(name.encode()).digest()
+    # the words in one array: SeedSequence makes an array of each number of a list, which takes four times as long
+    sequence = np.random.SeedSequence(np.frombuffer(entropy, dtype="<u4").astype(np.uint32))
+    state = sequence.generate_state(1, dtype=np.uint64)[0]
     return 1 + int(state) % maximum

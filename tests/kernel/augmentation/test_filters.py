@@ -6,6 +6,7 @@ from ase.build import bulk, molecule
 
 from aiida_alpot.kernel.augmentation import FilterSettings, augment
 from aiida_alpot.kernel.augmentation.filters import mass_density
+from aiida_alpot.kernel.geometry import closest_pair_ratio
 
 INPUTS = [bulk("Cu"), bulk("Cu", cubic=True) * 2, molecule("H2O"), Atoms("H2", [[0, 0, 0], [0, 0, 0.2]])]
 
@@ -40,6 +41,17 @@ def test_density_is_that_of_the_handbook_and_its_window_is_for_bulk_only():
     assert removed(density=[9.5, 20.0])["removed"]["density"] == {"too_low": 2}
     assert removed(density=[0.0, 8.0])["removed"]["density"] == {"too_high": 2}
     assert removed(density=[8.0, 9.5])["removed"] == {"min_ratio": {"close_contact": 1}}
+
+
+def test_copies_are_judged_by_their_distances_as_they_are_in_the_end():
+    frame = bulk("NaCl", "rocksalt", a=5.6) * 2
+    recipe = {"copies": 60, "keep_input": False, "strain": {"range": [-0.4, 0.1], "min_ratio": 0.3}}
+    recipe |= {"rattle": {"amplitude": 0.3, "distribution": "normal", "min_ratio": 0.3}, "vacancy": {"fraction": 0.5}}
+    made = augment([frame], recipe, 0).frames
+    kept = augment([frame], {**recipe, "filters": {"min_ratio": 0.6}}, 0).frames
+    expected = [atoms.positions.tobytes() for atoms in made if closest_pair_ratio(atoms) >= 0.6]
+    assert [atoms.positions.tobytes() for atoms in kept] == expected
+    assert 0 < len(kept) < len(made)
 
 
 def test_every_frame_is_counted_once():

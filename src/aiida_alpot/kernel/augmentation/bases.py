@@ -62,8 +62,7 @@ def _make(name: str, parent: Draft, run: Run, material: Atoms | Sequence[str]) -
     manipulation = MANIPULATIONS[name]
     is_repeated = manipulation.stage == "source" and not manipulation.is_final
     key = f"{parent.key}/{name}" if parent.key else name
-    steps: Iterator[Made] = manipulation.function(material, getattr(run.settings, name), run.rng(name, parent.key))
-    for number, step in enumerate(_usable(name, steps, run)):
+    for number, step in enumerate(_iterate_steps(name, material, run, parent.key)):
         done = Done(step.text, step.parameters)
         draft = parent.after(name, done, clean_child(step.atoms), f"{key}/{number}")
         if manipulation.is_final:  # points of one scan are as close to each other as frames of one trajectory
@@ -71,10 +70,11 @@ def _make(name: str, parent: Draft, run: Run, material: Atoms | Sequence[str]) -
         yield BaseDraft(_fit_cell(draft, run, is_repeated=is_repeated), is_final=manipulation.is_final)
 
 
-def _usable(name: str, steps: Iterator[Made], run: Run) -> Iterator[Step]:
-    """Yield the steps, and count the reasons that stand in the place of others, or that end them."""
+def _iterate_steps(name: str, material: Atoms | Sequence[str], run: Run, key: str) -> Iterator[Step]:
+    """Yield what a manipulation makes, and count the reasons that stand in the place of a frame, or end them all."""
     try:
-        for step in steps:
+        made: Iterator[Made] = MANIPULATIONS[name].function(material, getattr(run.settings, name), run.rng(name, key))
+        for step in made:
             if isinstance(step, Step):
                 yield step
             else:

@@ -85,4 +85,15 @@ def _distort(
         if len(kept) < len(noted):
             copies = copies.select(np.array(kept, dtype=np.int64))
         drafts = {number: draft for number, draft in zip(drafts, noted, strict=True) if draft is not None}
-    return [draft._replace(atoms=copies.atoms(k)) for k, draft in enumerate(drafts.values())]
+    crowded = _find_crowded(copies, run)
+    return [draft._replace(atoms=copies.atoms(k), is_crowded=crowded[k]) for k, draft in enumerate(drafts.values())]
+
+
+def _find_crowded(copies: Copies, run: Run) -> list[bool | None]:
+    """Return for each copy what the filters would find out about its distances one by one."""
+    filters = run.settings.filters
+    if filters is None or filters.min_ratio is None:
+        return [None] * len(copies)
+    crowded = np.zeros(len(copies), dtype=bool)
+    crowded[copies.contacts(np.arange(len(copies)), filters.min_ratio)[0]] = True
+    return crowded.tolist()

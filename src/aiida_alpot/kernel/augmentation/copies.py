@@ -124,7 +124,7 @@ class Copies:
     def radii(self) -> FloatArray:
         """Covalent radii, Å: shape (n_copies, n_atoms), or (1, n_atoms) if the copies have the species of the base."""
         if all(frame is self.base.atoms for frame in self.frames):
-            return np.asarray(covalent_radii[self.base.atoms.numbers][None], dtype=np.float64)
+            return np.asarray(covalent_radii[self.base.atoms.numbers])[None]
         return np.array([covalent_radii[frame.numbers] for frame in self.frames])
 
     def select(self, kept: IntArray) -> Copies:
@@ -232,7 +232,7 @@ class Copies:
         if self.deformations is None:
             return np.array([x, y, z])
         along_x, along_y, along_z = self.deformations.reshape(-1, 9).T[:, rows].reshape(3, 3, -1)
-        return np.asarray(x * along_x + y * along_y + z * along_z, dtype=np.float64)
+        return np.asarray(x * along_x + y * along_y + z * along_z)
 
     def _deformed(self, k: int) -> Atoms:
         one = self.select(np.array([k]))

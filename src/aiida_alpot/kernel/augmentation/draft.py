@@ -24,7 +24,8 @@ class Draft(NamedTuple):
     :ivar origin: the same in words.
     :ivar parent: number of the input that it derives from, −1 if none.
     :ivar steps: the manipulations so far, with the parameters that each used.
-    :ivar group: of the frame that it is a defective copy of, empty for any other.
+    :ivar group: of the frame that it is a defective copy of, or of the series of a scan, empty for any other.
+    :ivar is_crowded: whether atoms are closer than the filters allow, None if that is not known.
     """
 
     atoms: Atoms
@@ -33,6 +34,7 @@ class Draft(NamedTuple):
     parent: int
     steps: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
     group: str = ""
+    is_crowded: bool | None = None
 
     @property
     def kind(self) -> str:
@@ -46,6 +48,7 @@ class Draft(NamedTuple):
             key=key or self.key,
             origin=f"{self.origin} > {outcome.text}" if self.origin else outcome.text,
             steps={**self.steps, name: outcome.parameters},
+            is_crowded=None,
         )
 
 
@@ -57,9 +60,9 @@ class Run:
     seed: int
     report: Report = field(default_factory=Report)
 
-    def names(self, *stages: Stage) -> list[str]:
-        """Return the manipulations of stages that are switched on, in their order."""
-        return [name for stage in stages for name in names_of(stage) if getattr(self.settings, name) is not None]
+    def names(self, stage: Stage) -> list[str]:
+        """Return the manipulations of a stage that are switched on, in their order."""
+        return [name for name in names_of(stage) if getattr(self.settings, name) is not None]
 
     def rng(self, name: str, key: str) -> np.random.Generator:
         """Return the generator of one manipulation of one draft."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -74,8 +74,8 @@ class Sites(NamedTuple):
     :ivar periodic: vectors of the periodic axes, shape (n_dim, 3), Å.
     """
 
-    kinds: npt.NDArray[np.signedinteger]
-    positions: npt.NDArray[np.floating]
+    kinds: npt.NDArray[np.integer[Any]]
+    positions: npt.NDArray[np.floating[Any]]
     periodic: FloatArray
 
 
@@ -128,8 +128,7 @@ class _Seen:
             grown[:, :n_seen] = self._features if n_seen else 0.0
             self._features = grown
         self._features[:, n_seen] = features
-        small = sites.positions.astype(np.float32), sites.kinds.astype(np.int16)
-        self.sites.append(Sites(small[1], small[0], sites.periodic))
+        self.sites.append(Sites(sites.kinds.astype(np.int16), sites.positions.astype(np.float32), sites.periodic))
 
 
 def _read_sites(atoms: Atoms) -> tuple[bytes, Sites]:

@@ -56,13 +56,14 @@ class Filters:
         distance = self._settings.near_duplicates
         self._near = None if distance is None else NearDuplicates(distance)
 
-    def accept(self, atoms: Atoms, key: bytes, origin: str) -> bool:
+    def accept(self, atoms: Atoms, key: bytes, origin: str, *, is_crowded: bool | None = None) -> bool:
         """Return whether the frame stays.
 
         :param key: :func:`~aiida_alpot.kernel.augmentation.duplicates.structure_key` of the frame.
         :param origin: names it in the report.
+        :param is_crowded: whether atoms are closer than allowed, if that is known.
         """
-        found = self._find_fault(atoms, key)
+        found = self._find_fault(atoms, key, is_crowded)
         if found is None:
             return True
         name, reason, detail = found
@@ -70,7 +71,7 @@ class Filters:
         self._report.examples.setdefault(f"{name}: {reason}", f"{origin}{detail}")
         return False
 
-    def _find_fault(self, atoms: Atoms, key: bytes) -> tuple[str, str, str] | None:
+    def _find_fault(self, atoms: Atoms, key: bytes, is_crowded: bool | None) -> tuple[str, str, str] | None:
         """Return the test that a frame fails, why as a short code, and the number that was found."""
         settings = self._settings
         if settings.max_atoms is not None and len(atoms) > settings.max_atoms:
@@ -83,7 +84,9 @@ class Filters:
             if not settings.density[0] <= density <= settings.density[1]:
                 reason = "too_low" if density < settings.density[0] else "too_high"
                 return "density", reason, f": {density:.3g} g/cm³"
-        if settings.min_ratio is not None and len(atoms_in_contact(atoms, settings.min_ratio)):
+        if is_crowded is None and settings.min_ratio is not None:
+            is_crowded = len(atoms_in_contact(atoms, settings.min_ratio)) > 0
+        if is_crowded:
             return "min_ratio", "close_contact", f": {closest_pair_ratio(atoms):.2f}"
         if self._near is not None and self._near.is_known(atoms):
             return "near_duplicates", "within_tolerance", ""

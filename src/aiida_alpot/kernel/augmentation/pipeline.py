@@ -75,7 +75,7 @@ def stream_augmented(frames: Frames, settings: AugmentSettings, seed: int, repor
     filters = Filters(settings.filters, report)
     for draft in _iterate_drafts(frames, Run(settings, seed, report)):
         key = structure_key(draft.atoms)
-        if filters.accept(draft.atoms, key, draft.origin):
+        if filters.accept(draft.atoms, key, draft.origin, is_crowded=draft.is_crowded):
             report.n_output += 1
             report.made[draft.kind] += 1
             yield _finish(draft, key)

@@ -57,7 +57,7 @@ def draw_displacements(n_atoms: int, scale: float, distribution: Distribution, r
     :param scale: radius of the ball, or standard deviation of a component, Å.
     :return: shape (n_atoms, 3), Å.
     """
-    return np.asarray(scale * _draw(n_atoms, distribution, [rng])[0], dtype=np.float64)
+    return np.asarray(scale * _draw(n_atoms, distribution, [rng])[0])
 
 
 def _draw(n_atoms: int, distribution: Distribution, rngs: Sequence[np.random.Generator]) -> FloatArray:

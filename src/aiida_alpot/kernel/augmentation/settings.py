@@ -19,15 +19,16 @@ from aiida_alpot.kernel.augmentation.vacancy import VacancySettings
 from aiida_alpot.kernel.augmentation.vacuum import VacuumSettings
 
 MAX_COPIES: Final = 100_000
-"""Most distorted frames of one input frame: all frames are held in memory, and each is to be labelled."""
+"""Most distorted copies of one frame: each is to be labelled."""
 
 
 @dataclass(frozen=True)
 class AugmentSettings:
-    """What is made of every input frame; a manipulation is switched on by giving its settings.
+    """What is made of the input frames; a manipulation is switched on by giving its settings.
 
-    :param keep_input: keep the undistorted frame (its supercell if there is one).
-    :param copies: distorted frames per input; 20 make about a thousand of the 48 inputs in [TrainsPot].
+    :param keep_input: keep the undistorted input (its supercell if there is one).
+    :param copies: distorted copies of every input, and of every frame that is cut from one or made of the elements;
+        20 make about a thousand of the 48 inputs in [TrainsPot].
     :param combined: apply strain and rattle to the same copy; otherwise each has its own *copies*.
     :param filters: which of the frames made are left out; without it exact duplicates alone.
     """

@@ -90,7 +90,7 @@ def draw_stretch(n_dim: int, settings: StrainSettings, rng: np.random.Generator)
     :return: shape (n_dim, n_dim).
     :raises ValueError: if *range* and *volume_range* leave no room for a draw.
     """
-    return np.asarray(_draw_stretches(n_dim, settings, [rng])[0], dtype=np.float64)
+    return np.asarray(_draw_stretches(n_dim, settings, [rng])[0])
 
 
 def _draw_stretches(
