@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ase import Atoms
 
 from aiida_alpot.kernel.dataset import write
-from aiida_alpot.kernel.evaluating import frame_features
+from aiida_alpot.kernel.evaluating import EvaluateSettings, build_frame_features
 from aiida_alpot.kernel.potentials import Potential, load, predict_committee, reference_predictions
 from aiida_alpot.kernel.tasks.train_mace import run as train_mace
 from aiida_alpot.kernel.uncertainty import PROPERTIES, disagreement, error
@@ -128,6 +128,7 @@ def judge(potentials: Sequence[Potential], n_frames: int, seed: int) -> Judged:
         part: {name: [] for name in PROPERTIES} for part in ("disagreement", "member_rms", "committee_mean")
     }
     features = []
+    frame_features = build_frame_features(EvaluateSettings(features="last_layer"), potentials)
     for first in range(0, n_frames, CHUNK):
         chunk = frames[first : first + CHUNK]
         members, reference = predict_committee(potentials, chunk), reference_predictions(chunk)
@@ -139,7 +140,7 @@ def judge(potentials: Sequence[Potential], n_frames: int, seed: int) -> Judged:
         ):
             for name in PROPERTIES:
                 parts[part][name].append(found.value(name))
-        features.append(frame_features(chunk, potentials, "last_layer"))
+        features.append(frame_features(chunk))
     joined = {part: {name: np.concatenate(v) for name, v in values.items()} for part, values in parts.items()}
     kinds = np.array([atoms.info["config_type"] for atoms in frames])
     return Judged(kind=kinds, features=np.concatenate(features), **joined)

@@ -1,6 +1,6 @@
 """Measure calibrations with a real committee: ``python benchmarks/calibration/run.py`` prints the tables of README.md.
 
-It trains four MACE potentials (half an hour on two cores), judges fresh frames by them, divides these at random into
+It trains four MACE potentials (some 20 minutes on two cores), judges fresh frames by them, divides these at random into
 frames to calibrate on and frames to test on, again and again, and counts how many errors of the latter lie below the
 prediction. What was trained and judged is kept in ``--work``; a second run uses it.
 """

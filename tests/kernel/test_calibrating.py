@@ -1,6 +1,7 @@
 """Errors and error bars of committees whose deviations from the labels are known by construction."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -208,6 +209,19 @@ def test_each_category_has_its_own_scale(two_kinds):
     assert Monitor(committee, model).assess(frames[:1]).error["force"] == pytest.approx(np.hypot(11 * BIAS, SPREAD))
 
 
+def test_a_scale_of_another_method_is_not_what_few_points_are_drawn_to(make):
+    frames = make.crystals(20)
+    committee = [make.OffTarget(frames, force=s) for s in (BIAS + SPREAD, BIAS - SPREAD)]
+    found = assess(committee, frames, NO_FEATURES)
+    conformal = replace(NO_FEATURES, method="conformal")
+    previous = fit_uncertainty(committee, ["a", "b"], found, [], conformal)
+    scales = [
+        fit_uncertainty(committee, ["a", "b"], found, [], NO_FEATURES, before).calibrations["force"].scale
+        for before in (None, previous)
+    ]
+    assert scales[0] == scales[1]
+
+
 def test_categories_of_another_column_are_not_kept_with_the_previous_scale(two_kinds):
     frames, committee = two_kinds
     previous, kept = None, {}
@@ -313,7 +327,7 @@ def test_without_features_or_training_frames_there_is_no_active_set(committee, f
         ({"category_column": "", "method": "conformal"}, "category_column must be the name"),
         (
             {"feature_kind": None, "feature_parameters": {"r_cut": 4.0}},
-            "feature_parameters are given, but no feature_kind",
+            "feature_parameters: needs the active set that feature_kind null leaves out",
         ),
         ({"feature_kind": "soop"}, r"calibrate\.settings\.feature_kind: unknown kind 'soop'; did you mean 'soap'"),
         ({"method": "median"}, r"calibrate\.method: expected one of"),

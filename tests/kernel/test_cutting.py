@@ -23,6 +23,7 @@ class Planted(Potential):
     """Features are the column ``environment`` of the atoms; forces along x its first number times *sign*."""
 
     engine, species, cutoff, dtype = "planted", (29,), 4.0, "float64"
+    feature_kinds = ("invariants",)
 
     def __init__(self, sign=1.0, bad=()):
         self.sign, self.bad = sign, bad

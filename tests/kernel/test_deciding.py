@@ -94,6 +94,18 @@ def test_healthy_trajectories_are_those_of_the_exploration_or_the_groups_of_a_po
     assert decide(frames, exploration=exploration)["numbers"]["healthy_share"] == 0.5
 
 
+def test_candidates_that_are_not_healthy_prove_nothing(make):
+    decision = decide(predicted(make.crystals(4)), n_candidates=20, n_healthy=9)
+    assert decision["reason"] == "too_few_candidates"
+    assert decision["numbers"]["n_candidates"] == 9
+
+
+def test_a_decision_carries_what_is_spent_beside_what_may_be():
+    numbers = decide(budget=Budget(max_iterations=1, n_labels=12, max_labels=30))["numbers"]
+    names = ("iteration", "max_iterations", "n_labels", "max_labels")
+    assert [numbers[name] for name in names] == [1, 1, 12, 30]
+
+
 def test_streak_is_carried_through_the_history(make):
     settings, frames = {**SETTINGS, "patience": 2}, predicted(make.crystals(4))
     first = decide(frames, settings=settings)

@@ -142,6 +142,18 @@ def test_a_grade_that_trajectories_keep_frames_by_is_one_to_select_by():
     assert selection_warnings(4, kept, EvaluateSettings()) == []
 
 
+def test_a_limit_of_grades_without_grades_is_refused_before_anything_is_computed(opened, committee, model, frames):
+    ungraded = replace(model, active_set=None)
+    with pytest.raises(ValueError, match=r"gamma_select = 2.0 needs grades, and the calibration has none"):
+        build_table(opened(frames), committee, ungraded, EvaluateSettings(gamma_select=2.0))
+
+
+def test_a_strategy_that_chooses_by_grade_has_its_limit_everywhere(committee, frames):
+    model = UncertaintyModel(active_set=ActiveSet.build(committee[0].features(frames)))
+    assert flagging_grade(model, EvaluateSettings(strategy="ladder")) == 2.0
+    assert flagging_grade(model, EvaluateSettings(strategy="ladder", gamma_select=5.0)) == 5.0
+
+
 def test_no_candidates_give_an_empty_table_and_selection(opened, committee, model):
     dataset = opened([])
     for settings in (EvaluateSettings(), EvaluateSettings(strategy="fps"), EvaluateSettings(min_distance=0.1)):

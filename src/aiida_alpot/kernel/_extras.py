@@ -13,6 +13,7 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "metatrain": ("metatrain>=2026.4", "metatomic-ase>=0.1"),
     "tblite": ("tblite>=0.5",),
     "soap": ("dscribe>=2.1",),
+    "augment": ("spglib>=2.7",),
     "report": ("matplotlib>=3.8",),
 }
 """What the extras of aiida-alpot bring; a compute node installs this, without AiiDA."""

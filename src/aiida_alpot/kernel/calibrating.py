@@ -109,8 +109,7 @@ class CalibrateSettings:
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be positive, got {self.batch_size}")
         _check_grades(self.gamma_save, self.gamma_break)
-        if self.feature_spec is None and self.feature_parameters:
-            raise ValueError("feature_parameters are given, but no feature_kind")
+        self._check_features()
 
     @property
     def feature_spec(self) -> FeatureSpec | None:
@@ -119,6 +118,12 @@ class CalibrateSettings:
         :raises ValueError: if kind or parameters are not valid.
         """
         return None if self.feature_kind is None else FeatureSpec(self.feature_kind, self.feature_parameters)
+
+    def _check_features(self) -> None:
+        if self.feature_spec is None:
+            for name in ("feature_parameters", "clusters", "gamma_save", "gamma_break"):
+                if getattr(self, name):
+                    raise ValueError(f"{name}: needs the active set that feature_kind null leaves out")
 
     def _check_method(self) -> None:
         if self.target_tpr is not None and not 0 < self.target_tpr <= 1:
@@ -298,8 +303,13 @@ def rates(model: UncertaintyModel, held_out: SplitErrors) -> dict[str, Any]:
 def _previous_calibration(
     previous: UncertaintyModel | None, name: str, settings: CalibrateSettings
 ) -> Calibration | None:
-    """Return the calibration of before, without categories that are those of another column."""
+    """Return the calibration of before, if by the same method, without categories that are those of another column.
+
+    The scales of two methods are of different things: of a conformal one, nine of ten errors are smaller.
+    """
     found = None if previous is None else previous.calibrations.get(name)
+    if found is not None and found.method != settings.method:
+        return None
     if found is None or previous is None or previous.category_column == (settings.category_column or ""):
         return found
     return replace(found, categories={})

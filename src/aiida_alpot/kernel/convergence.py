@@ -71,7 +71,7 @@ class ConvergenceSettings:
 class IterationState:
     """What one iteration found.
 
-    :param n_candidates: frames that were evaluated.
+    :param n_candidates: healthy frames that were evaluated.
     :param n_trajectories: trajectories that were run, those that gave no frame included.
     :param n_healthy_trajectories: those that stayed physical to their end.
     :param flagged: candidates without a label above threshold per criterion (a property, or the grade if one flags),

@@ -54,7 +54,7 @@ def decide_iteration(
     errors = prediction_errors(control)
     last = past[-1].get("decision") if past else None
     state = IterationState(
-        n_candidates=int(evaluation["n_candidates"]),
+        n_candidates=int(evaluation["n_healthy"]),
         n_trajectories=int(exploration.get("n_trajectories", evaluation["n_groups"])),
         n_healthy_trajectories=int(exploration.get("n_healthy_trajectories", evaluation["n_groups_healthy"])),
         flagged={name: int(count) for name, count in evaluation["flagged"].items()},
@@ -67,6 +67,12 @@ def decide_iteration(
     verdict = decide(state, parsed)
     decision = asdict(verdict)
     decision["stop"] = stop_reason(verdict, len(past) + 1, budget.max_iterations, budget.n_labels, budget.max_labels)
+    decision["numbers"].update(
+        iteration=len(past) + 1,
+        max_iterations=budget.max_iterations,
+        n_labels=budget.n_labels,
+        max_labels=budget.max_labels,
+    )
     decision["selected_error"] = prediction_errors([atoms for atoms in frames if _is_labelled(atoms)])
     return plain(decision)  # type: ignore[no-any-return]
 

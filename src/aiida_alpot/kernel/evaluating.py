@@ -23,6 +23,7 @@ from aiida_alpot.kernel.selection import (
     CandidateTable,
     Selection,
     get_strategy,
+    grade_limit,
     require_active_set,
     require_one_composition,
     select,
@@ -140,11 +141,16 @@ def build_table(
 
     :param settings: of :func:`complete_features`.
     :return: the table that a selection needs, and the same with calibrated errors as arrays for people.
-    :raises ValueError: if distances need one composition and the candidates have several, or the strategy an active
-        set that the model lacks.
+    :raises ValueError: if distances need one composition and the candidates have several, or the strategy or a limit
+        of grades an active set that the model lacks.
     """
     if get_strategy(settings.strategy).needs_active_set:
         require_active_set(model.active_set)
+    if settings.gamma_select is not None and model.active_set is None:
+        raise ValueError(
+            f"gamma_select = {settings.gamma_select} needs grades, and the calibration has none; calibrate with "
+            "'feature_kind' set, or leave gamma_select out"
+        )
     if settings.needs_features and settings.features == SORTED_DISTANCES:
         require_one_composition(_numbers(candidates))
     monitor = Monitor(potentials, model)
@@ -268,7 +274,10 @@ def count_extrapolated(model: UncertaintyModel, arrays: Mapping[str, npt.NDArray
 
 def flagging_grade(model: UncertaintyModel, settings: EvaluateSettings) -> float | None:
     """Return the grade above which candidates are flagged: what was kept for its grade may be selected for it."""
-    return model.gamma_save if settings.gamma_select is None else settings.gamma_select
+    limit = model.gamma_save if settings.gamma_select is None else settings.gamma_select
+    if get_strategy(settings.strategy).needs_active_set:
+        return grade_limit(limit, model.active_set)
+    return limit
 
 
 def selection_warnings(n_members: int, model: UncertaintyModel, settings: EvaluateSettings) -> list[str]:

@@ -308,6 +308,11 @@ class ActiveLearningWorkChain(ProtocolMixin, ResumeMixin, WorkChain):
             counts = outputs.report["results"]
             chosen = f"{counts['n_selected']} selected, {counts['n_control']} of them for control"
             self.report(f"{counts['n_flagged']} of {counts['n_candidates']} candidates above threshold; {chosen}")
+            for warning in counts.get("warnings", ()):
+                self.report(f"evaluation: {warning}")
+            extrapolated = {name: n for name, n in counts.get("extrapolated", {}).items() if n}
+            if extrapolated:
+                self.report(f"candidates that disagree more than any frame of the calibration: {extrapolated}")
             cutout = counts.get("cutout", {})
             if cutout.get("n_large"):
                 pieces = f"{cutout['n_pieces']} pieces were cut out of {cutout['n_cut']} of them"

@@ -1,6 +1,6 @@
 """Which candidates are worth a label: strategies, control share, splits by group, budget and de-duplication."""
 
-from aiida_alpot.kernel.selection.absorbing import require_active_set
+from aiida_alpot.kernel.selection.absorbing import grade_limit, require_active_set
 from aiida_alpot.kernel.selection.context import AtomFeatures, PickContext, Picks
 from aiida_alpot.kernel.selection.distance import require_one_composition, sorted_distance_features
 from aiida_alpot.kernel.selection.flags import Flags, flag
@@ -21,6 +21,7 @@ __all__ = [
     "concatenate",
     "flag",
     "get_strategy",
+    "grade_limit",
     "require_active_set",
     "require_one_composition",
     "select",
