@@ -57,8 +57,8 @@ def _augment_here(run: FileRun, settings: Mapping[str, Any], seed: int) -> None:
     with refusals():
         frames = import_file(run.file, run.file_format)
         click.echo(f"augmenting {len(frames)} frames of {run.file.name} as PESData <{frames.pk}>")
-        outputs, node = augment_frames.run_get_node(frames, orm.Dict(settings), orm.Int(seed))
-    _finish(run, node, outputs["report"].get_dict())
+        _, node = augment_frames.run_get_node(frames, orm.Dict(settings), orm.Int(seed))
+    _finish(run, node, node.outputs.report.get_dict())
 
 
 def _finish(run: FileRun, node: orm.ProcessNode, report: Mapping[str, Any]) -> None:
