@@ -4,7 +4,7 @@ ROOT := $(CURDIR)
 BIN := $(ROOT)/.venv/bin
 WORKERS ?= 2
 STAMP := $(ROOT)/.venv/installed
-EXTRAS := mace,quantumespresso,vasp,cp2k,tblite,report,dev
+EXTRAS := mace,quantumespresso,vasp,cp2k,tblite,soap,report,dev
 
 export AIIDA_PATH := $(ROOT)/.aiida
 export XDG_CACHE_HOME := $(ROOT)/.cache
@@ -33,7 +33,7 @@ $(STAMP): pyproject.toml constraints.txt
 quickstart: $(STAMP) ## learn a potential for ethanol from one structure, about seven minutes on two cores
 	$(BIN)/python examples/quickstart/run.py
 
-silicon: $(STAMP) ## the same for silicon with DFT labels by pw.x, and elastic constants, about 45 minutes on two cores
+silicon: $(STAMP) ## the same for silicon with DFT labels by pw.x, and elastic constants, about 40 minutes on two cores
 	$(BIN)/python examples/silicon_dft/run.py
 
 test: $(STAMP) ## run all tests, two files at a time (WORKERS=2)

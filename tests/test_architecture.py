@@ -25,7 +25,18 @@ RINGS = {
     "testing": 4,
 }
 FORBIDDEN_IN_KERNEL = ("aiida", "plumpy", "kiwipy", "click", "rich", "yaml")
-LAZY_IN_KERNEL = ("torch", "mace", "e3nn", "sklearn", "numba", "matplotlib", "tblite", "matscipy", "metatomic")
+LAZY_IN_KERNEL = (
+    "torch",
+    "mace",
+    "e3nn",
+    "sklearn",
+    "numba",
+    "matplotlib",
+    "tblite",
+    "matscipy",
+    "metatomic",
+    "dscribe",
+)
 NUMERICS = ("numpy", "scipy", "ase", "h5py", "torch")
 
 

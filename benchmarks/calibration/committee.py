@@ -139,7 +139,7 @@ def judge(potentials: Sequence[Potential], n_frames: int, seed: int) -> Judged:
         ):
             for name in PROPERTIES:
                 parts[part][name].append(found.value(name))
-        features.append(frame_features(chunk, potentials[0], "last_layer"))
+        features.append(frame_features(chunk, potentials, "last_layer"))
     joined = {part: {name: np.concatenate(v) for name, v in values.items()} for part, values in parts.items()}
     kinds = np.array([atoms.info["config_type"] for atoms in frames])
     return Judged(kind=kinds, features=np.concatenate(features), **joined)

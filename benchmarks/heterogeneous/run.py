@@ -1,87 +1,160 @@
 """Global, local and ensemble uncertainty where the training set is of two kinds: prints the tables of README.md.
 
-``python benchmarks/heterogeneous/run.py``. Thirty strained cells of two atoms and thirty balls to train on, and frames
-between the two to test on: does a measure of novelty see that these are new?
+``python benchmarks/heterogeneous/run.py linear | mace``. Thirty strained cells of two atoms and thirty balls to train
+on, and frames between the two to test on: does a measure of novelty see that these are new?
 """
 
 from __future__ import annotations
 
 import argparse
 import platform
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
+import committee
 import linear
 import numpy as np
-import numpy.typing as npt
 from ase import Atoms
+from measures import Bools, Floats, Measure, measure_grades
 from scipy.stats import rankdata, spearmanr
 from structures import NOVEL, TRAINING, make
 
-from aiida_alpot.kernel.potentials import Features
-from aiida_alpot.kernel.uncertainty import ActiveSet, LocalActiveSet, compute_adaptive_threshold
+from aiida_alpot.kernel.potentials import Features, offsets_of, predict_committee, reference_predictions
+from aiida_alpot.kernel.uncertainty import compute_abf, compute_adaptive_threshold
 
 N_TRAINING = 30
+N_VALIDATION = 5
 N_TEST = 20
 N_MEMBERS = 20
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Measure:
-    """A measure of novelty of the atoms of the test frames.
+class Data:
+    """Frames with labels: what is trained on and what is asked about."""
 
-    :param score: shape (n_atoms,).
-    :param limit: above which an atom is flagged.
+    training: list[Atoms]
+    test: list[Atoms]
+
+    @classmethod
+    def make(cls, seed: int) -> Data:
+        """Return the frames of one seed."""
+        unseen = make(TRAINING, N_TEST, seed + 1)
+        return cls(make(TRAINING, N_TRAINING, seed), unseen + make(NOVEL, N_TEST, seed + 2))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model of the training frames: features, errors, and its ensemble.
+
+    :param errors: of the test atoms, shape (n_atoms,), in *unit*.
+    :param usual: errors of the training atoms: their Q3 + 1.5 IQR, atom by atom and frame by frame, is the limit.
+    :param spread: largest deviation of a member from the mean, of the test atoms, shape (n_atoms,).
     """
 
     name: str
-    score: Floats
-    limit: float
+    feature_kind: str
+    training: Features
+    test: Features
+    errors: Floats
+    usual: Floats
+    spread: Floats
+    unit: str
 
 
-def measure_linear(
-    training: Features, test: Features, energies: Floats, rng: np.random.Generator
-) -> tuple[Floats, Floats, list[Measure]]:
-    """Return predicted energies of the test atoms, errors of the training atoms, and the measures.
-
-    :param energies: of the training atoms, eV.
-    """
-    coefficients = linear.fit(training.values, energies)
-    errors = np.abs(linear.predict(training.values, coefficients) - energies)
+def make_linear(basis: linear.Basis, data: Data, seed: int) -> Case:
+    """Return a linear fit to the energies of atoms; its usual errors are those of frames left out of the fit."""
+    training, test = basis.compute_features(data.training), basis.compute_features(data.test)
+    energies, reference = (_column(frames, "site_energy") for frames in (data.training, data.test))
+    rng, n_frames = np.random.default_rng(seed), len(data.training)
     members = []
-    n_frames = int(training.frame_index[-1]) + 1
     for _ in range(N_MEMBERS):
         counts = np.bincount(rng.integers(0, n_frames, n_frames), minlength=n_frames)
-        members.append(
-            linear.predict(test.values, linear.fit(training.values, energies, counts[training.frame_index] + 0.0))
-        )
-    spread = np.abs(np.array(members) - np.mean(members, axis=0)).max(axis=0)
-    return (
-        linear.predict(test.values, coefficients),
-        errors,
-        [Measure("ensemble of 20, Q3 + 1.5 IQR", spread, compute_adaptive_threshold(errors))],
+        weights = counts[training.frame_index] + 0.0
+        members.append(linear.predict(test.values, linear.fit(training.values, energies, weights)))
+    return Case(
+        name=f"linear basis of {training.n_features}",
+        feature_kind="linear",
+        training=training,
+        test=test,
+        errors=np.abs(linear.predict(test.values, linear.fit(training.values, energies)) - reference),
+        usual=linear.left_out_errors(training, energies),
+        spread=np.abs(np.array(members) - np.mean(members, axis=0)).max(axis=0),
+        unit="eV",
     )
 
 
-def measure_grades(training: Features, test: Features, kinds: npt.NDArray[np.str_], seed: int) -> list[Measure]:
-    """Return global and local grades, and the local one without the flag of the span.
+def make_mace(folder: Path, data: Data, seed: int) -> Case:
+    """Return a committee of MACE potentials, its errors those of forces."""
+    potentials = committee.train(folder, data.training, make(TRAINING, N_VALIDATION, seed + 3))
+    training, test = (potentials[0].features(frames) for frames in (data.training, data.test))
+    found = {}
+    for name, frames in (("training", data.training), ("test", data.test)):
+        members = predict_committee(potentials, frames)
+        forces = np.mean([member.forces for member in members], axis=0)
+        found[name] = np.linalg.norm(forces - reference_predictions(frames).forces, axis=1)
+    return Case(
+        name=f"last layer of MACE, {training.n_features} features",
+        feature_kind="last_layer",
+        training=training,
+        test=test,
+        errors=found["test"],
+        usual=found["training"],
+        spread=compute_abf(members),
+        unit="eV/Å",
+    )
 
-    :param kinds: of the training atoms.
-    """
-    whole = ActiveSet.build(training, kind="linear")
-    by_kind = LocalActiveSet.build(training, labels=kinds, kind="linear", rows_per_rank=1.0)
-    by_kmeans = LocalActiveSet.build(training, n_clusters=6, seed=seed, kind="linear", rows_per_rank=1.0)
-    local = by_kind.grade(test)
-    return [
-        Measure("global γ", whole.grade(test), 1.0),
-        Measure("local γ, by kind", local, 1.0),
-        Measure("local γ, outside the span of every kind", np.where(np.isinf(local), 2.0, 0.0), 1.0),
-        Measure("local γ, k-means of 6", by_kmeans.grade(test), 1.0),
+
+def report(case: Case, data: Data, seed: int) -> None:
+    """Print which frames and atoms each measure flags, and how that compares with the errors."""
+    kind_of = {kind: k for k, kind in enumerate(TRAINING)}
+    kinds = np.array([kind_of[atoms.info["config_type"]] for atoms in data.training])[case.training.frame_index]
+    starts = offsets_of(data.training)[:-1]
+    limits = [compute_adaptive_threshold(e) for e in (case.usual, np.maximum.reduceat(case.usual, starts))]
+    print(f"\n### {case.name}; errors up to {limits[0]:.3g} {case.unit} (atoms), {limits[1]:.3g} (frames) are usual")
+    measures = [
+        Measure("ensemble, Q3 + 1.5 IQR", case.spread, *limits),
+        *measure_grades(case.training, case.test, kinds, case.feature_kind, seed),
+        Measure("error itself", case.errors, *limits),
     ]
+    _print_shares(measures, data.test)
+    _print_quality(measures, case.errors, data.test)
+    names, of_frame = _kinds(data.test)
+    of_atom = np.repeat(of_frame, [len(atoms) for atoms in data.test])
+    rms = ", ".join(f"{name} {np.sqrt(np.mean(case.errors[of_atom == name] ** 2)):.3f}" for name in names)
+    print(f"\nrms errors, {case.unit}: {rms}")
 
 
-def auroc(score: Floats, positive: npt.NDArray[np.bool_]) -> float:
+def _print_shares(measures: Sequence[Measure], frames: Sequence[Atoms]) -> None:
+    names, of_frame = _kinds(frames)
+    of_atom = np.repeat(of_frame, [len(atoms) for atoms in frames])
+    print(f"\n| frames (atoms) flagged, % | {' | '.join(names)} |\n|---|{'---|' * len(names)}")
+    for measure in measures:
+        atoms, flagged = measure.score > measure.limit, _of_frames(measure.score, frames) > measure.frame_limit
+        cells = [f"{_percent(flagged[of_frame == k])} ({_percent(atoms[of_atom == k])})" for k in names]
+        print(f"| {measure.name} | {' | '.join(cells)} |", flush=True)
+
+
+def _print_quality(measures: Sequence[Measure], errors: Floats, frames: Sequence[Atoms]) -> None:
+    new = ~np.isin(_kinds(frames)[1], list(TRAINING))
+    wrong = measures[-1].score > measures[-1].limit
+    wrong_frames = _of_frames(errors, frames) > measures[-1].frame_limit
+    print(
+        "\n| | new frames | unseen of training kinds | frames that are wrong | frames that are right "
+        f"| new or not, AUROC | wrong atoms, AUROC | Spearman, frames | atoms |\n|{'---|' * 9}"
+    )
+    for measure in measures:
+        score = _of_frames(measure.score, frames)
+        flagged = score > measure.frame_limit
+        shares = [_percent(flagged[group]) for group in (new, ~new, wrong_frames, ~wrong_frames)]
+        orders = [auroc(score, new), auroc(measure.score, wrong)]
+        orders += [rank_correlation(score, _of_frames(errors, frames)), rank_correlation(measure.score, errors)]
+        print(f"| {measure.name} | {' | '.join([*shares, *(f'{value:.2f}' for value in orders)])} |", flush=True)
+
+
+def auroc(score: Floats, positive: Bools) -> float:
     """Return the probability that a positive has the larger score; NaN without positives or negatives."""
     n_positive, n_negative = int(positive.sum()), int((~positive).sum())
     if not n_positive or not n_negative:
@@ -90,50 +163,44 @@ def auroc(score: Floats, positive: npt.NDArray[np.bool_]) -> float:
     return float((ranks - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
 
 
-def report(frames: list[Atoms], errors: Floats, limit: float, measures: list[Measure]) -> None:
-    """Print how many frames and atoms each measure flags, and how well its order is that of the errors."""
+def rank_correlation(score: Floats, errors: Floats) -> float:
+    """Return Spearman's correlation; NaN for a score that is one number. Infinite scores come last together."""
+    return float("nan") if len(np.unique(score)) == 1 else float(spearmanr(rankdata(score), errors).statistic)
+
+
+def _kinds(frames: Sequence[Atoms]) -> tuple[list[str], np.ndarray]:
     kinds = np.array([atoms.info["config_type"] for atoms in frames])
-    sizes = np.array([len(atoms) for atoms in frames])
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    of_atom = np.repeat(kinds, sizes)
-    names = list(dict.fromkeys(kinds))
-    print(f"\n| measure | {' | '.join(names)} | AUROC | Spearman |\n|---|{'---|' * (len(names) + 2)}", flush=True)
-    finite = [np.where(np.isinf(m.score), np.nanmax(m.score[np.isfinite(m.score)]) * 10, m.score) for m in measures]
-    for measure, score in zip(measures, finite, strict=True):
-        flagged = measure.score > measure.limit
-        frame = np.maximum.reduceat(flagged.astype(int), starts)
-        cells = [f"{100 * frame[kinds == k].mean():.0f} ({100 * flagged[of_atom == k].mean():.0f})" for k in names]
-        rank = spearmanr(score, errors).statistic if np.ptp(score) > 0 else float("nan")
-        order = f"{auroc(score, errors > limit):.2f} | {rank:.2f}"
-        print(f"| {measure.name} | {' | '.join(cells)} | {order} |", flush=True)
-    wrong = errors > limit
-    frame = np.maximum.reduceat(wrong.astype(int), starts)
-    cells = [f"{100 * frame[kinds == k].mean():.0f} ({100 * wrong[of_atom == k].mean():.0f})" for k in names]
-    print(f"| error above the limit | {' | '.join(cells)} | | |")
-    cells = [f"{1000 * np.sqrt(np.mean(errors[of_atom == k] ** 2)):.0f}" for k in names]
-    print(f"| error, rms, meV | {' | '.join(cells)} | | |")
+    return list(dict.fromkeys(kinds.tolist())), kinds
+
+
+def _of_frames(values: Floats, frames: Sequence[Atoms]) -> Floats:
+    return np.maximum.reduceat(values, offsets_of(frames)[:-1])
+
+
+def _column(frames: Sequence[Atoms], name: str) -> Floats:
+    return np.concatenate([atoms.arrays[name] for atoms in frames])
+
+
+def _percent(flags: Bools) -> str:
+    return f"{100 * flags.mean():.0f}" if len(flags) else "–"
 
 
 def main() -> None:
     """Make frames, fit, grade, report."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", choices=("linear", "mace"))
+    parser.add_argument("--folder", type=Path, help="where MACE potentials are kept; a temporary one by default")
     parser.add_argument("--seed", type=int, default=11)
     options = parser.parse_args()
     print(f"Python {platform.python_version()}, {', '.join(f'{n} {version(n)}' for n in ('numpy', 'scipy', 'ase'))}")
-    training = make(TRAINING, N_TRAINING, options.seed)
-    test = make(TRAINING, N_TEST, options.seed + 1) + make(NOVEL, N_TEST, options.seed + 2)
-    print(
-        f"{len(training)} frames of {sum(map(len, training))} atoms to train on, {sum(map(len, test))} atoms to test on"
-    )
-    energies, reference = (np.concatenate([atoms.arrays["site_energy"] for atoms in part]) for part in (training, test))
-    kinds = np.concatenate([np.repeat(atoms.info["config_type"], len(atoms)) for atoms in training])
-    of_training, of_test = linear.compute_features(training), linear.compute_features(test)
-    rng = np.random.default_rng(options.seed)
-    predicted, errors, measures = measure_linear(of_training, of_test, energies, rng)
-    measures += measure_grades(of_training, of_test, kinds, options.seed)
-    limit = compute_adaptive_threshold(errors)
-    print(f"\n### Linear basis of {of_training.n_features}; errors up to {1000 * limit:.0f} meV are usual in training")
-    report(test, np.abs(predicted - reference), limit, measures)
+    data = Data.make(options.seed)
+    print(f"{sum(map(len, data.training))} atoms to train on, {sum(map(len, data.test))} to test on")
+    if options.model == "linear":
+        for basis in (linear.SMALL, linear.LARGE):
+            report(make_linear(basis, data, options.seed), data, options.seed)
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        report(make_mace(options.folder or Path(temporary), data, options.seed), data, options.seed)
 
 
 if __name__ == "__main__":

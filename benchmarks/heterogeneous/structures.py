@@ -19,12 +19,15 @@ RATTLE: Final = 0.05
 """Å, standard deviation of the displacements."""
 
 
-def strained(rng: Rng) -> Atoms:
-    """Two atoms in a strained cell."""
+def strained(rng: Rng, amplitude: float = 1.0) -> Atoms:
+    """Two atoms in a strained cell; one is the image of the other by inversion, so that their surroundings are equal.
+
+    :param amplitude: factor on strain and displacements.
+    """
     atoms = bulk("W", "bcc", a=A0, cubic=True)
-    strain = rng.normal(0, 0.04, (3, 3))
+    strain = rng.normal(0, 0.04 * amplitude, (3, 3))
     atoms.set_cell(atoms.cell.array @ (np.eye(3) + 0.5 * (strain + strain.T)), scale_atoms=True)
-    return _rattled(atoms, rng)
+    return _rattled(atoms, rng, amplitude)
 
 
 def sphere(rng: Rng) -> Atoms:
@@ -111,8 +114,8 @@ def make(makers: Mapping[str, Maker], n_each: int, seed: int) -> list[Atoms]:
     return frames
 
 
-def _rattled(atoms: Atoms, rng: Rng) -> Atoms:
-    atoms.positions += rng.normal(0, RATTLE, atoms.positions.shape)
+def _rattled(atoms: Atoms, rng: Rng, amplitude: float = 1.0) -> Atoms:
+    atoms.positions += rng.normal(0, RATTLE * amplitude, atoms.positions.shape)
     return atoms
 
 

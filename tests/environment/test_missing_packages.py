@@ -89,6 +89,21 @@ def test_a_committee_that_cannot_be_loaded_names_its_package(
     assert "lacks the package mace" in node.exit_message
 
 
+def test_a_calibration_by_soap_without_dscribe_names_it(
+    run_in: Callable[..., Any],
+    make_environment: Callable[..., Path],
+    copper_dataset: PESData,
+    tiny_committee: dict[str, PotentialData],
+) -> None:
+    python = make_environment("no-dscribe", without=("dscribe",))
+    inputs = {"dataset": copper_dataset, "potentials": tiny_committee, "settings": {"feature_kind": "soap"}}
+    outputs, node = run_in(python, CalibrateCalculation, **inputs)
+    assert node.exit_status == 310, node.exit_message
+    assert "lacks the package dscribe" in node.exit_message
+    assert "pip install 'dscribe>=" in node.exit_message
+    assert "uncertainty" not in outputs
+
+
 def test_a_labelling_without_its_calculator_names_it(
     run_in: Callable[..., Any], bare_node: Path, copper: PESData
 ) -> None:

@@ -64,13 +64,15 @@ class OffTarget(Potential):
 
     :param energy: added to the energy per atom.
     :param force: added to every force component.
-    :param stress: added to the stress, a number or six.
+    :param stress: added to the stress, a number or six; None for an engine that knows none.
     :param bad: groups whose prediction is NaN.
+    :param feature_kinds: none for an engine without features.
     """
 
     engine, species, cutoff, dtype = "off-target", tuple(range(1, 119)), 5.0, "float64"
 
-    def __init__(self, labels, energy=0.0, force=0.0, stress=0.0, bad=()):
+    def __init__(self, labels, energy=0.0, force=0.0, stress=0.0, bad=(), feature_kinds=("last_layer", "invariants")):
+        self.feature_kinds = feature_kinds
         self.labels = {atoms.positions.tobytes(): dict(atoms.calc.results) for atoms in labels}
         self.energy, self.force, self.stress, self.bad = energy, force, stress, bad
 
@@ -82,14 +84,14 @@ class OffTarget(Potential):
             known = self.labels[atoms.positions.tobytes()]
             energy[k] = known["energy"] + self.energy * len(atoms)
             forces[offsets[k] : offsets[k + 1]] = known["forces"] + self.force
-            if has_stress(atoms):
+            if has_stress(atoms) and self.stress is not None:
                 stress[k] = known["stress"] + self.stress
             if atoms.info.get("group") in self.bad:
                 forces[offsets[k]] = np.nan
         return Predictions(energy, forces, stress, offsets)
 
     def features(self, frames, kind="last_layer", batch_size=32):
-        if kind not in ("last_layer", "invariants"):
+        if kind not in self.feature_kinds:
             return super().features(frames, kind, batch_size)
         values = np.concatenate([atoms.positions for atoms in frames])
         if kind == "invariants":

@@ -7,9 +7,12 @@ import pytest
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from aiida_alpot.kernel.calibrating import CalibrateSettings, assess, fit_uncertainty, rates, rms_errors
+from aiida_alpot.kernel.cutouts import CORE
 from aiida_alpot.kernel.exploration.monitor import Monitor
 from aiida_alpot.kernel.potentials import reference_predictions
+from aiida_alpot.kernel.predicting import Predictor, PredictSettings
 from aiida_alpot.kernel.settings import SettingsError, parse_settings
+from aiida_alpot.kernel.uncertainty import ActiveSet, UncertaintyModel
 
 BIAS, SPREAD = 0.03, 0.04
 NO_FEATURES = CalibrateSettings(feature_kind=None)
@@ -87,6 +90,41 @@ def test_energies_are_compared_per_atom(make):
     found = assess([make.OffTarget(frames, 0.1), make.OffTarget(frames, 0.1)], frames, NO_FEATURES)
     np.testing.assert_allclose(found.error["energy"], [0.1, 0.1], rtol=1e-12)
     assert found.summary["committee_mean"]["energy"] == pytest.approx(0.1)
+
+
+def test_pieces_count_by_the_forces_on_their_core(make):
+    """Whole frames are BIAS ± SPREAD off; of the pieces only the first atom is, the others by far more."""
+    frames = make.crystals(6)
+    committee = [make.OffTarget(frames, *[BIAS + sign * SPREAD] * 3) for sign in (1, -1)]
+    whole = assess(committee, frames, NO_FEATURES)
+    for atoms in frames[:3]:
+        atoms.arrays[CORE] = np.arange(4) == 0
+        atoms.calc.results["forces"][1:] += 9.0
+        atoms.calc.results["energy"] += 9.0
+    found = assess(committee, frames, NO_FEATURES)
+    np.testing.assert_allclose(found.error["force"], whole.error["force"], rtol=1e-12)
+    np.testing.assert_allclose(found.disagreement["force_max"], whole.disagreement["force_max"], rtol=1e-12)
+    assert (
+        np.isnan(found.error["energy"]).tolist() == np.isnan(found.error["stress"]).tolist() == [True] * 3 + [False] * 3
+    )
+    assert found.summary["committee_mean"] == pytest.approx(whole.summary["committee_mean"])
+    model = fit_uncertainty(committee, ["a", "b"], found, [], NO_FEATURES)
+    assert (model.calibrations["energy"].n_points, model.calibrations["force"].n_points) == (3, 6)
+
+
+def test_a_candidate_that_is_a_piece_is_flagged_by_its_core(make):
+    frames = make.crystals(2)
+    committee = [make.OffTarget(frames, *[sign * SPREAD] * 3) for sign in (1, -1)]
+    model = UncertaintyModel(active_set=ActiveSet.build(committee[0].features(frames)), feature_kind="last_layer")
+    plain = Monitor(committee, model).assess(frames)
+    piece = frames[0].copy()
+    piece.calc = frames[0].calc
+    piece.arrays[CORE] = np.arange(4) == 2
+    found = Monitor(committee, model).assess([piece, frames[1]])
+    assert found.grade[0] == model.grade(committee[0].features([piece]))[2]
+    assert found.grade[1] == plain.grade[1]
+    assert np.isnan(found.disagreement["energy"]).tolist() == [True, False]
+    np.testing.assert_allclose(found.disagreement["force"], SPREAD, rtol=1e-12)
 
 
 def test_molecules_have_no_stress_and_get_no_calibration_of_it(make):
@@ -200,6 +238,56 @@ def test_active_set_is_made_of_the_training_frames_of_the_first_member(committee
     assert (model.gamma_save, model.gamma_break) == (2.0, 5.0)
 
 
+@pytest.mark.parametrize("level", ["atom", "frame"])
+@pytest.mark.parametrize("method", ["kmeans", "birch", "column"])
+def test_grades_are_the_smallest_over_the_clusters(make, tmp_path, method, level):
+    training, new = make.crystals(6, config_type="a") + make.crystals(6, seed=1, config_type="b"), make.crystals(3, 5)
+    committee = [make.OffTarget(training + new, *[BIAS + sign * SPREAD] * 3) for sign in (1, -1)]
+    clusters = {"method": method, "level": level, "n_clusters": 2, "rows_per_rank": 0.0}
+    settings = parse_settings(CalibrateSettings, {"clusters": clusters}, "calibrate")
+    model = fit_uncertainty(committee, ["a", "b"], assess(committee, training, settings), training, settings)
+    assert len(model.active_set.members) == 2
+    model.save(tmp_path / "u.h5")
+    loaded = UncertaintyModel.load(tmp_path / "u.h5")
+    features = committee[0].features(new)
+    smallest = np.min([member.grade(features) for member in model.active_set.members], axis=0)
+    for grades in (model.grade(features), loaded.grade(features)):
+        np.testing.assert_array_equal(grades, smallest)
+    of_frames = [smallest[features.frame_index == k].max() for k in range(3)]
+    np.testing.assert_array_equal(Monitor(committee, loaded).assess(new).grade, of_frames)
+    predicted = Predictor(committee, loaded, PredictSettings()).predict(new)
+    np.testing.assert_array_equal([atoms.info["grade"] for atoms in predicted], of_frames)
+
+
+def test_of_several_families_the_first_member_that_has_features_gives_the_grades(frames, make):
+    families = [make.OffTarget(frames, force=SPREAD, feature_kinds=()), make.OffTarget(frames, force=-SPREAD)]
+    settings = CalibrateSettings()
+    model = fit_uncertainty(families, ["a", "b"], assess(families, frames, settings), frames[:3], settings)
+    expected = model.frame_grade(families[1].features(frames), len(frames))
+    np.testing.assert_array_equal(Monitor(families, model).assess(frames).grade, expected)
+    predicted = Predictor(families, model, PredictSettings()).predict(frames)
+    assert [atoms.info["grade"] for atoms in predicted] == expected.tolist()
+
+
+def test_features_that_no_member_has_are_refused_with_the_remedy(frames, make):
+    families = [make.OffTarget(frames, force=d, feature_kinds=()) for d in (SPREAD, -SPREAD)]
+    settings = CalibrateSettings()
+    found = assess(families, frames, settings)
+    with pytest.raises(ValueError, match=r"'last_layer' \(engines: off-target\); take features that need no potential"):
+        fit_uncertainty(families, ["a", "b"], found, frames[:3], settings)
+
+
+def test_a_member_without_stress_leaves_its_calibration_to_the_others(frames, make):
+    deviations = (BIAS + SPREAD, None, BIAS - SPREAD)
+    families = [make.OffTarget(frames, stress=deviation) for deviation in deviations]
+    found = assess(families, frames, NO_FEATURES)
+    np.testing.assert_allclose(found.disagreement["stress"], SPREAD, rtol=1e-12)
+    np.testing.assert_allclose(found.error["stress"], np.hypot(BIAS, SPREAD), rtol=1e-12)
+    assert np.isnan(found.summary["members"][1]["stress"])
+    lone = fit_uncertainty(families[:2], ["a", "b"], assess(families[:2], frames, NO_FEATURES), [], NO_FEATURES)
+    assert "stress" not in lone.calibrations
+
+
 @pytest.mark.parametrize("train", [True, False])
 def test_without_features_or_training_frames_there_is_no_active_set(committee, frames, train):
     settings = CalibrateSettings(feature_kind=None if train else "last_layer")
@@ -216,11 +304,18 @@ def test_without_features_or_training_frames_there_is_no_active_set(committee, f
         ({"splits": ["train"]}, "leave 'train' out"),
         ({"fallback_splits": ["train"]}, "leave 'train' out"),
         ({"splits": ["tset"]}, "splits: .*'tset'"),
+        ({"clusters": {"method": "birsh"}}, r"clusters\.method: expected one of"),
+        ({"clusters": {"n_cluster": 3}}, "did you mean 'n_clusters'"),
         ({"batch_size": 0}, "batch_size must be positive, got 0"),
         ({"gamma_save": 3.0, "gamma_break": 2.0}, r"gamma_break 2\.0 must not be below gamma_save 3\.0"),
         ({"confidence": 1.0}, r"confidence must be in \(0, 1\)"),
         ({"category_column": "config_type"}, "category_column needs the method 'conformal'"),
         ({"category_column": "", "method": "conformal"}, "category_column must be the name"),
+        (
+            {"feature_kind": None, "feature_parameters": {"r_cut": 4.0}},
+            "feature_parameters are given, but no feature_kind",
+        ),
+        ({"feature_kind": "soop"}, r"calibrate\.settings\.feature_kind: unknown kind 'soop'; did you mean 'soap'"),
         ({"method": "median"}, r"calibrate\.method: expected one of"),
         ({"tolerance": {"force": 1.0}}, "did you mean 'tolerances'"),
     ],

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from aiida_alpot.kernel.convergence import ConvergenceSettings, IterationState, decide, stop_reason
+from aiida_alpot.kernel.gates import Gate
 from aiida_alpot.kernel.settings import SettingsError, parse_settings
 
 GOOD = IterationState(
@@ -87,6 +88,55 @@ def test_patience_counts_consecutive_iterations():
 def test_message_names_what_is_above():
     decision = decide(replace(GOOD, control_error={"energy": 2e-3, "force": 0.05}), ConvergenceSettings())
     assert decision.message == "error on control frames: energy 0.002 > 0.001 eV/atom"
+
+
+GATED = ConvergenceSettings(gates={"lattice": Gate(reference=3.5, tolerance=0.25), "bulk": Gate(min=100.0)})
+
+
+def test_gates_are_asked_when_everything_else_holds():
+    due = decide(GOOD, GATED)
+    assert (due.converged, due.reason, due.numbers["streak"]) == (False, "validation_due", 1)
+    assert "gates" not in due.numbers
+    decision = decide(replace(GOOD, properties={"lattice": 3.6, "bulk": {"value": 120.0, "error": 5.0}}), GATED)
+    assert (decision.converged, decision.reason) == (True, "converged")
+    assert decision.message.endswith("; bulk, lattice within their gates")
+
+
+@pytest.mark.parametrize("change", [{"flagged": {"force": 1}}, {"n_candidates": 3}, {"n_control": 0}])
+def test_gates_are_not_asked_before(change):
+    assert decide(replace(GOOD, **change), GATED).reason not in ("validation_due", "property_gate")
+    patient = replace(GATED, patience=2)
+    assert decide(GOOD, patient).reason == "patience"
+    assert decide(replace(GOOD, streak=1), patient).reason == "validation_due"
+
+
+def test_a_gate_that_does_not_let_pass_gives_the_reason_and_all_numbers():
+    state = replace(GOOD, streak=3, properties={"lattice": {"value": 3.6, "error": 0.5}, "bulk": None, "other": 1.0})
+    decision = decide(state, GATED)
+    assert (decision.converged, decision.reason) == (False, "property_gate")
+    assert decision.message == (
+        "bulk could not be computed, wanted at least 100; lattice is 3.6 ± 0.5, wanted at least 3.25 and at most 3.75"
+    )
+    assert decision.numbers["failed"] == ["property_gate"]
+    assert decision.numbers["streak"] == 4
+    assert decision.numbers["gates"] == {
+        "lattice": {"value": 3.6, "error": 0.5, "min": 3.25, "max": 3.75, "passed": False},
+        "bulk": {"value": None, "error": 0.0, "min": 100.0, "max": None, "passed": False},
+    }
+    assert json.loads(json.dumps(decision.numbers)) == decision.numbers
+
+
+def test_a_property_without_gate_or_a_gate_without_property():
+    assert decide(replace(GOOD, properties={"other": 1.0}), ConvergenceSettings()).converged
+    with pytest.raises(ValueError, match="properties: 'bulk' is missing"):
+        decide(replace(GOOD, properties={"lattice": 3.6}), GATED)
+
+
+def test_gates_come_from_a_mapping():
+    values = {"gates": {"lattice": {"reference": 3.5, "tolerance": 0.25}, "bulk": {"min": 100}}}
+    assert parse_settings(ConvergenceSettings, values, "convergence").gates == GATED.gates
+    with pytest.raises(SettingsError, match=r"convergence\.gates\.bulk: unknown key 'minn'; did you mean 'min'"):
+        parse_settings(ConvergenceSettings, {"gates": {"bulk": {"minn": 1}}}, "convergence")
 
 
 def test_stop_reason_prefers_success():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ase.stress import voigt_6_to_full_3x3_stress
 
+from aiida_alpot.kernel.cutouts import CORE
 from aiida_alpot.kernel.deciding import Budget, conclude, decide_iteration, iteration_row, prediction_errors
 from aiida_alpot.kernel.settings import SettingsError
 
@@ -152,6 +153,42 @@ def test_molecules_are_judged_without_stress(make):
     assert decision["selected_error"]["stress"] is None
     assert decision["reason"] == "control_error_above_tolerance"  # 0.01 eV/atom is above the default
     assert decide(predicted(make.molecules(4), 1e-4, 0.01), settings={"n_min": 10, "n_control_min": 1})["converged"]
+
+
+def as_pieces(frames):
+    """Make the first atom of each frame its core."""
+    for atoms in frames:
+        atoms.arrays[CORE] = np.arange(len(atoms)) == 0
+    return frames
+
+
+def test_pieces_are_judged_by_the_forces_on_their_core(make):
+    frames = as_pieces(predicted(make.crystals(2), 9.0, 9.0, 9.0))
+    for atoms in frames:
+        atoms.arrays["committee_forces"][0] = atoms.calc.results["forces"][0] + 0.02
+    found = prediction_errors(frames)
+    assert found["force"] == pytest.approx(0.02)
+    assert np.isnan([found["energy"], found["stress"]]).all()
+    mixed = prediction_errors(frames + predicted(make.crystals(1, seed=5), 0.03, 0.05, 0.07))
+    assert mixed["energy"] == pytest.approx(0.03)
+    assert mixed["stress"] == pytest.approx(0.07)
+    assert mixed["force"] == pytest.approx(np.sqrt((2 * 0.02**2 + 4 * 0.05**2) / 6))
+
+
+def test_control_frames_that_are_all_pieces_judge_forces_alone(make):
+    decision = decide(as_pieces(predicted(make.crystals(4), 0.0, 0.05)))
+    assert decision["converged"]
+    assert decision["numbers"]["control_error"] == {"force": pytest.approx(0.05)}
+    assert decide(as_pieces(predicted(make.crystals(4), 0.0, 0.2)))["reason"] == "control_error_above_tolerance"
+    energies = {**SETTINGS, "tolerances": {"energy": 0.1}}
+    decision = decide(as_pieces(predicted(make.crystals(4))), settings=energies)
+    assert decision["reason"] == "no_control_frames"
+    assert "cut out of larger ones, which tells nothing of energy" in decision["message"]
+
+
+def test_one_whole_control_frame_judges_the_energy(make):
+    frames = as_pieces(predicted(make.crystals(4), 0.0, 0.05)) + predicted(make.crystals(1, seed=5), 0.2)
+    assert "energy 0.2 > 0.1" in decide(frames)["message"]
 
 
 def test_no_frames_have_no_errors():

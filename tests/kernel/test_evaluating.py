@@ -9,10 +9,12 @@ from aiida_alpot.kernel.dataset import Dataset, merge, write
 from aiida_alpot.kernel.evaluating import (
     EvaluateSettings,
     _whiten,
+    attach_predictions,
+    build_frame_features,
     build_table,
     canonical_order,
     count_extrapolated,
-    frame_features,
+    flagging_grade,
     select_candidates,
     selected_frames,
     selection_warnings,
@@ -61,7 +63,7 @@ def select(opened_frames, committee, model, dataset=None, seed=1, **values):
     settings = EvaluateSettings(**values)
     table, _ = build_table(opened_frames, committee, model, settings)
     return select_candidates(
-        table, model, settings, seed, candidates=opened_frames, dataset=dataset, potential=committee[0]
+        table, model, settings, seed, candidates=opened_frames, dataset=dataset, potentials=committee
     )
 
 
@@ -127,9 +129,17 @@ def test_candidates_beyond_the_calibration_are_counted(opened, frames, committee
     ],
 )
 def test_a_small_committee_that_selects_alone_is_told(n_members, settings, warned):
-    notes = selection_warnings(n_members, EvaluateSettings(**settings))
+    notes = selection_warnings(n_members, UncertaintyModel(), EvaluateSettings(**settings))
     assert bool(notes) == warned
     assert all(f"committee of {n_members} selects" in note and "from 10 members" in note for note in notes)
+
+
+def test_a_grade_that_trajectories_keep_frames_by_is_one_to_select_by():
+    kept = UncertaintyModel(gamma_save=5.0)
+    assert flagging_grade(kept, EvaluateSettings()) == 5.0
+    assert flagging_grade(kept, EvaluateSettings(gamma_select=2.0)) == 2.0
+    assert flagging_grade(UncertaintyModel(), EvaluateSettings()) is None
+    assert selection_warnings(4, kept, EvaluateSettings()) == []
 
 
 def test_no_candidates_give_an_empty_table_and_selection(opened, committee, model):
@@ -138,7 +148,8 @@ def test_no_candidates_give_an_empty_table_and_selection(opened, committee, mode
         table, arrays = build_table(dataset, committee, model, settings)
         selection = select_candidates(table, model, settings, 1)
         assert len(table) == len(selection) == len(arrays["grade"]) == 0
-        assert selected_frames(dataset, selection, committee) == []
+        assert selected_frames(dataset, selection) == []
+        attach_predictions([], committee)
 
 
 def test_unhealthy_candidates_are_not_selected(opened, frames, committee, model):
@@ -183,14 +194,14 @@ def test_a_candidate_without_a_group_is_its_own_group(opened, frames, committee,
     expected = [atoms.info["group"] for atoms in frames[:4]] + ids[4:]
     assert table.group.tolist() == arrays["group"].tolist() == expected
     selection = select(dataset, committee, model)
-    chosen = selected_frames(dataset, selection, committee)
+    chosen = selected_frames(dataset, selection)
     assert [atoms.info["group"] for atoms in chosen] == [expected[k] for k in selection.indices]
 
 
 def selection_hashes(dataset, committee, model, opened, **values):
     """Return content and usage of what is selected, and its order."""
     candidates = canonical_order(dataset)
-    chosen = opened(selected_frames(candidates, select(candidates, committee, model, **values), committee))
+    chosen = opened(selected_frames(candidates, select(candidates, committee, model, **values)))
     return chosen.content_hash, chosen.usage_hash, chosen.frame_ids().tolist()
 
 
@@ -234,7 +245,7 @@ def test_a_prediction_that_is_not_finite_makes_its_frame_unhealthy(opened, frame
     table, _ = build_table(opened(frames), committee, model, settings)
     assert np.flatnonzero(~table.healthy).tolist() == [3]
     assert np.isnan(table.force[3])
-    assert 3 not in select_candidates(table, model, settings, 1, potential=committee[0]).indices
+    assert 3 not in select_candidates(table, model, settings, 1, potentials=committee).indices
 
 
 def test_grades_come_from_the_active_set(opened, frames, committee):
@@ -280,10 +291,27 @@ def test_a_strategy_by_grade_is_refused_before_anything_is_evaluated(opened, fra
         build_table(opened(frames), [], model, EvaluateSettings(strategy=strategy))
 
 
+@pytest.mark.parametrize("strategy", ["threshold", "fps", "ladder"])
+def test_members_without_features_change_nothing_of_what_is_chosen(opened, frames, committee, model, make, strategy):
+    silent = make.OffTarget(frames, -SPREAD, -SPREAD, -SPREAD, feature_kinds=())
+    active = ActiveSet.build(committee[0].features(frames[:1]), start="eps")
+    model = replace(model, active_set=active)
+    values = {"strategy": strategy, "budget": 6}
+    alike, mixed = (select(opened(frames), members, model, **values) for members in (committee, [silent, committee[0]]))
+    assert (mixed.indices.tolist(), mixed.reasons) == (alike.indices.tolist(), alike.reasons)
+
+
+def test_a_committee_without_features_selects_by_disagreement(opened, frames, model, make):
+    silent = [make.OffTarget(frames, force=d, feature_kinds=()) for d in (SPREAD, -SPREAD)]
+    assert len(select(opened(frames), silent, model, budget=6)) == 6
+    with pytest.raises(ValueError, match="no member of the committee has features of kind 'last_layer'"):
+        select(opened(frames), silent, model, strategy="fps")
+
+
 @pytest.mark.parametrize("kind", ["last_layer", "invariants"])
 def test_features_of_a_frame_are_the_mean_over_its_atoms(make, committee, frames, kind):
     small = make.label(make.Atoms("Cu", positions=[[1.0, 2.0, 2.0]], cell=[9, 9, 9], pbc=True))
-    found = frame_features([frames[0], small], committee[0], kind)
+    found = build_frame_features(EvaluateSettings(features=kind), committee)([frames[0], small])
     of_atoms = committee[0].features([frames[0]], kind=kind).values
     np.testing.assert_allclose(found[0], of_atoms.mean(axis=0), rtol=1e-12)
     assert found[1].tolist() == ([1.0, 2.0, 2.0] if kind == "last_layer" else [3.0])
@@ -291,7 +319,7 @@ def test_features_of_a_frame_are_the_mean_over_its_atoms(make, committee, frames
 
 def test_sorted_distances_need_no_potential(make):
     frames = make.molecules(2)
-    found = frame_features(frames, None, "sorted_distances")
+    found = build_frame_features(EvaluateSettings(features="sorted_distances"), ())(frames)
     assert found.shape == (2, 3)
     # H–H comes before H–O: pairs are ordered by species
     assert found[0][0] == pytest.approx(frames[0].get_distance(1, 2))
@@ -368,7 +396,8 @@ def test_selected_frames_carry_split_reason_and_what_the_committee_said(opened, 
     committee = [make.OffTarget(frames, 0.03 + d, 0.03 + d, 0.03 + d) for d in (SPREAD, -SPREAD)]
     dataset = opened(frames)
     selection = select(dataset, committee, model, budget=10)
-    chosen = selected_frames(dataset, selection, committee)
+    chosen = selected_frames(dataset, selection)
+    attach_predictions(chosen, committee)
     assert [atoms.info["split"] for atoms in chosen] == list(selection.split)
     assert [atoms.info["selection_reason"] for atoms in chosen] == list(selection.reasons)
     assert [atoms.info["control"] for atoms in chosen] == selection.control.tolist()
@@ -385,7 +414,8 @@ def test_predictions_survive_the_dataset_of_selected_frames(opened, make, model)
     frames = make.molecules(4) + make.crystals(4)
     committee = [make.OffTarget(frames, d, d, d) for d in (SPREAD, -SPREAD)]
     dataset = opened(frames)
-    chosen = selected_frames(dataset, select(dataset, committee, model), committee)
+    chosen = selected_frames(dataset, select(dataset, committee, model))
+    attach_predictions(chosen, committee)
     again = opened(chosen)
     for k, atoms in enumerate(chosen):
         assert again[k].info["committee_energy"] == atoms.info["committee_energy"]
@@ -421,7 +451,7 @@ def test_control_groups_of_earlier_iterations_make_calibration_and_test_alternat
 ):
     earlier = make.crystals(4, seed=9)
     splits = (["calibration", "test"] * 2)[:n_before] + ["train"] * (4 - n_before)
-    known = opened(earlier, split=splits, iteration=[0] * 4)
+    known = opened(earlier, split=splits, control=[split != "train" for split in splits])
     members = [make.OffTarget(frames + earlier, force=d) for d in (SPREAD, -SPREAD)]
     selection = select(opened(frames), members, model, dataset=known, control_share=0.05, budget=7)
     assert selection.control.sum() == 1
@@ -430,7 +460,7 @@ def test_control_groups_of_earlier_iterations_make_calibration_and_test_alternat
 
 def test_held_out_groups_of_the_initial_dataset_do_not_count_as_control_groups(opened, frames, make, model):
     initial = make.crystals(3, seed=9)
-    known = opened(initial, split=["test", "test", "test"], iteration=[-1] * 3)
+    known = opened(initial, split=["test", "test", "test"])
     members = [make.OffTarget(frames + initial, force=d) for d in (SPREAD, -SPREAD)]
     selection = select(opened(frames), members, model, dataset=known, control_share=0.05, budget=7)
     assert selection.split[int(np.flatnonzero(selection.control)[0])] == "calibration"
@@ -443,7 +473,7 @@ def test_training_frames_keep_new_ones_at_a_distance(opened, frames, committee, 
     selection = select(
         dataset, committee, model, dataset=labelled, strategy="fps", budget=1, control_share=0.0, validation_share=0.0
     )
-    features = frame_features(frames, committee[0], "last_layer")
+    features = build_frame_features(EvaluateSettings(), committee)(frames)
     features = features / features.std(axis=0)
     distances = np.linalg.norm(features[1:] - features[0], axis=1)
     assert selection.indices.tolist() == [int(np.argmax(distances))]
@@ -465,7 +495,13 @@ def test_the_same_seed_selects_the_same_frames(opened, frames, committee, model)
         ({"validation_share": -0.1}, r"validation_share must be in \[0, 1\), got -0\.1"),
         ({"min_distance": 0.0}, "min_distance must be positive"),
         ({"upper": {"forces": 3.0}}, "upper: expected one of energy, force, .* got 'forces'"),
-        ({"features": "soap"}, r"evaluate\.features: expected one of"),
+        (
+            {"features": "invariant"},
+            r"evaluate\.settings\.features: unknown kind 'invariant'; did you mean 'invariants'",
+        ),
+        ({"features": "sorted_distance"}, "did you mean 'sorted_distances'"),
+        ({"features": "sorted_distances", "feature_parameters": {"r_cut": 4.0}}, "'sorted_distances' takes none"),
+        ({"features": "soap", "feature_parameters": {"rcut": 4.0}}, r"settings\.feature_parameters: .*'r_cut'"),
     ],
 )
 def test_settings_out_of_range_are_named(values, message):

@@ -57,6 +57,13 @@ def test_the_packages_of_calculators_are_reported_although_other_processes_impor
     assert "no_such_package" not in report["packages"]
 
 
+def test_the_packages_of_feature_functions_are_reported(run_task):
+    settings = {"feature_kind": "pytest:function", "features": "hypothesis.core:other"}
+    _, report = run_task(lambda task, folder: {}, settings=settings)
+    assert report["packages"]["pytest"] == pytest.__version__
+    assert report["packages"]["hypothesis"] == metadata.version("hypothesis")
+
+
 def test_an_interrupted_task_reports_what_it_has(run_task):
     status, report = run_task(raising(TaskInterruptedError("the walltime was near", {"n_done": 2})))
     assert status == 1

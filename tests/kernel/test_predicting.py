@@ -53,6 +53,20 @@ def test_the_share_of_errors_within_the_radius_is_the_confidence_that_was_asked_
         assert np.mean(errors[2000:] <= radius.predict_error(spread[2000:])) == pytest.approx(confidence, abs=0.03)
 
 
+def test_each_category_has_a_radius_of_its_own(frames, committee):
+    """Ratios 1 … 19 of one category and ten times as large ones of another, alternating."""
+    errors = np.repeat(np.arange(1.0, 20.0), 2) * np.tile([1.0, 10.0], 19)
+    kinds = {"point_categories": np.array(["calm", "wild"] * 19), "category_column": "kind"}
+    for atoms, kind in zip(frames, ("calm", "wild", ""), strict=False):
+        atoms.info["kind"] = kind
+    model = make_model(np.ones(38), errors, **kinds)
+    calm, wild, pooled = Predictor(committee, model, PredictSettings()).predict(frames[:3])
+    spread = disagreement(predict_committee(committee, frames[:3])).force
+    assert calm.info["radius_force"] == pytest.approx(18.0 * spread[0])
+    assert wild.info["radius_force"] == pytest.approx(180.0 * spread[1])
+    assert calm.info["radius_force"] < pooled.info["radius_force"] < wild.info["radius_force"]
+
+
 def test_grades_are_of_the_atoms_and_that_of_a_frame_is_its_largest(frames, committee):
     features = committee[0].features(frames[:4])
     model = make_model([1.0], [1.0], active_set=ActiveSet.build(features, start="eps"))

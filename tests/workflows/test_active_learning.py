@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from aiida import orm
+from aiida.engine import WorkChain
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from aiida_alpot.data.pes import PESData
+from aiida_alpot.data.potential import PotentialData
+from aiida_alpot.data.uncertainty import UncertaintyData
 from aiida_alpot.workflows.active_learning import STAGES, ActiveLearningWorkChain
 
 STAGE_OF = {work_chain: stage for stage, (work_chain, _) in STAGES.items()}
@@ -57,6 +60,19 @@ def selected_frames(n_train: int, n_control: int, seed: int) -> list[Atoms]:
     return frames
 
 
+class PropertyWorkChain(WorkChain):
+    """The process of a user that computes what gates judge."""
+
+    @classmethod
+    def define(cls, spec: Any) -> None:
+        super().define(spec)
+        spec.input_namespace("potentials", valid_type=PotentialData, dynamic=True)
+        spec.input("uncertainty", valid_type=UncertaintyData)
+        spec.input("dataset", valid_type=PESData)
+        spec.input("code", valid_type=orm.AbstractCode)
+        spec.output("properties", valid_type=orm.Dict, required=False)
+
+
 class World:
     """Plants a child for every stage that the loop submits.
 
@@ -64,6 +80,8 @@ class World:
     :ivar selects: training and control frames that each evaluation selects, the last one for ever.
     :ivar flagged: candidates above threshold that each evaluation reports, the last one for ever.
     :ivar n_failed: frames of each labelling of the loop that get no label.
+    :ivar properties: what each process for gates gives, the last one for ever; None for one that gives nothing.
+    :ivar cutout: what each evaluation reports of frames that are too large to label.
     """
 
     def __init__(self, plant: Any, pes: Any, committee: Any, error_bars: Any) -> None:
@@ -73,9 +91,11 @@ class World:
         self.flagged = [3]
         self.n_failed = 0
         self.n_evaluations = 0
+        self.properties: list[dict[str, Any] | None] = [{"lattice": 3.6}]
+        self.cutout: dict[str, Any] = {}
 
     def __call__(self, submission: Any) -> Any:
-        stage = STAGE_OF[submission.process]
+        stage = STAGE_OF.get(submission.process, "validate")
         exit_status = self.fails.get(submission.label, 0)
         if exit_status and stage != "label":
             return self.plant(orm.WorkChainNode, exit_status, f"{stage} went wrong")
@@ -133,9 +153,14 @@ class World:
             "n_validation": 0,
             "disagreement": {},
             "grade": None,
+            **({"cutout": self.cutout} if self.cutout else {}),
         }
         selected = PESData.from_frames(selected_frames(n_train, n_control, number))
         return {"selected": selected, "report": orm.Dict({"results": results})}
+
+    def validate(self, submission: Any) -> dict[str, Any]:
+        properties = self.properties.pop(0) if len(self.properties) > 1 else self.properties[0]
+        return {} if properties is None else {"properties": orm.Dict(properties)}
 
 
 @pytest.fixture
@@ -332,6 +357,13 @@ class TestLoop:
         assert rig.output("dataset").uuid == rig.sent("iteration_01_train")["dataset"].uuid
         assert rig.output("result")["reason"] == "max_iterations"
 
+    def test_frames_that_are_too_large_are_told(self, campaign: Any, world: World) -> None:
+        world.cutout = {"n_large": 3, "n_cut": 2, "n_pieces": 5, "left_out": {"0123456789abcdef": "it has a charge"}}
+        rig = campaign()
+        rig.run()
+        assert "3 selected frames are too large to be labelled: 5 pieces were cut out of 2 of them" in rig.reports
+        assert "frame 0123456789ab is too large to be labelled and was left out: it has a charge" in rig.reports
+
     def test_each_calibration_is_given_the_one_before(self, one_round: Any) -> None:
         rig = one_round
         assert "previous" not in rig.sent("iteration_00_calibrate")
@@ -483,6 +515,106 @@ class TestCommittee:
         rig = campaign(fresh_final=orm.Bool(True))
         rig.run()
         assert rig.labels[-2:] == links("train", "calibrate", iteration=1)
+
+
+class TestGates:
+    """A process of the user is asked before the loop counts as converged."""
+
+    CONVERGENCE: ClassVar[dict[str, Any]] = {**FREE, "gates": {"lattice": {"reference": 3.6, "tolerance": 0.02}}}
+
+    @pytest.fixture
+    def gated(self, campaign: Any, entry_points: Any, python_code: Any, world: World) -> Callable[..., Any]:
+        """Return a function that starts a campaign with a gate, of which nothing is ever flagged."""
+        entry_points.add(PropertyWorkChain, "aiida.workflows:test.properties")
+        world.flagged = [0]
+        validate = {"process": orm.Str("aiida.workflows:test.properties"), "inputs": {"code": python_code}}
+
+        def make(**inputs: Any) -> Any:
+            convergence = orm.Dict({**self.CONVERGENCE, **inputs.pop("convergence", {})})
+            return campaign(validate=validate, convergence=convergence, **{"max_iterations": orm.Int(3), **inputs})
+
+        return make
+
+    def test_it_is_run_when_all_else_holds_and_lets_the_loop_end(self, gated: Any, world: World) -> None:
+        rig = gated()
+        assert rig.run() is None
+        assert rig.labels == links(*ONE_ROUND, "validate") + links("train", "calibrate", iteration=1)
+        decision = rig.output("history")["iterations"][0]["decision"]
+        assert (decision["reason"], rig.output("result")["reason"]) == ("converged", "converged")
+        assert decision["numbers"]["gates"]["lattice"]["value"] == 3.6
+
+    def test_it_is_not_run_before(self, gated: Any, world: World) -> None:
+        world.flagged = [3]
+        rig = gated(max_iterations=orm.Int(1))
+        assert rig.run() is None
+        assert "iteration_00_validate" not in rig.labels
+
+    def test_it_gets_committee_error_bars_and_dataset_and_what_else_it_takes(
+        self, gated: Any, python_code: Any
+    ) -> None:
+        rig = gated()
+        rig.run()
+        sent = rig.sent("iteration_00_validate")
+        assert dict(sent["potentials"]) == dict(rig.sent("iteration_00_evaluate")["potentials"])
+        assert sent["uncertainty"].uuid == rig.sent("iteration_00_evaluate")["uncertainty"].uuid
+        assert sent["dataset"].uuid == rig.sent("iteration_01_train")["dataset"].uuid
+        assert sent["code"].uuid == python_code.uuid
+        assert "kernel" not in sent
+
+    def test_a_gate_that_does_not_let_pass_keeps_the_loop_going(self, gated: Any, world: World) -> None:
+        world.properties = [{"lattice": 3.7}, {"lattice": {"value": 3.61, "error": 0.005}}]
+        rig = gated()
+        assert rig.run() is None
+        decisions = [row["decision"]["reason"] for row in rig.output("history")["iterations"] if "decision" in row]
+        assert decisions == ["property_gate", "converged"]
+        assert [label for label in rig.labels if label.endswith("validate")] == [
+            "iteration_00_validate",
+            "iteration_01_validate",
+        ]
+
+    def test_the_last_iteration_says_which_gate_was_closed(self, gated: Any, world: World) -> None:
+        world.properties = [{"lattice": None}]
+        rig = gated(max_iterations=orm.Int(1))
+        assert rig.run() is None
+        assert rig.output("result")["reason"] == "max_iterations"
+        assert "lattice could not be computed, wanted at least 3.58" in rig.output("result")["message"]
+
+    def test_patience_is_for_the_other_conditions(self, gated: Any, world: World) -> None:
+        world.properties = [{"lattice": 3.7}, {"lattice": 3.6}]
+        rig = gated(convergence={"patience": 2})
+        assert rig.run() is None
+        decisions = [row["decision"]["reason"] for row in rig.output("history")["iterations"] if "decision" in row]
+        assert decisions == ["patience", "property_gate", "converged"]
+
+    @pytest.mark.parametrize(
+        ("properties", "message"),
+        [
+            (None, "it has no output 'properties'"),
+            ({"bulk": 3.0}, "properties: 'lattice' is missing, which a gate judges; got bulk"),
+            ({"lattice": "wide"}, "properties.lattice: expected float, got 'wide'"),
+        ],
+    )
+    def test_properties_that_cannot_be_judged_end_with_407(
+        self, gated: Any, world: World, properties: Any, message: str
+    ) -> None:
+        world.properties = [properties]
+        rig = gated()
+        exit_code = rig.run()
+        assert exit_code.status == 407
+        assert f"The stage validate <{rig.submissions[-1].node.pk}> failed: {message}" in exit_code.message
+        assert set(rig.process.outputs) == {"dataset", "potentials", "uncertainty"}
+
+    def test_a_process_that_fails_ends_with_407(self, gated: Any, world: World) -> None:
+        world.fails["iteration_00_validate"] = 400
+        exit_code = gated().run()
+        assert exit_code.status == 407
+        assert "exit status 400: validate went wrong" in exit_code.message
+
+    def test_the_loop_survives_a_restart_after_every_step(self, gated: Any, world: World) -> None:
+        world.properties = [{"lattice": 3.7}, {"lattice": 3.6}]
+        rig = gated()
+        assert rig.run(restarting=True) is None
+        assert rig.output("result")["reason"] == "converged"
 
 
 class TestFailures:

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 from aiida import orm
+from ase import Atoms
 
 from aiida_alpot.calculations.augment import AugmentCalculation
 from aiida_alpot.calculations.calibrate import CalibrateCalculation
 from aiida_alpot.calculations.evaluate import EvaluateCalculation
 from aiida_alpot.calculations.explore_ase import ExploreAseCalculation
 from aiida_alpot.calculations.label_ase import LabelAseCalculation
+from aiida_alpot.data.pes import PESData
 from aiida_alpot.workflows.augment import AugmentWorkChain
 from aiida_alpot.workflows.calibrate import CalibrationWorkChain
 from aiida_alpot.workflows.evaluate import EvaluationWorkChain
@@ -131,6 +133,9 @@ class TestSingleJobs:
             start(EvaluationWorkChain, None, **given, settings=orm.Dict({"budgte": 3}))
         with pytest.raises(ValueError, match="candidates"):
             start(EvaluationWorkChain, None, **{**given, "candidates": {}})
+        gold = PESData.from_frames([Atoms("Au", cell=[4, 4, 4], pbc=True)])
+        with pytest.raises(ValueError, match=r"candidates\.gold: Au unknown to the potential m000"):
+            start(EvaluationWorkChain, None, **{**given, "candidates": {"pool": pes(3), "gold": gold}})
 
 
 class TestLabelling:

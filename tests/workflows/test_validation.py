@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from aiida import orm
 from ase import Atoms
 
 from aiida_alpot.data.pes import PESData
-from aiida_alpot.workflows.active_learning import ActiveLearningWorkChain
+from aiida_alpot.workflows.active_learning import STAGES, ActiveLearningWorkChain
 from aiida_alpot.workflows.checks import check_campaign
 
 EMT = {"calculator": "ase.calculators.emt:EMT"}
@@ -50,6 +51,20 @@ def test_the_complete_inputs_pass(start: Any, inputs: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    "features",
+    [
+        ("soap", {"r_cut": 4.0, "species": ["Cu", "Au"]}),
+        ("a_package.that_only_the_compute_node:has", {"any": "thing"}),
+    ],
+)
+def test_features_without_a_potential_pass(start: Any, inputs: dict[str, Any], features: tuple[str, Any]) -> None:
+    kind, parameters = features
+    inputs["calibrate"]["settings"] = {"feature_kind": kind, "feature_parameters": parameters}
+    inputs["evaluate"]["settings"] = {"features": kind, "feature_parameters": parameters, "strategy": "fps"}
+    assert start(ActiveLearningWorkChain, None, **inputs).process.inputs.max_iterations.value == 10
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"augment": {"settings": {"ratle": {}}}}, "augment.settings: unknown key 'ratle'; did you mean 'rattle'"),
@@ -70,6 +85,14 @@ def test_the_complete_inputs_pass(start: Any, inputs: dict[str, Any]) -> None:
         (
             {"calibrate": {"settings": {"metod": "isotonic"}}},
             "calibrate.settings: unknown key 'metod'; did you mean 'method'",
+        ),
+        (
+            {"calibrate": {"settings": {"feature_kind": "soap", "feature_parameters": {"rcut": 4.0}}}},
+            "calibrate.settings.feature_parameters: unknown key 'rcut'; did you mean 'r_cut'",
+        ),
+        (
+            {"evaluate": {"settings": {"features": "sorted_distance"}}},
+            "evaluate.settings.features: unknown kind 'sorted_distance'; did you mean 'sorted_distances'",
         ),
         (
             {"explore": {"settings": {"temperature": [300]}}},
@@ -102,6 +125,20 @@ def test_the_complete_inputs_pass(start: Any, inputs: dict[str, Any]) -> None:
 )
 def test_wrong_inputs_are_refused_by_name(refusal: Any, changes: dict[str, Any], message: str) -> None:
     assert message in refusal(**changes)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_misspelt_input_of_a_stage_is_refused(refusal: Any, stage: str) -> None:
+    message = refusal(**{stage: {"setings": orm.Dict({})}})
+    assert f"inputs.{stage}" in message
+    assert "setings" in message
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_alone_takes_no_inputs_that_it_does_not_declare(stage: str) -> None:
+    builder = STAGES[stage][0].get_builder()
+    with pytest.raises(AttributeError, match="setings"):
+        builder.setings = orm.Dict({})
 
 
 def test_an_empty_dataset_is_refused(refusal: Any, pes: Any) -> None:

@@ -18,7 +18,7 @@ from aiida.engine.processes.process_spec import CalcJobProcessSpec
 
 from aiida_alpot.calculations.kernel import get_kernel
 from aiida_alpot.data.pes import PESData
-from aiida_alpot.data.potential import PotentialData, validate_members
+from aiida_alpot.data.potential import PotentialData, validate_members, validate_species
 from aiida_alpot.data.uncertainty import UncertaintyData, validate_committee
 from aiida_alpot.kernel.archive import FILENAME as KERNEL_FILE
 from aiida_alpot.kernel.settings import parse_settings
@@ -160,6 +160,26 @@ def add_error_bars(spec: CalcJobProcessSpec) -> None:
     """Declare what belongs to this committee and no other."""
     spec.input("uncertainty", valid_type=UncertaintyData, help="Error bars of this committee.")
     add_validator(spec, validate_models)
+
+
+def add_species_check(spec: CalcJobProcessSpec, *names: str) -> None:
+    """Refuse frames of species that a member of the committee does not know.
+
+    :param names: of inputs that are datasets, or namespaces of them.
+    """
+
+    def validate(inputs: Any, _: Any) -> str | None:
+        for name in names:
+            given = inputs.get(name)
+            is_one = isinstance(given, PESData)
+            datasets = {name: given} if is_one else {f"{name}.{key}": node for key, node in (given or {}).items()}
+            for where, dataset in datasets.items():
+                problem = validate_species(inputs.get("potentials"), dataset.symbols, where)
+                if problem is not None:
+                    return problem
+        return None
+
+    add_validator(spec, validate)
 
 
 def validate_models(inputs: Any, _: Any) -> str | None:

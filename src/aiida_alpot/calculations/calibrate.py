@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from aiida import orm
 from aiida.engine.processes.process_spec import CalcJobProcessSpec
 
@@ -11,24 +9,14 @@ from aiida_alpot.calculations.base import (
     KernelCalculation,
     TaskInputs,
     add_committee,
-    add_validator,
+    add_species_check,
     non_empty_validator,
     settings_validator,
 )
 from aiida_alpot.data.pes import PESData
-from aiida_alpot.data.potential import validate_species
 from aiida_alpot.data.uncertainty import UncertaintyData
 from aiida_alpot.kernel.calibrating import CalibrateSettings
 from aiida_alpot.kernel.tasks.calibrate import OUTPUT, PREVIOUS
-
-
-def _validate_species(inputs: Any, _: Any) -> str | None:
-    for name in ("dataset", "test_frames"):
-        if name in inputs:
-            problem = validate_species(inputs.get("potentials"), inputs[name].symbols, name)
-            if problem is not None:
-                return problem
-    return None
 
 
 class CalibrateCalculation(KernelCalculation):
@@ -67,7 +55,7 @@ class CalibrateCalculation(KernelCalculation):
             required=False,
             help="Error bars of the committee before: scales from few points are drawn towards its scales.",
         )
-        add_validator(spec, _validate_species)
+        add_species_check(spec, "dataset", "test_frames")
         spec.output("uncertainty", valid_type=UncertaintyData, required=False, help="Calibration and active sets.")
         spec.exit_code(420, "ERROR_NO_HELD_OUT_FRAMES", message="There is no labelled frame to calibrate on: {detail}")
 

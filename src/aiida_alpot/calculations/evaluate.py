@@ -12,6 +12,7 @@ from aiida_alpot.calculations.base import (
     TaskInputs,
     add_committee,
     add_error_bars,
+    add_species_check,
     non_empty_validator,
     non_negative_validator,
     settings_validator,
@@ -54,6 +55,7 @@ class EvaluateCalculation(KernelCalculation):
             help="Strategy and budget, see aiida_alpot.kernel.evaluating.EvaluateSettings.",
         )
         spec.input("seed", valid_type=orm.Int, validator=non_negative_validator("seed"), help="Seed of the draws.")
+        add_species_check(spec, "candidates", "dataset")
         spec.output("selected", valid_type=PESData, required=False, help="Selected frames with splits and reasons.")
         spec.output("table", valid_type=orm.ArrayData, required=False, help="Disagreement and grade of all candidates.")
 

@@ -13,6 +13,7 @@ from aiida_alpot.calculations.base import (
     add_checkpoint,
     add_committee,
     add_error_bars,
+    add_species_check,
     non_empty_validator,
     non_negative_validator,
     settings_validator,
@@ -56,6 +57,7 @@ class ExploreAseCalculation(KernelCalculation):
             help="Part of the plan that this job runs: first, last (not included) and the iteration of the loop.",
         )
         add_checkpoint(spec)
+        add_species_check(spec, "frames")
         spec.output("candidates", valid_type=PESData, required=False, help="Frames the trajectories left.")
         spec.exit_code(430, "ERROR_NO_FRAMES", message="No trajectory gave a frame: {detail}")
 

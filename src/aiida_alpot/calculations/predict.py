@@ -10,6 +10,7 @@ from aiida_alpot.calculations.base import (
     TaskInputs,
     add_committee,
     add_error_bars,
+    add_species_check,
     non_empty_validator,
     settings_validator,
 )
@@ -37,6 +38,7 @@ class PredictCalculation(KernelCalculation):
             validator=settings_validator(PredictSettings, "predict.settings"),
             help="Confidence and device, see aiida_alpot.kernel.predicting.PredictSettings.",
         )
+        add_species_check(spec, "frames")
         spec.output("predicted", valid_type=PESData, required=False, help="The frames with predictions and error bars.")
 
     def prepare_task(self) -> TaskInputs:

@@ -38,8 +38,8 @@ def predict_file(run: FileRun, *, source: str, code: orm.AbstractCode, confidenc
         builder = PredictionWorkChain.get_builder()
         builder.code = code
         builder.options = orm.Dict(run.options)
-        builder.uncertainty = find_uncertainty(source)
-        builder.potentials = find_committee(builder.uncertainty)
+        builder.uncertainty = uncertainty = find_uncertainty(source)
+        builder.potentials = find_committee(uncertainty)
         builder.settings = orm.Dict(settings)
     node = run.start(builder, "predicting", "predicted")
     if node is None:

@@ -26,7 +26,7 @@ from aiida_alpot.kernel.jsonio import read_json, write_json
 from aiida_alpot.kernel.tasks import TASKS, TaskError, TaskInterruptedError
 
 REPORT = "report.json"
-_PACKAGES = ("ase", "e3nn", "h5py", "mace", "numpy", "scipy", "torch")
+_PACKAGES = ("ase", "dscribe", "e3nn", "h5py", "mace", "numpy", "scipy", "torch")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,25 +72,26 @@ def _read_task(path: Path) -> Mapping[str, Any]:
 def _environment(task: Mapping[str, Any]) -> dict[str, Any]:
     """Return the version of Python and of the packages that the task ran with: the hash of a job knows neither.
 
-    These are the packages that were imported, and those of calculators, which are imported in processes of their own.
+    These are the packages that were imported, and those that the task names by a path: calculators are imported in
+    processes of their own.
     """
-    found = {name: getattr(sys.modules.get(name), "__version__", None) for name in _PACKAGES}
-    for name in _calculator_packages(task):
+    found: dict[str, str] = {}
+    for name in set(sys.modules).intersection(_PACKAGES) | _named_packages(task):
+        version = getattr(sys.modules.get(name), "__version__", None)
         with contextlib.suppress(metadata.PackageNotFoundError, ValueError):  # a module of the user has no version
-            found[name] = found.get(name) or metadata.version(name)
-    packages = {name: str(version) for name, version in found.items() if version is not None}
-    return {"python": sys.version.split()[0], "packages": packages}
+            found[name] = str(version or metadata.version(name))
+    return {"python": sys.version.split()[0], "packages": found}
 
 
-def _calculator_packages(task: Mapping[str, Any]) -> set[str]:
-    """Return the packages of all calculators named in a task, those within others too."""
+def _named_packages(task: Mapping[str, Any]) -> set[str]:
+    """Return the packages of all calculators and feature functions named in a task, those within others too."""
     found: set[str] = set()
     left: list[Any] = [task]
     while left:
         value = left.pop()
         if isinstance(value, Mapping):
-            path = value.get("calculator")
-            found |= {re.split("[.:]", path)[0]} if isinstance(path, str) else set()
+            paths = [value.get(key) for key in ("calculator", "feature_kind", "features")]
+            found |= {re.split("[.:]", path)[0] for path in paths if isinstance(path, str)}
             left.extend(value.values())
         elif isinstance(value, list):
             left.extend(value)

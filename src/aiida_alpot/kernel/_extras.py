@@ -12,9 +12,17 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "mace": ("mace-torch>=0.3.15", "torch>=2.4"),
     "metatrain": ("metatrain>=2026.4", "metatomic-ase>=0.1"),
     "tblite": ("tblite>=0.5",),
+    "soap": ("dscribe>=2.1",),
     "report": ("matplotlib>=3.8",),
 }
 """What the extras of aiida-alpot bring; a compute node installs this, without AiiDA."""
+_EXTRA_OF: Final = {
+    "tblite": "tblite",
+    "mace": "mace",
+    "torch": "mace",
+    "metatomic": "metatrain",
+    "metatomic_ase": "metatrain",
+}
 
 
 class MissingPackageError(ImportError):
@@ -25,6 +33,19 @@ class MissingPackageError(ImportError):
             f"the package {package!r} cannot be imported ({detail}); "
             f"install it into the Python that runs this: {describe_install(extra)}"
         )
+        self.package = package
+
+
+class MissingObjectPackageError(MissingPackageError):
+    """The package of what the settings name by its path is not installed in the Python that runs the job.
+
+    :param user: what needs it, e.g. ``"the calculator 'tblite.ase:TBLite'"``.
+    """
+
+    def __init__(self, package: str, user: str) -> None:
+        extra = _EXTRA_OF.get(package.partition(".")[0])
+        how = f": {describe_install(extra)}" if extra else ""
+        ImportError.__init__(self, f"{user} needs the package {package!r}; install it into this Python{how}")
         self.package = package
 
 
@@ -56,6 +77,41 @@ def require(package: str, *, extra: str) -> Any:
         raise MissingPackageError((error.name or package).partition(".")[0], extra, str(error)) from error
     except ImportError as error:
         raise MissingPackageError(package, extra, str(error)) from error
+
+
+def split_path(path: str) -> tuple[str, str]:
+    """Return module and attribute of ``"package.module:Name"`` or ``"package.module.Name"``.
+
+    :raises ValueError: if the path has another form.
+    """
+    module, separator, name = path.partition(":") if ":" in path else path.rpartition(".")
+    parts = [*module.split("."), *name.split(".")]
+    if not separator or not all(part.isidentifier() for part in parts):
+        raise ValueError(f"expected 'package.module:Name' or 'package.module.Name', got {path!r}")
+    return module, name
+
+
+def import_object(path: str, user: str) -> Any:
+    """Return what the path names, see :func:`split_path`.
+
+    :param user: what needs it, for the message, e.g. ``"the calculator 'tblite.ase:TBLite'"``.
+    :raises MissingObjectPackageError: if a package is not installed.
+    :raises ValueError: if the package is there but not the module, or the module but not the name.
+    """
+    module_name, name = split_path(path)
+    try:
+        found = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or module_name
+        top = missing.partition(".")[0]
+        if missing != top and module_name.startswith(missing):
+            raise ValueError(f"{path!r}: the package {top!r} has no module {missing!r}") from error
+        raise MissingObjectPackageError(top, user) from error
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise ValueError(f"{path!r}: the module {module_name!r} has no {name!r}")
+        found = getattr(found, part)
+    return found
 
 
 def _quoted(requirements: tuple[str, ...]) -> str:

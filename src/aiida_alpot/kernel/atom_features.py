@@ -7,8 +7,10 @@ from typing import Final
 
 import numpy as np
 
+from aiida_alpot.kernel.cutouts import keep_core
 from aiida_alpot.kernel.dataset import Dataset, DatasetView
-from aiida_alpot.kernel.potentials import Features, Potential
+from aiida_alpot.kernel.features import FeatureFunction
+from aiida_alpot.kernel.potentials import Features
 from aiida_alpot.kernel.potentials.base import concatenate_features
 from aiida_alpot.kernel.units import IntArray
 
@@ -22,14 +24,13 @@ class AtomFeatures:
     The frames asked for first stay in memory until it is full. Keeping the latest instead would be of no use to who
     goes through all frames again and again.
 
-    :param kind: what the potential is asked for.
+    :param compute: computes the features of frames.
     :param kept: most numbers kept in memory.
     """
 
-    def __init__(self, frames: Dataset | DatasetView, potential: Potential, kind: str, kept: int = KEPT) -> None:
+    def __init__(self, frames: Dataset | DatasetView, compute: FeatureFunction, kept: int = KEPT) -> None:
         self._frames = frames
-        self._potential = potential
-        self._kind = kind
+        self._compute = compute
         self._free = kept
         self._kept: dict[int, Features] = {}
 
@@ -37,7 +38,7 @@ class AtomFeatures:
         """Return the features of the frames at *rows*, at least one; ``frame_index`` counts them from 0."""
         asked = rows.tolist()
         missing = [row for row in asked if row not in self._kept]
-        computed = dict(zip(missing, self._compute(missing), strict=True)) if missing else {}
+        computed = dict(zip(missing, self._compute_rows(missing), strict=True)) if missing else {}
         for row, features in computed.items():
             if features.values.size <= self._free:
                 self._kept[row] = features
@@ -45,8 +46,9 @@ class AtomFeatures:
         parts = [computed[row] if row in computed else self._kept[row] for row in asked]
         return concatenate_features(parts, [1] * len(parts))
 
-    def _compute(self, rows: list[int]) -> list[Features]:
-        found = self._potential.features(list(self._frames[np.array(rows)]), kind=self._kind)
+    def _compute_rows(self, rows: list[int]) -> list[Features]:
+        frames = list(self._frames[np.array(rows)])
+        found = keep_core(self._compute(frames), frames)
         ends = np.searchsorted(found.frame_index, np.arange(len(rows) + 1))
         return [
             Features(found.values[start:end].copy(), found.species[start:end], np.zeros(end - start))

@@ -11,13 +11,16 @@ import numpy.typing as npt
 from ase import Atoms
 
 from aiida_alpot.kernel import defaults
-from aiida_alpot.kernel.cutouts import keep_core
+from aiida_alpot.kernel.cutouts import core_of, keep_core
+from aiida_alpot.kernel.features import FeatureSpec
 from aiida_alpot.kernel.potentials import Potential, Predictions, predict_committee, reference_predictions
 from aiida_alpot.kernel.settings import check_device
 from aiida_alpot.kernel.uncertainty import (
     PROPERTIES,
     ActiveSet,
     Calibration,
+    ClusterSettings,
+    LocalActiveSet,
     UncertaintyModel,
     disagreement,
     error,
@@ -56,9 +59,15 @@ class CalibrateSettings:
     :param fallback_splits: added when the held-out frames are fewer than *n_min*; the report says so.
     :param n_min: see *fallback_splits*.
     :param target_tpr: share of the frames with too large an error that the threshold should catch, or None.
-    :param feature_kind: features of the active sets, None for no active sets.
+    :param feature_kind: features of the active sets: ``"last_layer"`` or ``"invariants"`` of the first member that has
+        them, ``"soap"``, or a function ``"module:name"``, see :class:`~aiida_alpot.kernel.features.FeatureSpec`; None
+        for no active sets.
+    :param feature_parameters: of ``"soap"``, see :class:`~aiida_alpot.kernel.features.SoapSettings`, or keyword
+        arguments of the function.
     :param active_set_start: ``"eps"`` keeps grades finite outside the span of the training features, ``"strict"``
         makes them infinite.
+    :param clusters: parts the training atoms into clusters that each have an active set; a grade is then the smallest
+        of theirs. None for one active set, which the strategies ``"ladder"`` and ``"best_first"`` need.
     :param gamma_save: grade above which a frame is kept and may be selected.
     :param gamma_break: grade above which a trajectory stops.
     :param device: where the potentials are evaluated.
@@ -75,7 +84,9 @@ class CalibrateSettings:
     n_min: int = 10
     target_tpr: float | None = None
     feature_kind: str | None = "last_layer"
+    feature_parameters: Mapping[str, Any] = field(default_factory=dict)
     active_set_start: Literal["strict", "eps"] = "eps"
+    clusters: ClusterSettings | None = None
     gamma_save: float | None = None
     gamma_break: float | None = None
     device: str = "cpu"
@@ -98,6 +109,16 @@ class CalibrateSettings:
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be positive, got {self.batch_size}")
         _check_grades(self.gamma_save, self.gamma_break)
+        if self.feature_spec is None and self.feature_parameters:
+            raise ValueError("feature_parameters are given, but no feature_kind")
+
+    @property
+    def feature_spec(self) -> FeatureSpec | None:
+        """The features of the active sets.
+
+        :raises ValueError: if kind or parameters are not valid.
+        """
+        return None if self.feature_kind is None else FeatureSpec(self.feature_kind, self.feature_parameters)
 
     def _check_method(self) -> None:
         if self.target_tpr is not None and not 0 < self.target_tpr <= 1:
@@ -143,16 +164,17 @@ class SplitErrors:
 
 
 def assess(potentials: Sequence[Potential], frames: Sequence[Atoms], settings: CalibrateSettings) -> SplitErrors:
-    """Return disagreement and error of a committee on labelled frames."""
+    """Return disagreement and error of a committee on labelled frames; of pieces, the forces of cores count alone."""
     members = predict_committee(potentials, frames, batch_size=settings.batch_size)
     reference = reference_predictions(frames)
     pbc = np.array([atoms.pbc for atoms in frames])
-    d = disagreement(members, pbc=pbc)
-    e = error(members, reference, target=settings.target, pbc=pbc)
+    core = core_of(frames)
+    d = disagreement(members, pbc=pbc, core=core)
+    e = error(members, reference, target=settings.target, pbc=pbc, core=core)
     summary = {
         "n_frames": len(frames),
-        "committee_mean": rms_errors(mean_prediction(members), reference, pbc),
-        "members": [rms_errors(member, reference, pbc) for member in members],
+        "committee_mean": rms_errors(mean_prediction(members), reference, pbc, core),
+        "members": [rms_errors(member, reference, pbc, core) for member in members],
         "disagreement": {name: _rms(getattr(d, name)) for name in PROPERTIES},
     }
     return SplitErrors(
@@ -163,16 +185,23 @@ def assess(potentials: Sequence[Potential], frames: Sequence[Atoms], settings: C
     )
 
 
-def rms_errors(predicted: Predictions, reference: Predictions, pbc: npt.ArrayLike | None = None) -> dict[str, float]:
+def rms_errors(
+    predicted: Predictions,
+    reference: Predictions,
+    pbc: npt.ArrayLike | None = None,
+    core: npt.ArrayLike | None = None,
+) -> dict[str, float]:
     """Return root-mean-square errors over all frames: energy per atom, force components, stress components.
 
     :param pbc: periodicity per frame, shape (n_frames, 3): stress components that touch an axis without are left out.
+    :param core: which atoms count, shape (n_atoms,); of a frame with others too neither energy nor stress counts.
     :return: eV/atom, eV/Å and eV/Å³ (over the nine components of the tensor); NaN where no frame has the label.
     """
-    deviation = error([predicted], reference, pbc=pbc)
+    deviation = error([predicted], reference, pbc=pbc, core=core)
+    in_core = slice(None) if core is None else np.asarray(core, dtype=bool)
     return {
         "energy": _rms(deviation.energy),
-        "force": _rms(predicted.forces - reference.forces),
+        "force": _rms((predicted.forces - reference.forces)[in_core]),
         "stress": _rms(deviation.stress),
     }
 
@@ -193,7 +222,7 @@ def fit_uncertainty(
     """Return calibrations from held-out frames and active sets from the training frames.
 
     :param hashes: sha256 of the model files, in the order of *potentials*.
-    :param train_frames: their features, by the first member, make the active sets.
+    :param train_frames: their features, by the first member that has any, make the active sets.
     :param previous: of the committee before; scales from few points are drawn towards its scales.
     """
     calibrations = {}
@@ -210,22 +239,43 @@ def fit_uncertainty(
                 confidence=settings.confidence,
                 categories=held_out.categories,
             )
-    active_set = None
-    if settings.feature_kind is not None and train_frames:
-        features = potentials[0].features(train_frames, kind=settings.feature_kind, batch_size=settings.batch_size)
-        features = keep_core(features, train_frames)
-        active_set = ActiveSet.build(features, start=settings.active_set_start, kind=settings.feature_kind)
+    spec = settings.feature_spec
+    if spec is not None and train_frames:
+        spec = spec.complete(number for atoms in train_frames for number in atoms.numbers)
     return UncertaintyModel(
         calibrations=calibrations,
         tolerances=dict(settings.tolerances),
-        active_set=active_set,
-        feature_kind=settings.feature_kind or "",
+        active_set=None if spec is None else build_active_set(potentials, train_frames, settings, spec),
+        feature_kind="" if spec is None else spec.kind,
+        feature_parameters={} if spec is None else spec.parameters,
         gamma_save=settings.gamma_save,
         gamma_break=settings.gamma_break,
         model_hashes=tuple(hashes),
         points={name: (held_out.disagreement[name], held_out.error[name]) for name in calibrations},
         category_column=settings.category_column or "",
+        point_categories=held_out.categories,
     )
+
+
+def build_active_set(
+    potentials: Sequence[Potential], frames: Sequence[Atoms], settings: CalibrateSettings, spec: FeatureSpec
+) -> ActiveSet | LocalActiveSet | None:
+    """Return the active set of training frames, one per cluster if there are clusters; None without frames.
+
+    :param potentials: the committee; the first member that has such features gives them.
+    :param spec: of the features, complete.
+    """
+    if not frames:
+        return None
+    features = spec.build(potentials, settings.batch_size)(frames)
+    features = spec.require_known(keep_core(features, frames), frames)
+    start, kind = settings.active_set_start, spec.kind
+    if settings.clusters is None:
+        return ActiveSet.build(features, start=start, kind=kind)
+    labels = None
+    if settings.clusters.method == "column":
+        labels = frame_categories(frames, settings.clusters.column)[features.frame_index]
+    return LocalActiveSet.build(features, labels, settings.clusters, start=start, kind=kind)
 
 
 def rates(model: UncertaintyModel, held_out: SplitErrors) -> dict[str, Any]:

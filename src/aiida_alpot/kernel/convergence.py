@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Literal
 
 from aiida_alpot.kernel.defaults import TOLERANCE_ENERGY, TOLERANCE_FORCE, TOLERANCE_STRESS
+from aiida_alpot.kernel.gates import Gate, judge_properties
 from aiida_alpot.kernel.settings import unknown_key_message
 
 Reason = Literal[
@@ -19,9 +20,13 @@ Reason = Literal[
     "control_error_above_tolerance",
     "no_control_frames",
     "patience",
+    "validation_due",
+    "property_gate",
 ]
 
 _UNITS = {"energy": "eV/atom", "force": "eV/Å", "stress": "eV/Å³"}
+PROPERTIES: Final = tuple(_UNITS)
+"""What an error on control frames may be of."""
 
 
 def _default_tolerances() -> dict[str, float]:
@@ -39,6 +44,7 @@ class ConvergenceSettings:
         that matter; an empty mapping switches the test of errors, and the need for control frames, off.
     :param n_control_min: fewest control frames that the error is taken from. With one frame, an error of 1.5 times the
         tolerance would pass in more than a third of the cases, with five in a tenth.
+    :param gates: bounds of properties by name, asked last: when everything else holds, the properties are computed.
     """
 
     n_min: int = 50
@@ -46,6 +52,7 @@ class ConvergenceSettings:
     patience: int = 1
     tolerances: Mapping[str, float] = field(default_factory=_default_tolerances)
     n_control_min: int = 5
+    gates: Mapping[str, Gate] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("n_min", "patience", "n_control_min"):
@@ -67,11 +74,15 @@ class IterationState:
     :param n_candidates: frames that were evaluated.
     :param n_trajectories: trajectories that were run, those that gave no frame included.
     :param n_healthy_trajectories: those that stayed physical to their end.
-    :param flagged: candidates above threshold per criterion, before de-duplication, budget or upper bound
-        (``Selection.report["flagged"]``).
+    :param flagged: candidates without a label above threshold per criterion (a property, or the grade if one flags),
+        before de-duplication, budget or upper bound (``Selection.report["flagged"]``).
     :param n_control: labelled control frames that the errors are taken from.
     :param control_error: error of the committee on them per property, units of the tolerances; NaN where undefined.
-    :param streak: iterations right before this one that fulfilled all conditions (``Decision.numbers["streak"]``).
+    :param judged: properties that the control frames can tell; pieces of larger frames tell forces alone.
+    :param streak: iterations right before this one that fulfilled all conditions but the gates
+        (``Decision.numbers["streak"]``).
+    :param properties: what the gates judge, see :func:`~aiida_alpot.kernel.gates.judge_properties`; None if they were
+        not computed.
     """
 
     n_candidates: int
@@ -80,7 +91,9 @@ class IterationState:
     flagged: Mapping[str, int]
     n_control: int = 0
     control_error: Mapping[str, float] = field(default_factory=dict)
+    judged: Collection[str] = PROPERTIES
     streak: int = 0
+    properties: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for name in ("n_candidates", "n_trajectories", "n_healthy_trajectories", "n_control", "streak"):
@@ -109,7 +122,13 @@ def decide(state: IterationState, settings: ConvergenceSettings) -> Decision:
 
     Converged: at least ``n_min`` candidates, from at least ``healthy_share`` of healthy trajectories, none above
     threshold for any property before de-duplication, budget or upper bound, and the error on the control frames within
-    tolerance, for ``patience`` iterations. Zero candidates are therefore never convergence.
+    tolerance, for ``patience`` iterations, and all properties within their gates. Zero candidates are therefore never
+    convergence.
+
+    Properties are dear, so gates are asked last: ``validation_due`` says that only they are open, and the same state is
+    to be decided again with its properties. A gate that does not let pass leaves the streak as it is.
+
+    :raises ValueError: if a property of a gate is missing, or no number.
     """
     failed = [*_judge_exploration(state, settings), *_judge_control(state, settings)]
     streak = 0 if failed else state.streak + 1
@@ -120,9 +139,25 @@ def decide(state: IterationState, settings: ConvergenceSettings) -> Decision:
     if streak < settings.patience:
         message = f"all conditions hold for {streak} of {settings.patience} iterations"
         return Decision(False, "patience", message, numbers)
+    return _judge_properties(state, settings, numbers)
+
+
+def _judge_properties(state: IterationState, settings: ConvergenceSettings, numbers: dict[str, Any]) -> Decision:
+    """Return the decision when all other conditions hold."""
+    if settings.gates and state.properties is None:
+        message = f"all other conditions hold: {', '.join(sorted(settings.gates))} are to be judged"
+        return Decision(False, "validation_due", message, numbers)
+    verdicts = judge_properties(settings.gates, state.properties or {})
+    numbers["gates"] = {name: asdict(verdict) for name, verdict in verdicts.items()}
+    closed = [f"{name} {verdict}" for name, verdict in sorted(verdicts.items()) if not verdict.passed]
+    if closed:
+        numbers["failed"] = ["property_gate"]
+        return Decision(False, "property_gate", "; ".join(closed), numbers)
     message = f"no candidate of {state.n_candidates} is above threshold and the control error is within tolerance"
     if not settings.tolerances:
         message = f"no candidate of {state.n_candidates} is above threshold"
+    if verdicts:
+        message += f"; {', '.join(sorted(verdicts))} within their gates"
     return Decision(True, "converged", message, numbers)
 
 
@@ -168,8 +203,14 @@ def _judge_control(state: IterationState, settings: ConvergenceSettings) -> list
     if state.n_control < settings.n_control_min:
         needed = f"{state.n_control} labelled control frames, at least {settings.n_control_min} are needed"
         return [("no_control_frames", needed)]
+    tolerances = {name: value for name, value in sorted(settings.tolerances.items()) if name in state.judged}
+    if not tolerances:
+        names = " and ".join(sorted(settings.tolerances))
+        return [
+            ("no_control_frames", f"all control frames were cut out of larger ones, which tells nothing of {names}")
+        ]
     above = []
-    for name, tolerance in sorted(settings.tolerances.items()):
+    for name, tolerance in tolerances.items():
         error = state.control_error.get(name, math.nan)
         if name == "stress" and math.isnan(error) and len(settings.tolerances) > 1:
             continue  # molecules have no stress

@@ -3,7 +3,8 @@
 A piece has a *core*, the atoms near its centre, of which every neighbour is in the piece where it was in the frame.
 The atoms around the core are there for its sake: they lie at a surface, or at a seam, that the frame does not have.
 Only the core may enter an active set (an envelope that holds such surfaces calls everything known; Shuang et al. 2025,
-Sec. 4) and be judged by its forces.
+Sec. 4) and only its forces count, in errors, error bars and training. Energy and stress of a piece are sums over all
+its atoms, nine in ten of which are not core.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ase.neighborlist import primitive_neighbor_list
 from aiida_alpot.kernel.potentials.base import Features
 from aiida_alpot.kernel.units import BoolArray, FloatArray, IntArray
 
-CORE: Final = "core"
+CORE: Final = "cutout_core"
 """Column of the atoms of a piece: whether they belong to its core."""
 
 
@@ -83,12 +84,15 @@ def cut_out(atoms: Atoms, centre: int, settings: CutoutSettings | None = None) -
 
     It has the column :data:`CORE` of its atoms, keeps other columns of atoms and frame, and its centre comes first.
 
-    :raises ValueError: if there is no such atom, or the frame with its images is smaller than a block: it can be
-        labelled as it is.
+    Of a frame that is a piece itself, atoms that are not core stay that.
+
+    :raises ValueError: if there is no such atom, the frame has a charge or spin, of which no one knows how much belongs
+        to a piece, or it is with its images smaller than a block: it can be labelled as it is.
     """
     settings = CutoutSettings() if settings is None else settings
     if not 0 <= centre < len(atoms):
         raise ValueError(f"there is no atom {centre} in a frame of {len(atoms)}")
+    _check_neutral(atoms)
     radius = settings.core_radius + settings.reach
     if settings.shape == "cluster" or not all(atoms.pbc):
         return _cut_cluster(atoms, centre, radius, settings)
@@ -107,6 +111,11 @@ def core_of(frames: Sequence[Atoms]) -> BoolArray:
     return np.concatenate(parts) if parts else np.zeros(0, dtype=bool)
 
 
+def whole_frames(frames: Sequence[Atoms]) -> BoolArray:
+    """Return which frames have nothing but core atoms, shape (n_frames,): those that are no pieces."""
+    return np.array([bool(np.all(atoms.arrays.get(CORE, True))) for atoms in frames], dtype=bool)
+
+
 def keep_core(features: Features, frames: Sequence[Atoms]) -> Features:
     """Return the features of the core atoms alone."""
     core = core_of(frames)
@@ -114,6 +123,13 @@ def keep_core(features: Features, frames: Sequence[Atoms]) -> Features:
 
 
 _FEATURES = ("values", "species", "frame_index")
+
+
+def _check_neutral(atoms: Atoms) -> None:
+    for name, nothing in (("charge", 0.0), ("spin", 1.0)):
+        value = atoms.info.get(name)
+        if value is not None and not np.isnan(value) and value != nothing:
+            raise ValueError(f"the frame has the {name} {value:g}; how much of it belongs to a piece is not known")
 
 
 def _surroundings(atoms: Atoms, centre: int, radius: float) -> tuple[IntArray, FloatArray]:
@@ -175,5 +191,5 @@ def _take(atoms: Atoms, centre: int, near: IntArray, vectors: FloatArray, core_r
     piece = atoms[np.concatenate([[centre], near[order]])]
     piece.calc = None
     piece.positions = np.concatenate([np.zeros((1, 3)), vectors[order]])
-    piece.arrays[CORE] = np.linalg.norm(piece.positions, axis=1) <= core_radius
+    piece.arrays[CORE] = core_of([piece]) & (np.linalg.norm(piece.positions, axis=1) <= core_radius)
     return piece

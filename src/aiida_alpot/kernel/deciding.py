@@ -11,7 +11,8 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from aiida_alpot.kernel.calibrating import rms_errors
-from aiida_alpot.kernel.convergence import ConvergenceSettings, IterationState, decide, stop_reason
+from aiida_alpot.kernel.convergence import PROPERTIES, ConvergenceSettings, IterationState, decide, stop_reason
+from aiida_alpot.kernel.cutouts import core_of, whole_frames
 from aiida_alpot.kernel.jsonio import plain
 from aiida_alpot.kernel.potentials import Predictions, offsets_of, reference_predictions
 from aiida_alpot.kernel.settings import parse_settings
@@ -39,7 +40,8 @@ def decide_iteration(
     """Return the decision after one iteration as a mapping.
 
     :param settings: of :class:`~aiida_alpot.kernel.convergence.ConvergenceSettings`.
-    :param reports: ``evaluation`` (results of the task) and, if there was one, ``exploration``.
+    :param reports: ``evaluation`` (results of the task) and, if there were such, ``exploration`` and the ``properties``
+        that gates judge.
     :param frames: the selected frames after labelling; the labelled control frames among them judge the committee by
         the predictions it made before it saw their labels.
     :param past: rows of the history.
@@ -58,7 +60,9 @@ def decide_iteration(
         flagged={name: int(count) for name, count in evaluation["flagged"].items()},
         n_control=len(control),
         control_error={name: value for name, value in errors.items() if np.isfinite(value)},
+        judged=PROPERTIES if not control or whole_frames(control).any() else ("force",),
         streak=int(last["numbers"]["streak"]) if last else 0,
+        properties=reports.get("properties"),
     )
     verdict = decide(state, parsed)
     decision = asdict(verdict)
@@ -68,7 +72,10 @@ def decide_iteration(
 
 
 def prediction_errors(frames: Sequence[Atoms]) -> dict[str, float]:
-    """Return the rms error of the mean predictions that selected frames carry, against their labels."""
+    """Return the rms error of the mean predictions that selected frames carry, against their labels.
+
+    Of a piece of a larger frame, the forces of its core count alone.
+    """
     if not frames:
         return {}
     predicted = Predictions(
@@ -77,7 +84,7 @@ def prediction_errors(frames: Sequence[Atoms]) -> dict[str, float]:
         stress=np.array([atoms.info["committee_stress"] for atoms in frames]),
         offsets=offsets_of(frames),
     )
-    return rms_errors(predicted, reference_predictions(frames), [atoms.pbc for atoms in frames])
+    return rms_errors(predicted, reference_predictions(frames), [atoms.pbc for atoms in frames], core_of(frames))
 
 
 def _is_labelled(atoms: Atoms) -> bool:

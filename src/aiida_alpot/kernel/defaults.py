@@ -55,6 +55,16 @@ VACANCY_FRACTION: Final = 0.3
 """Share of the rattled frames that get vacancies, [TrainsPot] Sec. II A 2."""
 VACANCIES_PER_FRAME: Final = 2
 """[TrainsPot] Sec. II A 2."""
+SUBSTITUTION_FRACTION: Final = 0.2
+"""Share of the distorted frames that get substitutions, [TrainsPot] Sec. II A 2."""
+SUBSTITUTED_ATOMS: Final = 0.2
+"""Exchanges over atoms of a frame, [TrainsPot] Sec. II A 2."""
+SLAB_THICKNESS: Final = 10.0
+"""Å, smallest thickness of a slab, [TrainsPot] Sec. II A 2."""
+SLAB_MAX_ATOMS: Final = 450
+"""[TrainsPot] Sec. II A 2."""
+VACUUM: Final = 15.0
+"""Å, along directions that are not periodic, [TrainsPot] Sec. II A 2."""
 
 COMMITTEE_SIZE: Final = 4
 """Members of a committee, lower end of the 4–6 in common use, [UQ-ACE]."""

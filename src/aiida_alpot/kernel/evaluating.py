@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +12,12 @@ from ase import Atoms
 
 from aiida_alpot.kernel import defaults
 from aiida_alpot.kernel.atom_features import AtomFeatures
+from aiida_alpot.kernel.cutouts import core_of
+from aiida_alpot.kernel.cutting import CuttingSettings
 from aiida_alpot.kernel.dataset import Dataset, DatasetView
 from aiida_alpot.kernel.dataset.ids import usage_digests
 from aiida_alpot.kernel.exploration.monitor import Assessment, Monitor
+from aiida_alpot.kernel.features import SORTED_DISTANCES, FeatureSpec
 from aiida_alpot.kernel.potentials import Features, Potential, predict_committee
 from aiida_alpot.kernel.selection import (
     CandidateTable,
@@ -29,7 +32,6 @@ from aiida_alpot.kernel.settings import check_device
 from aiida_alpot.kernel.uncertainty import PROPERTIES, UncertaintyModel, disagreement, mean_prediction
 from aiida_alpot.kernel.units import BoolArray, FloatArray
 
-HELD_OUT: Final = ("calibration", "test")
 _CHUNK: Final = 256
 _CONSTANT: Final = 1e-6
 """Standard deviation relative to the largest value below which a feature is round-off of single precision."""
@@ -48,12 +50,18 @@ class EvaluateSettings:
     :param control_share: share of the selection drawn at random from all healthy candidates that were sampled
         regularly, and never trained on: at least ten frames or a quarter of a small budget, at most half of it.
     :param validation_share: share of the other frames that goes to the validation split.
-    :param gamma_select: grade above which a frame is flagged, None not to flag by grade.
-    :param features: what distances are measured in: ``"last_layer"`` or ``"invariants"`` of the first member, averaged
-        over the atoms and scaled to unit variance, or ``"sorted_distances"`` for molecules of one composition.
+    :param gamma_select: grade above which a frame is flagged; None takes that of the calibration above which
+        trajectories keep frames (``gamma_save``), 2 for a strategy that chooses by grade, or else flags none by grade.
+    :param features: what distances are measured in: ``"last_layer"`` or ``"invariants"`` of the first member that has
+        them, ``"soap"`` or a function ``"module:name"``, see :class:`~aiida_alpot.kernel.features.FeatureSpec`,
+        averaged over the atoms and scaled to unit variance, or ``"sorted_distances"`` for molecules of one composition.
+    :param feature_parameters: of ``"soap"``, see :class:`~aiida_alpot.kernel.features.SoapSettings`, or keyword
+        arguments of the function.
     :param min_distance: frames of one trajectory that are closer than this in their features count as duplicates.
     :param upper: multiples of the thresholds above which a frame counts as unphysical and is not trained on.
     :param allow_unhealthy: also train on frames at which a trajectory broke.
+    :param cutout: pieces of a selected frame take its place if it has too many atoms to be labelled; frames of any size
+        are labelled if None.
     :param device: where the potentials are evaluated.
     """
 
@@ -62,10 +70,12 @@ class EvaluateSettings:
     control_share: float = defaults.CONTROL_SHARE
     validation_share: float = defaults.SPLIT_VALIDATION
     gamma_select: float | None = None
-    features: Literal["last_layer", "invariants", "sorted_distances"] = "last_layer"
+    features: str = "last_layer"
+    feature_parameters: Mapping[str, Any] = field(default_factory=dict)
     min_distance: float | None = None
     upper: Mapping[str, float] | None = None
     allow_unhealthy: bool = False
+    cutout: CuttingSettings | None = None
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -73,6 +83,8 @@ class EvaluateSettings:
         check_device(self.device)
         if self.budget < 1:
             raise ValueError(f"budget must be positive, got {self.budget}")
+        if self.gamma_select is not None and self.gamma_select <= 0:
+            raise ValueError(f"gamma_select must be positive, got {self.gamma_select}")
         for name in ("control_share", "validation_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
@@ -83,6 +95,18 @@ class EvaluateSettings:
                 raise ValueError(f"upper: expected one of {', '.join(PROPERTIES)}, got {name!r}")
             if value <= 0:
                 raise ValueError(f"upper.{name} must be positive, got {value}")
+        if self.feature_spec is None and self.feature_parameters:
+            raise ValueError(f"feature_parameters: {SORTED_DISTANCES!r} takes none")
+
+    @property
+    def feature_spec(self) -> FeatureSpec | None:
+        """The features of atoms that are averaged; None for sorted distances.
+
+        :raises ValueError: if kind or parameters are not valid.
+        """
+        if self.features == SORTED_DISTANCES:
+            return None
+        return FeatureSpec(self.features, self.feature_parameters, "evaluate.settings.features")
 
     @property
     def needs_features(self) -> bool:
@@ -97,6 +121,15 @@ def canonical_order(candidates: Dataset | DatasetView) -> DatasetView:
     return candidates[np.lexsort((np.array(usage, dtype=np.str_), group, candidates.frame_ids(labels=False)))]
 
 
+def complete_features(settings: EvaluateSettings, *frames: Dataset | DatasetView | None) -> EvaluateSettings:
+    """Return settings whose features have the same columns for all of *frames*: with the species that occur in them."""
+    if settings.feature_spec is None or not settings.needs_features:
+        return settings
+    numbers = [np.unique(found.column("numbers")) for found in frames if found is not None and len(found)]
+    spec = settings.feature_spec.complete(number for part in numbers for number in part)
+    return replace(settings, feature_parameters=spec.parameters)
+
+
 def build_table(
     candidates: Dataset | DatasetView,
     potentials: Sequence[Potential],
@@ -105,23 +138,26 @@ def build_table(
 ) -> tuple[CandidateTable, dict[str, npt.NDArray[Any]]]:
     """Evaluate the committee on all candidates, a chunk at a time.
 
+    :param settings: of :func:`complete_features`.
     :return: the table that a selection needs, and the same with calibrated errors as arrays for people.
     :raises ValueError: if distances need one composition and the candidates have several, or the strategy an active
         set that the model lacks.
     """
     if get_strategy(settings.strategy).needs_active_set:
         require_active_set(model.active_set)
-    if settings.needs_features and settings.features == "sorted_distances":
+    if settings.needs_features and settings.features == SORTED_DISTANCES:
         require_one_composition(_numbers(candidates))
     monitor = Monitor(potentials, model)
+    measured = settings.needs_features and len(candidates) > 0
+    frame_features = build_frame_features(settings, potentials) if measured else None
     parts: list[Assessment] = []
     features: list[FloatArray] = []
     for frames in candidates.iter_chunks(_CHUNK):
         parts.append(monitor.assess(frames))
         # what breaks a prediction breaks the features too; such a frame is never selected and needs none
         known = [frames[int(k)] for k in np.flatnonzero(parts[-1].finite)]
-        if settings.needs_features and known:
-            features.append(frame_features(known, potentials[0], settings.features))
+        if frame_features is not None and known:
+            features.append(frame_features(known))
     columns = {
         name: np.concatenate([part.disagreement[name] for part in parts]) if parts else np.zeros(0)
         for name in PROPERTIES
@@ -161,15 +197,19 @@ def _spread(parts: Sequence[FloatArray], rows: npt.NDArray[np.bool_]) -> FloatAr
     return spread
 
 
-def frame_features(frames: Sequence[Atoms], potential: Potential, kind: str) -> FloatArray:
-    """Return one row of features per frame.
+def build_frame_features(
+    settings: EvaluateSettings, potentials: Sequence[Potential]
+) -> Callable[[Sequence[Atoms]], FloatArray]:
+    """Return the function that computes one row of features per frame, see :class:`EvaluateSettings`.
 
-    :param kind: see :class:`EvaluateSettings`.
+    :param settings: of :func:`complete_features`.
+    :param potentials: the committee; its first member that has such features gives them.
     """
-    if kind == "sorted_distances":
-        return sorted_distance_features(frames)
-    found = potential.features(frames, kind=kind)
-    return _mean_over_atoms(found, len(frames))
+    spec = settings.feature_spec
+    if spec is None:
+        return sorted_distance_features
+    compute = spec.build(potentials)
+    return lambda frames: _mean_over_atoms(spec.require_known(compute(frames), frames), len(frames))
 
 
 def _mean_over_atoms(features: Features, n_frames: int) -> FloatArray:
@@ -193,6 +233,12 @@ def _healthy_column(candidates: Dataset | DatasetView) -> BoolArray:
     if "healthy" not in candidates.columns:
         return np.ones(len(candidates), dtype=bool)
     return np.asarray(~candidates.present("healthy") | candidates.column("healthy"), dtype=bool)
+
+
+def _control_column(dataset: Dataset) -> BoolArray:
+    if "control" not in dataset.columns:
+        return np.zeros(len(dataset), dtype=bool)
+    return np.asarray(dataset.present("control") & dataset.column("control"), dtype=bool)
 
 
 def candidate_thresholds(
@@ -220,9 +266,14 @@ def count_extrapolated(model: UncertaintyModel, arrays: Mapping[str, npt.NDArray
     }
 
 
-def selection_warnings(n_members: int, settings: EvaluateSettings) -> list[str]:
+def flagging_grade(model: UncertaintyModel, settings: EvaluateSettings) -> float | None:
+    """Return the grade above which candidates are flagged: what was kept for its grade may be selected for it."""
+    return model.gamma_save if settings.gamma_select is None else settings.gamma_select
+
+
+def selection_warnings(n_members: int, model: UncertaintyModel, settings: EvaluateSettings) -> list[str]:
     """Return what to know of a selection that rests on the disagreement alone."""
-    by_disagreement = get_strategy(settings.strategy).pool == "flagged" and settings.gamma_select is None
+    by_disagreement = get_strategy(settings.strategy).pool == "flagged" and flagging_grade(model, settings) is None
     if not by_disagreement or n_members >= defaults.COMMITTEE_SIZE_ALONE:
         return []
     return [
@@ -249,14 +300,14 @@ def select_candidates(
     *,
     candidates: Dataset | DatasetView | None = None,
     dataset: Dataset | None = None,
-    potential: Potential | None = None,
+    potentials: Sequence[Potential] = (),
 ) -> Selection:
     """Return which candidates are labelled, given what is labelled already.
 
     :param candidates: the frames of the table, for how they were sampled and the features of their atoms; without them
         all count as sampled regularly.
     :param dataset: frames with labels: not selected again; the splits of their groups are kept.
-    :param potential: first member, for the features of the training frames and of the atoms of candidates.
+    :param potentials: the committee, for the features of the training frames and of the atoms of candidates.
     """
     known: tuple[str, ...] = ()
     fixed: dict[str, str] = {}
@@ -266,26 +317,25 @@ def select_candidates(
         known = tuple(str(identity) for identity in dataset.frame_ids(labels=False))
         groups, splits = dataset.column("group"), dataset.column("split")
         fixed = {str(g): str(s) for g, s in zip(groups, splits, strict=True) if g and s}
-        explored = dataset.column("iteration") >= 0
-        n_control_groups = len({str(g) for g in groups[explored & np.isin(splits, HELD_OUT)]})
-        if potential is not None and table.features is not None and table.features.shape[1]:
+        n_control_groups = len(set(groups[_control_column(dataset)].tolist()))
+        if potentials and table.features is not None and table.features.shape[1]:
             view = dataset[np.flatnonzero(splits == "train")]
-            if candidates is not None and settings.features == "sorted_distances":
+            if candidates is not None and settings.features == SORTED_DISTANCES:
                 require_one_composition([*_numbers(view), *_numbers(candidates)])
             frames = list(view)
-            training = frame_features(frames, potential, settings.features) if frames else None
-    if table.features is not None and len(table) and settings.features != "sorted_distances":
+            training = build_frame_features(settings, potentials)(frames) if frames else None
+    if table.features is not None and len(table) and settings.features != SORTED_DISTANCES:
         table, training = _whiten(table, training)
     atom_features: AtomFeatures | None = None
-    if candidates is not None and potential is not None:
-        atom_features = AtomFeatures(candidates, potential, model.feature_kind)
+    if candidates is not None and get_strategy(settings.strategy).needs_active_set:
+        atom_features = AtomFeatures(candidates, model.feature_spec.build(potentials))
     return select(
         table,
         settings.strategy,
         settings.budget,
         seed,
         thresholds=model.thresholds if candidates is None else candidate_thresholds(candidates, model),
-        gamma_select=settings.gamma_select,
+        gamma_select=flagging_grade(model, settings),
         control_share=settings.control_share,
         validation_share=settings.validation_share,
         known_ids=known,
@@ -311,17 +361,10 @@ def _whiten(table: CandidateTable, training: FloatArray | None) -> tuple[Candida
     return scaled, None if training is None else training / scale
 
 
-def selected_frames(
-    candidates: Dataset | DatasetView, selection: Selection, potentials: Sequence[Potential]
-) -> list[Atoms]:
-    """Return the selected frames with group, split, reason, and mean prediction and disagreement of the committee."""
+def selected_frames(candidates: Dataset | DatasetView, selection: Selection) -> list[Atoms]:
+    """Return the selected frames with group, split and reason."""
     view = candidates[selection.indices]
-    frames = list(view)
-    if not frames:
-        return []
-    groups: list[str] = group_names(view).tolist()
-    members = predict_committee(potentials, frames)
-    mean, spread = mean_prediction(members), disagreement(members)
+    frames, groups = list(view), group_names(view).tolist() if len(view) else []
     for k, atoms in enumerate(frames):
         atoms.calc = None
         atoms.info.update(
@@ -330,10 +373,24 @@ def selected_frames(
             status="unlabelled",
             selection_reason=selection.reasons[k],
             control=bool(selection.control[k]),
+        )
+    return frames
+
+
+def attach_predictions(frames: Sequence[Atoms], potentials: Sequence[Potential]) -> None:
+    """Add mean prediction and disagreement of the committee to the columns of selected frames.
+
+    The force disagreement of a piece of a larger frame is that of its core.
+    """
+    if not frames:
+        return
+    members = predict_committee(potentials, frames)
+    mean, spread, of_core = mean_prediction(members), disagreement(members), disagreement(members, core=core_of(frames))
+    for k, atoms in enumerate(frames):
+        atoms.info.update(
             committee_energy=float(mean.energy[k]),
             committee_stress=mean.stress[k],
             committee_energy_disagreement=float(spread.energy[k]),
-            committee_force_disagreement=float(spread.force[k]),
+            committee_force_disagreement=float(of_core.force[k]),
         )
         atoms.arrays["committee_forces"] = mean.forces[mean.offsets[k] : mean.offsets[k + 1]]
-    return frames

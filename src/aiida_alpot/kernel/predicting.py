@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 from ase import Atoms
 
+from aiida_alpot.kernel.features import FeatureFunction
 from aiida_alpot.kernel.potentials import BATCH_SIZE, Potential, Predictions, concatenate, predict_committee
 from aiida_alpot.kernel.settings import check_device
 from aiida_alpot.kernel.uncertainty import (
@@ -53,20 +54,32 @@ class Predictor:
 
     :param potentials: the committee, in the order of the hashes of *model*.
     :param model: its calibrations and active set.
-    :param radii: conformal calibrations by property, fitted to the points of *model*.
+    :param radii: conformal calibrations by property, fitted to the points of *model*, with a scale for each of their
+        categories if they have any.
+    :param features: what grades are computed from; None without an active set.
     """
 
     potentials: Sequence[Potential]
     model: UncertaintyModel
     settings: PredictSettings
     radii: Mapping[str, Calibration] = field(init=False)
+    features: FeatureFunction | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         radii = {
-            name: Calibration.fit(*points, method="conformal", confidence=self.settings.confidence, n_bootstrap=0)
+            name: Calibration.fit(
+                *points,
+                method="conformal",
+                confidence=self.settings.confidence,
+                n_bootstrap=0,
+                categories=self.model.point_categories,
+            )
             for name, points in self.model.points.items()
         }
         object.__setattr__(self, "radii", radii)
+        if self.model.active_set is not None:
+            features = self.model.feature_spec.build(self.potentials, self.settings.batch_size)
+            object.__setattr__(self, "features", features)
 
     @property
     def warnings(self) -> list[str]:
@@ -108,15 +121,14 @@ class Predictor:
         found = disagreement(members, pbc=np.array([atoms.pbc for atoms in frames]))
         columns = {"committee_energy": mean.energy, "committee_stress": mean.stress}
         arrays = {"committee_forces": mean.forces, "force_disagreement": found.force_atom}
-        errors = self.model.predict_error(found, self.model.frame_categories(frames))
+        categories = self.model.frame_categories(frames)
+        errors = self.model.predict_error(found, categories)
         for name, radius in self.radii.items():
             columns[f"disagreement_{name}"] = found.value(name)
             columns[f"error_{name}"] = errors[name]
-            columns[f"radius_{name}"] = radius.predict_error(found.value(name))
-        if self.model.active_set is not None:
-            features = self.potentials[0].features(
-                frames, kind=self.model.feature_kind, batch_size=self.settings.batch_size
-            )
+            columns[f"radius_{name}"] = radius.predict_error(found.value(name), categories)
+        if self.features is not None:
+            features = self.features(frames)
             arrays["atom_grade"] = self.model.grade(features)
             columns[GRADE] = compute_frame_grade(arrays["atom_grade"], features.frame_index, len(frames))
         return columns, arrays

@@ -56,27 +56,46 @@ def change_inputs(builder: ProcessBuilder, ports: Any, changes: Mapping[str, Any
     :raises TypeError: if a value is not plain.
     """
     for key, value in changes.items():
-        if key not in ports:
-            raise ValueError(unknown_key_message(str(key), ports, where))
+        port = _find_port(str(key), ports, where)
         name = key if where == "inputs" else f"{where}.{key}"
         if value is None:
             raise ValueError(f"{name}: an input that was given cannot be taken away, got null; give a value")
         old = builder.get(key, None)
-        if isinstance(ports[key], PortNamespace):
+        if isinstance(port, PortNamespace):
             if not isinstance(value, Mapping) or not old:
                 raise ValueError(f"{name}: it has no inputs to change in this campaign, got {value!r}")
-            change_inputs(old, ports[key], value, name)
+            change_inputs(old, port, value, name)
         elif isinstance(old, orm.Dict) and isinstance(value, Mapping):
             set_input(builder, key, _to_node(merge_recursively(old.get_dict(), value), name), name)
         else:
-            set_input(builder, key, fit_value(value, ports[key], name), name)
+            set_input(builder, key, fit_value(value, port, name), name)
+
+
+def _find_port(key: str, ports: Any, where: str) -> Any:
+    """Return the port of an input, None for one of a namespace that takes any.
+
+    :raises ValueError: if there is no such input; the message names the nearest.
+    """
+    if key not in ports and not ports.dynamic:
+        raise ValueError(unknown_key_message(key, ports, where))
+    return ports.get(key, None)
 
 
 def fit_value(value: Any, port: Any, where: str) -> Any:
     """Return a plain value as what a port takes: as it is, or as a node; a whole number will do for a ``Float``.
 
+    :param port: None for an input of any type; values of a namespace are fitted one by one.
     :raises TypeError: if the value is not plain.
+    :raises ValueError: if a namespace has no such input.
     """
+    if isinstance(port, PortNamespace):
+        if not isinstance(value, Mapping):
+            raise TypeError(f"{where}: expected a mapping of inputs, got {value!r:.80}")
+        return {
+            key: fit_value(item, _find_port(str(key), port, where), f"{where}.{key}") for key, item in value.items()
+        }
+    if port is None:
+        return _to_node(value, where)
     if port.non_db:
         return value
     is_whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= 2**53
@@ -180,13 +199,7 @@ def _fill_stage(
     values: Mapping[str, Any],
     code: orm.AbstractCode | Mapping[str, orm.AbstractCode],
 ) -> dict[str, Any]:
-    if not isinstance(values, Mapping):
-        raise TypeError(f"{stage}: expected a mapping of the inputs of the stage, got {values!r:.80}")
-    filled: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in ports:
-            raise ValueError(unknown_key_message(str(key), ports, stage))
-        filled[key] = fit_value(value, ports[key], f"{stage}.{key}")
+    filled: dict[str, Any] = fit_value(values, ports, stage)
     if isinstance(code, Mapping):
         if stage not in code:
             raise ValueError(f"code: there is none for the stage {stage!r}")

@@ -29,6 +29,7 @@ from aiida_alpot.engines.job import Job
 from aiida_alpot.protocols import ProtocolMixin
 from aiida_alpot.workflows.base import describe_end, namespace, submit_once
 from aiida_alpot.workflows.campaign import RESUMABLE, STAGES, define_inputs
+from aiida_alpot.workflows.gates import prepare_validation, take_properties
 from aiida_alpot.workflows.resume import ResumeMixin
 from aiida_alpot.workflows.slots import slots_warning
 
@@ -65,6 +66,7 @@ class ActiveLearningWorkChain(ProtocolMixin, ResumeMixin, WorkChain):
                     if_(cls.should_evaluate)(cls.run_evaluation, cls.inspect_evaluation),
                     if_(cls.should_label)(cls.run_labelling, cls.inspect_labelling),
                     cls.decide,
+                    if_(cls.should_validate)(cls.run_validation, cls.inspect_validation, cls.decide),
                 ),
                 cls.record_iteration,
             ),
@@ -75,7 +77,7 @@ class ActiveLearningWorkChain(ProtocolMixin, ResumeMixin, WorkChain):
         spec.output("uncertainty", valid_type=UncertaintyData, required=False, help="Error bars of the committee.")
         spec.output("history", valid_type=orm.Dict, required=False, help="One row per iteration.")
         spec.output("result", valid_type=orm.Dict, required=False, help="Why the loop ended, and the last errors.")
-        for status, stage in enumerate(STAGES, start=401):
+        for status, stage in enumerate((*STAGES, "validate"), start=401):
             spec.exit_code(
                 status, f"ERROR_{stage.upper()}_FAILED", message=f"The stage {stage} <{{pk}}> failed: {{detail}}"
             )
@@ -96,6 +98,7 @@ class ActiveLearningWorkChain(ProtocolMixin, ResumeMixin, WorkChain):
         self.ctx.candidates = dict(resume.get("candidates", {}))
         self.ctx.selected = resume.get("selected", None)
         self.ctx.newly_labelled = None
+        self.ctx.properties = None
         self.ctx.is_over = False
         n_done = 0 if self.ctx.history is None else len(self.ctx.history["iterations"])
         self.ctx.is_final = n_done >= self.inputs.max_iterations.value or not self._can_search()
@@ -305,6 +308,12 @@ class ActiveLearningWorkChain(ProtocolMixin, ResumeMixin, WorkChain):
             counts = outputs.report["results"]
             chosen = f"{counts['n_selected']} selected, {counts['n_control']} of them for control"
             self.report(f"{counts['n_flagged']} of {counts['n_candidates']} candidates above threshold; {chosen}")
+            cutout = counts.get("cutout", {})
+            if cutout.get("n_large"):
+                pieces = f"{cutout['n_pieces']} pieces were cut out of {cutout['n_cut']} of them"
+                self.report(f"{cutout['n_large']} selected frames are too large to be labelled: {pieces}")
+            for frame, reason in cutout.get("left_out", {}).items():
+                self.report(f"frame {frame[:12]} is too large to be labelled and was left out: {reason}")
 
         return self._inspect("evaluate", take)
 
@@ -340,6 +349,7 @@ class ActiveLearningWorkChain(ProtocolMixin, ResumeMixin, WorkChain):
             "labelled": self.ctx.newly_labelled,
             "history": self.ctx.history,
             "max_labels": self.inputs.get("max_labels", None),
+            "properties": self.ctx.properties,
         }
         decision = decide(
             self.inputs.convergence,
@@ -351,6 +361,33 @@ class ActiveLearningWorkChain(ProtocolMixin, ResumeMixin, WorkChain):
         self.ctx.reports["decision"] = decision
         self.report(f"iteration {self.ctx.plan['iteration'].value}: {decision['message']}")
 
+    def should_validate(self) -> bool:
+        """Return whether all conditions hold but the gates, whose properties are still to be computed."""
+        return bool(self.ctx.reports["decision"]["reason"] == "validation_due")
+
+    def run_validation(self) -> ExitCode | None:
+        """Submit the process that computes the properties of the gates, for the committee that has searched."""
+        label = self._link("validate")
+        provided = {
+            "potentials": self.ctx.potentials,
+            "uncertainty": self.ctx.uncertainty,
+            "dataset": self.ctx.dataset,
+            "kernel": self.inputs.kernel,
+        }
+        return self._submit_child("validate", label, lambda: prepare_validation(self.inputs.validate, label, provided))
+
+    def inspect_validation(self) -> ExitCode | None:
+        """Keep the properties, if all that the gates judge are there."""
+        exit_code = self._inspect("validate", lambda _: None)
+        if exit_code is not None:
+            return exit_code
+        node = self.ctx.stage
+        try:
+            self.ctx.properties = take_properties(node, self.inputs.convergence)
+        except ValueError as error:
+            return self._end_with(self.exit_codes.ERROR_VALIDATE_FAILED.format(pk=node.pk, detail=str(error)))
+        return None
+
     def record_iteration(self) -> None:
         """Write the row of this iteration, and see whether another follows."""
         before = self.ctx.history
@@ -358,7 +395,7 @@ class ActiveLearningWorkChain(ProtocolMixin, ResumeMixin, WorkChain):
         self.ctx.history = extend_history(self.ctx.trained_on, **optional, **self.ctx.reports)
         decision = self.ctx.reports.get("decision")
         self.ctx.reports, self.ctx.candidates = {}, {}
-        self.ctx.selected = self.ctx.newly_labelled = self.ctx.first_stage = None
+        self.ctx.selected = self.ctx.newly_labelled = self.ctx.properties = self.ctx.first_stage = None
         self.ctx.is_over = self.ctx.is_final
         if decision is not None and decision["stop"] is not None:
             self.ctx.is_final = True
@@ -382,7 +419,7 @@ class ActiveLearningWorkChain(ProtocolMixin, ResumeMixin, WorkChain):
         return f"iteration_{self.ctx.plan['iteration'].value:02d}_{stage}"
 
     def _submit_stage(self, stage: str, label: str, **provided: Any) -> ExitCode | None:
-        """Submit a stage; if its inputs are refused, end the loop with all there is."""
+        """Submit a stage with its inputs and what the loop provides."""
         work_chain, _ = STAGES[stage]
         inputs = AttributeDict(self.exposed_inputs(work_chain, namespace=stage, agglomerate=False))
         if stage == "label" and label != "label":
@@ -395,12 +432,16 @@ class ActiveLearningWorkChain(ProtocolMixin, ResumeMixin, WorkChain):
             inputs.checkpoints = dict(self.inputs.resume.get("checkpoints", {}))
             if stage == "label" and "labelling" in self.inputs.resume:
                 inputs.resume_from = self.inputs.resume.labelling
+        return self._submit_child(stage, label, lambda: Job(work_chain, inputs))
+
+    def _submit_child(self, stage: str, label: str, prepare: Callable[[], Job]) -> ExitCode | None:
+        """Submit a child; if its inputs are refused, end the loop with all there is."""
         try:
-            node = submit_once(self, lambda: Job(work_chain, inputs), label)
+            node = submit_once(self, prepare, label)
         except (TypeError, ValueError) as error:
             exit_code = self.exit_codes[f"ERROR_{stage.upper()}_FAILED"]
             return self._end_with(exit_code.format(pk="not submitted", detail=str(error)))
-        self.report(f"{label}: {work_chain.__name__} <{node.pk}>")
+        self.report(f"{label}: {node.process_label} <{node.pk}>")
         self.to_context(stage=node)
         return None
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, cast
 
 from aiida import orm
 from aiida.common.links import LinkType
-from aiida.engine import CalcJob, ExitCode, WorkChain, while_
+from aiida.engine import CalcJob, ExitCode, Process, WorkChain, is_process_function, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 from plumpy.process_states import ProcessState
 
@@ -276,7 +276,7 @@ class SingleJobWorkChain(StageWorkChain):
     def define(cls, spec: WorkChainSpec) -> None:
         """Expose inputs and outputs of the CalcJob."""
         super().define(spec)
-        spec.expose_inputs(cls.CALCULATION, include=cls.INPUTS)
+        expose_inputs(spec, cls.CALCULATION, include=cls.INPUTS)
         spec.inputs.validator = cls.CALCULATION.spec().inputs.validator
         spec.expose_outputs(cls.CALCULATION, include=cls.OUTPUTS)
 
@@ -298,10 +298,18 @@ class SingleJobWorkChain(StageWorkChain):
         return None
 
 
+def expose_inputs(spec: WorkChainSpec, process: type[Process], namespace: str | None = None, **options: Any) -> None:
+    """Expose inputs of another process, and no others: AiiDA lets such a namespace take any, misspelt ones too."""
+    spec.expose_inputs(process, namespace=namespace, **options)
+    ports = spec.inputs if namespace is None else spec.inputs[namespace]
+    ports.dynamic = False
+
+
 def submit_once(parent: WorkChain, prepare: Callable[[], Job], label: str, n_before: int = 0) -> orm.ProcessNode:
     """Submit a child and return its node, unless it was submitted by a worker that was lost before it could note it.
 
-    The links of the calls are the truth, not the context of the last checkpoint.
+    A function is called, since it cannot be submitted; one that raises is a child that excepted. The links of the
+    calls are the truth, not the context of the last checkpoint.
 
     :param prepare: makes the child, if it is to be submitted.
     :param label: of the call.
@@ -310,12 +318,25 @@ def submit_once(parent: WorkChain, prepare: Callable[[], Job], label: str, n_bef
     called = find_called(parent.node, label)
     if len(called) <= n_before:
         child = prepare()
+        if is_process_function(child.process):
+            return _call_function(parent, child, label)
         return parent.submit(child.process, **child.inputs)
     node = called[n_before]
     if node.process_state is ProcessState.CREATED and parent.runner.controller is not None:
         # its task may not have reached the broker; a second one does no harm
         parent.runner.controller.continue_process(node.pk, nowait=False, no_reply=True)
     return node
+
+
+def _call_function(parent: WorkChain, child: Job, label: str) -> orm.ProcessNode:
+    function: Any = child.process
+    try:
+        return cast(orm.ProcessNode, function.run_get_node(**child.inputs)[1])
+    except Exception:
+        called = find_called(parent.node, label)
+        if not called:  # its inputs were refused
+            raise
+        return called[-1]
 
 
 def find_jobs(node: orm.ProcessNode) -> dict[str, list[orm.ProcessNode]]:

@@ -14,11 +14,12 @@ from aiida_alpot.kernel.convergence import ConvergenceSettings
 from aiida_alpot.kernel.settings import unknown_key_message
 from aiida_alpot.kernel.splitting import SplitSettings
 from aiida_alpot.workflows.augment import AugmentWorkChain
-from aiida_alpot.workflows.base import StageWorkChain
+from aiida_alpot.workflows.base import StageWorkChain, expose_inputs
 from aiida_alpot.workflows.calibrate import CalibrationWorkChain
 from aiida_alpot.workflows.checks import check_campaign, committee_validator
 from aiida_alpot.workflows.evaluate import EvaluationWorkChain
 from aiida_alpot.workflows.explore import ExplorationWorkChain
+from aiida_alpot.workflows.gates import define_validation
 from aiida_alpot.workflows.label import LabellingWorkChain
 from aiida_alpot.workflows.train import TrainingWorkChain
 
@@ -43,6 +44,7 @@ def define_inputs(spec: WorkChainSpec) -> None:
     spec.input("explore_from", valid_type=PESData, required=False, help="Starting frames of all explorations.")
     define_resume(spec)
     define_stages(spec)
+    define_validation(spec)
     spec.inputs.validator = check_campaign
 
 
@@ -124,7 +126,8 @@ def define_loop(spec: WorkChainSpec) -> None:
 def define_stages(spec: WorkChainSpec) -> None:
     """Declare the inputs of every stage but those that the loop provides."""
     for stage, (work_chain, provided) in STAGES.items():
-        spec.expose_inputs(
+        expose_inputs(
+            spec,
             work_chain,
             namespace=stage,
             exclude=(*provided, "checkpoints", "resume_from"),

@@ -8,6 +8,7 @@ from typing import Any
 from aiida_alpot.data.potential import validate_members, validate_species
 from aiida_alpot.data.uncertainty import validate_committee
 from aiida_alpot.plugins import Kind, known_engines, load_engine
+from aiida_alpot.workflows.gates import check_validation
 from aiida_alpot.workflows.train import check_members
 
 
@@ -26,6 +27,7 @@ def check_campaign(inputs: Mapping[str, Any], _: Any) -> str | None:
         _check_committee,
         _check_members,
         _check_engines,
+        check_validation,
     ):
         problem = check(inputs)
         if problem is not None:

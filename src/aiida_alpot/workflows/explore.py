@@ -15,7 +15,7 @@ from aiida_alpot.data.pes import PESData
 from aiida_alpot.engines.explore.base import ExplorationInputs
 from aiida_alpot.engines.job import CONTINUABLE, REPEATABLE, Job, JobResources
 from aiida_alpot.plugins import known_engines, load_engine
-from aiida_alpot.workflows.base import StageWorkChain, namespace
+from aiida_alpot.workflows.base import StageWorkChain, expose_inputs, namespace
 
 
 def _validate(inputs: Any, context: Any) -> str | None:
@@ -42,7 +42,7 @@ class ExplorationWorkChain(StageWorkChain):
     def define(cls, spec: WorkChainSpec) -> None:
         """Declare inputs and outputs."""
         super().define(spec)
-        spec.expose_inputs(ExploreAseCalculation, include=("potentials", "uncertainty", "frames", "seed"))
+        expose_inputs(spec, ExploreAseCalculation, include=("potentials", "uncertainty", "frames", "seed"))
         spec.input(
             "engine",
             valid_type=orm.Str,

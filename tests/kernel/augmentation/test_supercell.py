@@ -1,5 +1,7 @@
 """Supercells: heights, caps and slabs."""
 
+import itertools
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -77,3 +79,49 @@ def test_supercell_is_the_same_crystal_and_carries_its_charge():
 def test_settings_out_of_range_are_named(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         SupercellSettings(**bad)
+
+
+def test_compact_cell_has_fewer_atoms_than_the_diagonal_one():
+    compact = make_supercell(bulk("Cu"), SupercellSettings(shape="compact", max_atoms=10_000))
+    diagonal = make_supercell(bulk("Cu"), SupercellSettings(max_atoms=10_000))
+    assert (len(compact.atoms), len(diagonal.atoms)) == (500, 729)
+    assert (perpendicular_heights(compact.atoms.cell) >= 18.0).all()
+    assert compact.text == "supercell of 500 cells"
+    assert round(np.linalg.det(compact.parameters["matrix"])) == 500
+
+
+def test_compact_cell_at_the_cap_keeps_its_images_farthest_apart():
+    settings = [SupercellSettings(shape=shape) for shape in ("compact", "diagonal")]
+    compact, diagonal = (make_supercell(bulk("Cu"), item).atoms for item in settings)
+    assert len(compact) <= 450
+    heights = [perpendicular_heights(atoms.cell).min() for atoms in (compact, diagonal)]
+    assert heights == pytest.approx([17.29, 14.59], abs=0.01)
+
+
+def test_compact_cell_that_is_no_better_is_the_diagonal_one():
+    cubic = bulk("Po", "sc", a=3.0)
+    assert make_supercell(cubic, SupercellSettings(shape="compact", min_length=9.0)).text == "supercell 3x3x3"
+
+
+@pytest.mark.parametrize("shape", ["compact", "diagonal"])
+def test_cell_that_is_long_enough_is_left_alone(shape):
+    with pytest.raises(NotApplicableError, match="already_large"):
+        make_supercell(bulk("Cu", cubic=True) * (5, 5, 5), SupercellSettings(shape=shape, max_atoms=1000))
+
+
+@pytest.mark.parametrize("pbc", list(itertools.product([True, False], repeat=3)))
+def test_compact_cell_obeys_periodicity_and_cap(pbc):
+    rng = np.random.default_rng(0)
+    cell = np.diag([3.0, 4.0, 5.0]) + rng.uniform(-1.0, 1.0, (3, 3))
+    atoms = Atoms("H2", [[0, 0, 0], [0.5, 1.5, 1.2]], cell=cell, pbc=pbc)
+    settings = SupercellSettings(shape="compact", min_length=9.0, max_atoms=60)
+    if not any(pbc):
+        with pytest.raises(NotApplicableError):
+            make_supercell(atoms, settings)
+        return
+    larger = make_supercell(atoms, settings).atoms
+    assert 2 < len(larger) <= 60
+    assert larger.pbc.tolist() == list(pbc)
+    assert nearest_neighbour_distance(larger) == pytest.approx(nearest_neighbour_distance(atoms))
+    for axis in np.flatnonzero(~np.array(pbc)):
+        assert larger.cell[axis] == pytest.approx(cell[axis])

@@ -11,6 +11,7 @@ from ase.calculators.emt import EMT
 from ase.cluster import Icosahedron
 
 from aiida_alpot.kernel.exploration import Assessment, ExploreSettings, TrajectoryPlan
+from aiida_alpot.kernel.features import FeatureSpec
 from aiida_alpot.kernel.potentials import Features, Potential, Predictions, has_stress, offsets_of
 from aiida_alpot.kernel.settings import parse_settings
 
@@ -20,6 +21,7 @@ class ScaledEmt(Potential):
     species = (13, 29)
     cutoff = 6.0
     dtype = "float64"
+    feature_kinds = ("last_layer",)
 
     def __init__(self, scale=1.0, fails_on=None, nan=False):
         self.scale, self.fails_on, self.nan = scale, fails_on, nan
@@ -48,7 +50,7 @@ class ScaledEmt(Potential):
 class FakeModel:
     """Error = 2 D; grade = largest force norm."""
 
-    feature_kind = "last_layer"
+    feature_spec = FeatureSpec("last_layer")
 
     def __init__(self, gamma_save=None, gamma_break=None, properties=("energy", "force", "force_max")):
         self.gamma_save, self.gamma_break = gamma_save, gamma_break

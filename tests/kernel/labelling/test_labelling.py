@@ -270,7 +270,7 @@ def test_an_empty_dataset_is_labelled(tmp_path):
 @pytest.mark.parametrize(
     ("calculator", "message"),
     [
-        ("nosuchpackage:Calc", "MissingCalculatorPackageError.*'nosuchpackage'"),
+        ("nosuchpackage:Calc", "MissingObjectPackageError.*'nosuchpackage'"),
         ("ase.calculators.emt:EMTT", "has no 'EMTT'"),
         ("broken_calculator:dies", r"ended before it had built the calculator \(exit status 3\)"),
     ],

@@ -11,6 +11,7 @@ from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from aiida_alpot.kernel.cutouts import CORE, CutoutSettings, cut_out
 from aiida_alpot.kernel.dataset import Dataset, write
 from aiida_alpot.kernel.labelling.quality import (
     QualitySettings,
@@ -20,6 +21,7 @@ from aiida_alpot.kernel.labelling.quality import (
     review,
     review_part,
 )
+from aiida_alpot.kernel.labelling.residuals import read_residuals
 from aiida_alpot.kernel.settings import SettingsError, parse_settings, settings_to_dict
 
 ATOM_ENERGIES = {"Cu": -3.7, "Au": -3.2}
@@ -266,6 +268,50 @@ def test_residuals_of_other_frames_are_refused(clean):
         Residuals(np.zeros(3), np.zeros(2), np.zeros(3), np.zeros(3))
     with pytest.raises(ValueError, match="expected_force must not be negative"):
         Residuals(np.zeros(1), np.zeros(1), np.zeros(1), -np.ones(1))
+
+
+# pieces of larger frames
+
+
+@pytest.fixture(scope="module")
+def pieces():
+    rng = np.random.default_rng(7)
+    found = []
+    for _ in range(3):
+        atoms = bulk("Cu", "fcc", a=3.8, cubic=True).repeat(4)
+        atoms.symbols = rng.choice(("Cu", "Au"), len(atoms))
+        atoms.positions += rng.normal(0, 0.08, atoms.positions.shape)
+        found.append(emt(cut_out(atoms, 0, CutoutSettings("cluster", core_radius=2.9, reach=3.5))))
+    return found
+
+
+def with_forces(piece, on_core, change):
+    """Change the forces on two atoms, of the core or not, by opposite vectors."""
+    forces = piece.calc.results["forces"].copy()
+    chosen = np.flatnonzero(piece.arrays[CORE] == on_core)[[0, -1]]
+    forces[chosen] += [[change, 0, 0], [-change, 0, 0]]
+    return with_labels(piece, piece.calc.results["energy"], forces)
+
+
+def test_pieces_are_judged_by_the_forces_on_their_core(clean, pieces):
+    assert quarantined(review([*clean, *pieces])) == {}
+    spoilt = [with_forces(pieces[0], False, 20.0), with_forces(pieces[1], True, 20.0), pieces[2]]
+    assert quarantined(review([*clean, *spoilt])) == {61: "force"}
+
+
+def test_a_piece_that_the_committee_foretold_is_told_by_its_core(clean, pieces):
+    piece = with_forces(pieces[0], True, 20.0)
+    piece.info.update(committee_energy=0.0, committee_energy_disagreement=0.01, committee_force_disagreement=0.05)
+    piece.arrays["committee_forces"] = np.where(piece.arrays[CORE][:, None], piece.calc.results["forces"] + 0.05, 99.0)
+    (energy,), (force,), _, (expected,) = vars(read_residuals([piece])).values()
+    assert np.isnan(energy)
+    assert (force, expected) == (pytest.approx(0.05), 0.05)
+    residuals = make_residuals(61)
+    residuals.energy[60], residuals.force[60] = np.nan, 1.5 * residuals.expected_force[60]
+    assert quarantined(review([*clean, piece])) == {60: "force"}
+    assert quarantined(review([*clean, piece], residuals=residuals)) == {}
+    residuals.force[60] = 40.0 * residuals.expected_force[60]
+    assert set(quarantined(review([*clean, piece], residuals=residuals))) == {60}
 
 
 # magnetism

@@ -212,5 +212,18 @@ def test_without_an_active_set_the_way_to_one_is_named(strategy):
 
 
 def test_a_local_active_set_is_refused():
-    with pytest.raises(ValueError, match=r"a local one does not allow.*use a single active set"):
+    with pytest.raises(ValueError, match=r"a local one does not allow.*calibrate without .clusters"):
         require_active_set(LocalActiveSet([heavy_tails(n_frames=2).active_set]))
+
+
+@pytest.mark.parametrize("start", ["strict", "eps"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_frames_with_features_that_are_not_defined_are_all_taken(strategy, start):
+    """An atom of a species that the features do not know cannot be told from the next one."""
+    case = heavy_tails(n_frames=40, start=start)
+    case.frames[[7, 23], 0] = np.nan
+    found = case.pick(strategy)
+    assert {7, 23} <= set(found.rows.tolist())
+    assert all("grade inf" in found.reasons[row] for row in (7, 23))
+    case.frames[[7, 23], 0] = 0.0  # nothing instead of something that is not defined
+    assert case.left_after(found.rows) <= 2.0

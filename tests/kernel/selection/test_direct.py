@@ -4,12 +4,8 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.cluster.hierarchy import fcluster, linkage
 
 from aiida_alpot.kernel.selection import CandidateTable, PickContext
-from aiida_alpot.kernel.selection._clusters import cover, cut_tree, means
 from aiida_alpot.kernel.selection.direct import _components, pick_direct
 
 SIZES = (1000, 100, 50, 20, 5)
@@ -113,44 +109,6 @@ def test_features_without_correlation_are_all_kept():
     grid = np.stack(np.meshgrid(np.arange(7.0), np.arange(5.0)), axis=-1).reshape(-1, 2)
     assert _components(grid).shape == (35, 2)
     assert len(pick(grid, 35)) == 35
-
-
-@settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 1000), n=st.integers(1, 30))
-def test_cells_are_those_of_brute_force(seed, n):
-    points = np.random.default_rng(seed).normal(size=(30, 3))
-    cell = cover(points, n)
-    chosen = [int(np.argmax(np.linalg.norm(points, axis=1)))]
-    while len(chosen) < n:
-        chosen.append(int(np.argmax(np.linalg.norm(points[:, None] - points[chosen], axis=2).min(axis=1))))
-    assert cell.tolist() == np.linalg.norm(points[:, None] - points[chosen], axis=2).argmin(axis=1).tolist()
-
-
-@settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 1000), n=st.integers(1, 20))
-def test_without_training_frames_the_tree_is_cut_as_scipy_cuts_it(seed, n):
-    centres = np.random.default_rng(seed).normal(size=(20, 3))
-    found = cut_tree(centres, n, np.ones(20, dtype=bool))
-    expected = fcluster(linkage(centres, "ward"), n, "maxclust")
-    assert len(set(found)) == n
-    assert len(set(zip(found, expected, strict=True))) == n
-
-
-def test_the_tree_is_cut_until_enough_clusters_hold_no_training_frame():
-    centres = np.array([[0.0], [1.0], [10.0], [11.0], [30.0]])
-    free = np.array([True, False, True, True, True])
-    assert cut_tree(centres, 1, free)[[0, 1, 2, 3]].tolist() == [-1] * 4
-    two = cut_tree(centres, 2, free)
-    assert two[[0, 1]].tolist() == [-1, -1]
-    assert two[2] == two[3] != two[4]
-    three = cut_tree(centres, 3, free)
-    assert len(set(three.tolist()) - {-1}) == 3
-    assert three[1] == -1
-
-
-def test_means_are_those_of_the_members():
-    points = np.array([[0.0, 1.0], [2.0, 3.0], [9.0, 9.0], [5.0, 5.0]])
-    assert means(points, np.array([0, 0, -1, 1])).tolist() == [[1.0, 2.0], [5.0, 5.0]]
 
 
 @pytest.mark.slow

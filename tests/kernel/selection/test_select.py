@@ -1,6 +1,7 @@
 """What a selection promises: success with nothing flagged, clean splits, an unbiased control share."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -327,15 +328,63 @@ def test_equal_seeds_give_equal_selections(strategy):
     assert (one.split, one.reasons) == (two.split, two.reasons)
 
 
+def graded(candidates) -> tuple[CandidateTable, dict]:
+    """Return candidates of one atom each with the grade they have in the active set that is returned too."""
+    kwargs = one_atom_each(candidates)
+    grade = kwargs["active_set"].grade(kwargs["atom_features"](np.arange(len(candidates))))
+    return replace(candidates, grade=grade), kwargs
+
+
 @pytest.mark.parametrize("strategy", ABSORBING)
-def test_frames_that_an_active_set_takes_in_need_not_be_flagged_and_say_their_grade(strategy):
-    candidates = table(flagged=0.2, grade=np.full(100, 3.0))
-    kwargs = {"thresholds": LIMITS, "control_share": 0.0, **one_atom_each(candidates)}
-    result = select(candidates, strategy, 20, 0, **kwargs)
+def test_frames_that_an_active_set_takes_in_are_flagged_by_grade_and_say_it(strategy):
+    candidates, kwargs = graded(table(flagged=0.2))
+    result = select(candidates, strategy, 20, 0, thresholds=LIMITS, control_share=0.0, **kwargs)
     assert (candidates.force[result.indices] <= 0.1).any()
-    assert all(f"{strategy}: grade " in reason for reason in result.reasons)
-    flagged = select(candidates, strategy, 20, 0, gamma_select=2.0, **kwargs)
-    assert all("grade 3 > 2; " in reason for reason in flagged.reasons)
+    assert result.report["limits"]["grade"] == 2.0
+    for row, reason in zip(result.indices, result.reasons, strict=True):
+        assert f"grade {candidates.grade[row]:.4g} > 2; {strategy}: grade " in reason
+
+
+@pytest.mark.parametrize("strategy", ABSORBING)
+@pytest.mark.parametrize("gamma_select", [None, 1.0, 1.005, 6.0])
+def test_a_strategy_by_grade_takes_nothing_if_and_only_if_nothing_is_flagged_by_grade(strategy, gamma_select):
+    n_taken = []
+    for size in (0.05, 0.1, 0.1005, 0.3, 1.0):
+        candidates, kwargs = graded(table(1, 3, flagged=0.0, features=size * np.eye(3)))
+        result = select(
+            candidates, strategy, 9, 0, thresholds={}, gamma_select=gamma_select, control_share=0.0, **kwargs
+        )
+        n_taken.append(len(result))
+        assert (len(result) == 0) == (result.report["flagged"]["grade"] == 0)
+    assert n_taken[0] == 0
+    assert n_taken[-1] == 3
+
+
+@pytest.mark.parametrize("strategy", ABSORBING)
+def test_control_size_is_a_share_of_what_a_strategy_by_grade_takes_and_not_of_its_pool(strategy):
+    candidates, kwargs = graded(table(400, 1, flagged=0.0))
+    alone = select(candidates, strategy, 400, 0, thresholds=LIMITS, control_share=0.0, **kwargs)
+    assert len(alone) < 20
+    shared = select(candidates, strategy, 400, 0, thresholds=LIMITS, control_share=0.25, **kwargs)
+    assert shared.control.sum() == 10
+
+
+@pytest.mark.parametrize("strategy", ABSORBING)
+@pytest.mark.parametrize("seed", range(5))
+def test_control_frames_leave_the_only_trajectory_that_an_active_set_takes_frames_of(strategy, seed):
+    features = np.where(np.arange(40)[:, None] < 10, 1.0, 0.05) * np.eye(3)[np.arange(40) % 3]
+    candidates, kwargs = graded(table(4, 10, flagged=0.0, features=features))
+    result = select(candidates, strategy, 12, seed, thresholds=LIMITS, **kwargs)
+    assert {candidates.group[row] for row in training(result)} == {"traj-0"}
+    assert result.control.sum() == 3
+
+
+def test_what_the_dataset_holds_is_no_longer_counted_as_flagged():
+    candidates = table(1, 4, force=[0.2, 0.2, 0.2, 0.0], structure_id=["a", "a", "b", "c"])
+    report = select(candidates, "threshold", 4, 0, thresholds=LIMITS, known_ids={"b", "c"}).report
+    assert (report["n_flagged"], report["flagged"]) == (2, {"force": 2})
+    report = select(candidates, "threshold", 4, 0, thresholds=LIMITS, known_ids={"a", "b"}).report
+    assert (report["n_flagged"], report["flagged"], report["n_known"]) == (0, {"force": 0}, 3)
 
 
 @pytest.mark.parametrize("strategy", ABSORBING)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from aiida_alpot.kernel.cutouts import CORE
 from aiida_alpot.kernel.dataset import Dataset
 from aiida_alpot.kernel.exploration import ExploreSettings
 from aiida_alpot.kernel.settings import SettingsError, parse_settings
@@ -230,6 +231,9 @@ def test_active_atoms_are_counted_by_species(make, tiny_models, tmp_path, job):
     model = UncertaintyModel.load(tmp_path / calibrate.OUTPUT)
     assert results["active_atoms"] == {"Cu": len(model.active_set.owners[29])}
     assert 0 < results["active_atoms"]["Cu"] <= 16
+    assert results["n_clusters"] is None
+    task["settings"]["clusters"] = {"method": "birch", "n_clusters": 2, "rows_per_rank": 0.0}
+    assert calibrate.run(task, tmp_path)["n_clusters"] == 2
 
 
 # --- explore_ase ---
@@ -348,6 +352,14 @@ def test_frames_with_forces_beyond_the_limit_start_nothing(job, starting):
     frames[1].calc.results["forces"][2] = [0.0, -60.0, 0.0]
     assert starting(frames) == ["0", "2"]
     assert starting(frames, health={"max_force": 61.0}) == ["0", "1", "2"]
+
+
+def test_pieces_of_larger_frames_start_nothing(job, starting):
+    frames = job.argon(3)
+    frames[1].arrays[CORE] = np.arange(4) == 0
+    assert starting(frames) == ["0", "2"]
+    with pytest.raises(ValueError, match="of 1: 1 cut out of a larger frame"):
+        starting(frames[1:2])
 
 
 def test_descendants_of_held_out_frames_would_be_trained_on_so_these_start_nothing(job, starting):
@@ -499,6 +511,37 @@ def test_an_empty_pool_selects_nothing(evaluated):
     assert frames == []
     assert (results["n_candidates"], results["n_selected"]) == (0, 0)
     assert results["disagreement"]["force"] is None
+
+
+def test_frames_that_are_too_large_are_labelled_in_pieces(job, evaluated):
+    sphere = {"shape": "cluster", "core_radius": 2.0, "reach": 2.0}
+    large = [atoms.repeat(2) for atoms in job.argon(6)]
+    for k, atoms in enumerate(large):
+        atoms.rattle(0.1, seed=k)
+        atoms.calc = None
+    frames, results = evaluated(large + job.argon(2, seed=5), budget=6, cutout={"max_atoms": 20, **sphere})
+    assert results["n_selected"] == len(frames) == results["n_train"] + results["n_validation"] + results["n_control"]
+    pieces = [atoms for atoms in frames if CORE in atoms.arrays]
+    cutout = results["cutout"]
+    assert (cutout["n_large"], cutout["n_pieces"]) == (len(pieces), len(pieces))
+    assert {atoms.info["group"] for atoms in pieces} <= {atoms.info["group"] for atoms in large}
+    assert max(map(len, frames)) <= 20
+    for atoms in pieces:
+        assert atoms.arrays["committee_forces"].shape == (len(atoms), 3)
+        # two atoms at this distance attract each other, and the members differ in how much
+        assert atoms.info["committee_energy"] < 0
+        assert atoms.info["committee_energy_disagreement"] > 0
+    again, _ = evaluated((large + job.argon(2, seed=5))[::-1], budget=6, cutout={"max_atoms": 20, **sphere})
+    assert bits(again) == bits(frames)
+
+
+def test_frames_that_cannot_be_cut_are_reported_and_left_out(job, evaluated):
+    cutout = {"max_atoms": 3, "shape": "cluster", "core_radius": 2.0, "reach": 2.0}
+    frames, results = evaluated(job.argon(6), budget=4, cutout=cutout)
+    assert frames == []
+    assert (results["n_selected"], results["n_control"], results["control_groups"]) == (0, 0, [])
+    assert len(results["cutout"]["left_out"]) == results["cutout"]["n_refused"] == 4
+    assert all("atoms, more than 3" in reason for reason in results["cutout"]["left_out"].values())
 
 
 def test_quantiles_keep_an_infinite_grade():

@@ -3,13 +3,19 @@
 import json
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
+from ase.build import bulk
+from ase.io import read
 
-from aiida_alpot.kernel.dataset import write
-from aiida_alpot.kernel.potentials import load
-from aiida_alpot.kernel.tasks import TaskError, TaskInterruptedError, train_mace
+from aiida_alpot.kernel.calibrating import rms_errors
+from aiida_alpot.kernel.cutouts import CORE, CutoutSettings, core_of, cut_out
+from aiida_alpot.kernel.dataset import Dataset, merge, write, write_frames
+from aiida_alpot.kernel.potentials import load, reference_predictions
+from aiida_alpot.kernel.tasks import TaskError, TaskInterruptedError, label_ase, train_mace
+from aiida_alpot.kernel.training.mace import parse_final_errors
 
 LOG = """
 +---------------+---------------------+------------------+-------------------+
@@ -62,6 +68,63 @@ def test_a_finished_training_reports_its_numbers(make, tmp_path, fake_mace):
     assert results["finite_difference"]["force_relative"] < 1e-3
     assert "--seed=5" in fake_mace.calls[0]
     assert "--compute_stress=True" in fake_mace.calls[0]
+
+
+def test_the_program_sees_cores_only_if_there_are_pieces(make, tmp_path, fake_mace):
+    frames = make.crystals(6)
+    write(tmp_path / "dataset.h5", frames, split=SPLITS)
+    train_mace.run(task(), tmp_path)
+    frames[4].arrays[CORE] = np.arange(4) == 0
+    write(tmp_path / "dataset.h5", frames, split=SPLITS)
+    train_mace.run(task(), tmp_path)
+    assert fake_mace.calls[0][:2] == ["-m", "mace.cli.run_train"]
+    assert fake_mace.calls[1][0] == "-c"
+    assert "mace_cores" in fake_mace.calls[1][1]
+    assert all(Path(entry).is_absolute() for entry in json.loads(fake_mace.calls[1][2]))
+
+
+def test_energies_of_pieces_do_not_make_those_of_the_atoms(make, tmp_path, fake_mace):
+    frames = make.crystals(6)
+    for atoms in frames[:2]:
+        atoms.arrays[CORE] = np.arange(4) == 0
+        atoms.calc.results["energy"] += 1000.0
+    write(tmp_path / "dataset.h5", frames, split=SPLITS)
+    results = train_mace.run(task(), tmp_path)
+    expected = np.mean([atoms.calc.results["energy"] for atoms in frames[2:4]]) / 4
+    assert results["atomic_energies"] == {"29": pytest.approx(expected)}
+    results = train_mace.run(task(cutout_energies=True), tmp_path)
+    assert results["atomic_energies"]["29"] > 100.0
+
+
+def test_stress_of_pieces_alone_is_not_fitted(make, tmp_path, fake_mace):
+    frames = make.crystals(6)
+    frames[2], frames[3] = make.molecules(1)[0], make.molecules(1, seed=1)[0]
+    for atoms in frames[:2]:
+        atoms.arrays[CORE] = np.arange(4) == 0
+    write(tmp_path / "dataset.h5", frames, split=SPLITS)
+    train_mace.run(task(e0s={"Cu": -1.0, "H": -0.5, "O": -2.0}), tmp_path)
+    assert "--compute_stress=True" not in fake_mace.calls[0]
+    train_mace.run(task(e0s={"Cu": -1.0, "H": -0.5, "O": -2.0}, cutout_energies=True), tmp_path)
+    assert "--compute_stress=True" in fake_mace.calls[1]
+
+
+def test_pieces_alone_and_a_species_of_pieces_alone_are_refused(make, tmp_path, fake_mace):
+    frames = make.crystals(6)
+    for atoms in frames[:4]:
+        atoms.arrays[CORE] = np.arange(4) == 0
+    write(tmp_path / "dataset.h5", frames, split=SPLITS)
+    with pytest.raises(ValueError, match="all training frames were cut out of larger ones, and without"):
+        train_mace.run(task(), tmp_path)
+    assert train_mace.run(task(cutout_energies=True), tmp_path)["n_frames"]["train"] == 4
+    frames[0] = make.crystals(1, seed=3)[0]
+    frames[1].numbers[1] = 13
+    frames[1].calc.atoms.numbers[1] = 13
+    write(tmp_path / "dataset.h5", frames, split=SPLITS)
+    with pytest.raises(
+        ValueError, match=r"species \[13\] occur in split 'train' but in no training frame whose energy"
+    ):
+        train_mace.run(task(), tmp_path)
+    assert len(fake_mace.calls) == 1
 
 
 def test_the_order_of_rows_does_not_change_the_training_files(make, tmp_path, fake_mace):
@@ -158,19 +221,99 @@ def test_a_training_is_stopped_at_its_deadline(tmp_path, program):
         train_mace._run_mace([], tmp_path, 0.0)
 
 
+TINY = {
+    "num_channels": 2,
+    "max_L": 0,
+    "max_ell": 1,
+    "correlation": 1,
+    "num_interactions": 1,
+    "r_max": 3.5,
+    "batch_size": 2,
+}
+
+
+def emt_label(folder, frames):
+    """Label frames with EMT as a job does."""
+    write(folder / "frames.h5", frames)
+    settings = {"calculator": "ase.calculators.emt:EMT", "isolated": False}
+    label_ase.run({"frames": "frames.h5", "settings": settings, "walltime_s": 600}, folder)
+    with Dataset.open(folder / label_ase.OUTPUT) as dataset:
+        return list(dataset)
+
+
+def rattled(repeat, seed):
+    atoms = bulk("Cu", cubic=True).repeat(repeat)
+    atoms.rattle(0.1, seed=seed)
+    atoms.info["group"] = f"md-{seed}"
+    return atoms
+
+
+@pytest.fixture
+def with_pieces(tmp_path):
+    """A dataset of whole frames and of pieces of larger ones, labelled apart and merged."""
+    large, cutout = rattled(4, 9), CutoutSettings("cluster", core_radius=2.7, reach=2.0)
+    pieces = emt_label(tmp_path, [cut_out(large, centre, cutout) for centre in (0, 50, 100)])
+    write(tmp_path / "pieces.h5", pieces, split=["train", "train", "validation"])
+    whole = emt_label(tmp_path, [rattled(1, seed) for seed in range(4)])
+    write(tmp_path / "whole.h5", whole, split=["train", "train", "validation", "test"])
+    merge([tmp_path / "whole.h5", tmp_path / "pieces.h5"], tmp_path / "dataset.h5")
+    with Dataset.open(tmp_path / "dataset.h5") as dataset:
+        return list(dataset)
+
+
+def test_pieces_keep_their_core_through_label_dataset_and_input_of_the_training(with_pieces, tmp_path, fake_mace):
+    assert [CORE in atoms.arrays for atoms in with_pieces] == [False] * 4 + [True] * 3
+    assert all(1 < atoms.arrays[CORE].sum() < len(atoms) for atoms in with_pieces[4:])
+    assert all(atoms.info["status"] == "labelled" for atoms in with_pieces)
+    train_mace.run(task(), tmp_path)
+    written = {atoms.positions.tobytes(): atoms.arrays[CORE] for atoms in read(tmp_path / "train.xyz", ":")}
+    for atoms in with_pieces:
+        if atoms.info["split"] == "train":
+            np.testing.assert_array_equal(written[atoms.positions.tobytes()], core_of([atoms]))
+
+
+@pytest.mark.slow
+def test_what_is_outside_the_cores_changes_nothing_in_a_real_training(with_pieces, tmp_path, monkeypatch):
+    """Neither in the first stage nor in the second: the potentials are the same bit by bit."""
+    run_mace, calls = train_mace._run_mace, []
+    monkeypatch.setattr(train_mace, "_run_mace", lambda *given: calls.append(given) or run_mace(*given))
+    hyperparameters = {**TINY, "swa": True, "start_swa": 1}
+    results = train_mace.run(task(hyperparameters=hyperparameters, n_updates=4), tmp_path)
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("train.xyz", "valid.xyz", "test.xyz"):
+        frames = read(tmp_path / name, ":")
+        for atoms in frames:
+            shell = ~atoms.arrays[CORE]
+            atoms.arrays["REF_forces"][shell] += 30.0
+            atoms.info["REF_energy"] += 30.0 * shell.any()
+        write_frames(frames, other / name)
+    run_mace(calls[0][0], other, None)
+    for name in (train_mace.OUTPUT, "potential_stagetwo.model"):
+        one, two = (load(folder / name, "mace").predict(with_pieces) for folder in (tmp_path, other))
+        np.testing.assert_array_equal(one.energy, two.energy)
+        np.testing.assert_array_equal(one.forces, two.forces)
+    log = (other / train_mace.LOG).read_text()
+    assert parse_final_errors(log) == results["rmse"]
+
+
+@pytest.mark.slow
+def test_the_errors_that_a_training_reports_are_those_on_the_core(with_pieces, tmp_path):
+    results = train_mace.run(task(hyperparameters=TINY, n_updates=4), tmp_path)
+    potential = load(tmp_path / train_mace.OUTPUT, "mace")
+    for split in ("train", "validation", "test"):
+        frames = [atoms for atoms in with_pieces if atoms.info["split"] == split]
+        expected = rms_errors(potential.predict(frames), reference_predictions(frames), core=core_of(frames))
+        assert results["rmse"][split] == pytest.approx(expected, abs=6e-5)
+    assert results["learning_curve"]["rmse_force"][-1] == pytest.approx(
+        results["rmse"]["validation"]["force"], abs=6e-5
+    )
+
+
 @pytest.mark.slow
 def test_a_real_training_gives_a_potential_that_loads(make, tmp_path):
     write(tmp_path / "dataset.h5", make.crystals(6), split=SPLITS)
-    tiny = {
-        "num_channels": 2,
-        "max_L": 0,
-        "max_ell": 1,
-        "correlation": 1,
-        "num_interactions": 1,
-        "r_max": 3.5,
-        "batch_size": 2,
-    }
-    results = train_mace.run(task(hyperparameters=tiny, n_updates=4, lr_decay=0.5), tmp_path)
+    results = train_mace.run(task(hyperparameters=TINY, n_updates=4, lr_decay=0.5), tmp_path)
     assert set(results["rmse"]) == {"train", "validation", "test"}
     assert set(results["rmse"]["train"]) == {"energy", "force", "stress"}
     assert results["learning_curve"]["epoch"][-1] == 1

@@ -1,6 +1,7 @@
 """Input and output of ``mace_run_train``: what is written, which options are given, what is read back."""
 
 import json
+from ast import literal_eval
 
 import numpy as np
 import pytest
@@ -9,13 +10,16 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read
 from ase.stress import voigt_6_to_full_3x3_stress
 
+from aiida_alpot.kernel.cutouts import CORE
 from aiida_alpot.kernel.settings import SettingsError, parse_settings
 from aiida_alpot.kernel.training.mace import (
     MaceRun,
     MaceSettings,
     build_arguments,
     compute_atomic_energies,
+    compute_scaling,
     count_epochs,
+    has_pieces,
     is_isolated_atom,
     parse_final_errors,
     parse_learning_curve,
@@ -263,7 +267,85 @@ def test_a_frame_without_label_is_named(make, tmp_path):
         write_mace_input({"train": frames, "validation": make.crystals(1)}, tmp_path)
 
 
+def as_piece(atoms):
+    """Make the first atom of a frame its core."""
+    atoms.arrays[CORE] = np.arange(len(atoms)) == 0
+    return atoms
+
+
+def test_pieces_are_written_with_their_core_and_without_energy_and_stress_that_count(make, tmp_path):
+    frames = make.crystals(2)
+    as_piece(frames[0])
+    write_mace_input({"train": frames, "validation": make.crystals(1, seed=1)}, tmp_path)
+    piece, whole = read(tmp_path / "train.xyz", ":")
+    assert piece.arrays[CORE].tolist() == [True, False, False, False]
+    assert piece.info["config_energy_weight"] == 0.0
+    assert "REF_stress" not in piece.info
+    np.testing.assert_array_equal(piece.arrays["REF_forces"], frames[0].calc.results["forces"])
+    assert "config_energy_weight" not in whole.info
+    assert "REF_stress" in whole.info
+    # of a batch, MACE takes the columns of the first frame: all have it
+    assert all(atoms.arrays[CORE].all() for atoms in (whole, read(tmp_path / "valid.xyz")))
+
+
+def test_energy_and_stress_of_pieces_are_fitted_if_wanted(make, tmp_path):
+    frames = [as_piece(atoms) for atoms in make.crystals(2)]
+    settings = MaceSettings(cutout_energies=True)
+    write_mace_input({"train": frames, "validation": frames}, tmp_path, settings)
+    found = read(tmp_path / "train.xyz", ":")
+    assert all("config_energy_weight" not in atoms.info and "REF_stress" in atoms.info for atoms in found)
+    assert [atoms.arrays[CORE].sum() for atoms in found] == [1, 1]
+
+
+def test_without_pieces_nothing_is_said_of_a_core(make, tmp_path):
+    frames = make.crystals(2)
+    frames[0].arrays[CORE] = np.ones(4, dtype=bool)
+    assert not has_pieces({"train": frames})
+    write_mace_input({"train": frames, "validation": frames}, tmp_path)
+    assert CORE not in read(tmp_path / "train.xyz").arrays
+    assert not {"heads", "mean", "std"} & build().keys()
+
+
+def test_the_units_of_the_outputs_come_from_what_is_fitted(make):
+    frames = make.crystals(3)
+    as_piece(frames[0]).calc.results["forces"][1:] = 99.0
+    frames.append(with_energy("Cu", -7.0))
+    e0s = {29: -0.5}
+    mean, rms = compute_scaling(frames, e0s, MaceSettings())
+    energies = [atoms.calc.results["energy"] / 4 + 0.5 for atoms in frames[:3]]
+    assert mean == pytest.approx(np.mean(energies[1:]))
+    forces = [frames[0].calc.results["forces"][:1], *(atoms.calc.results["forces"] for atoms in frames[1:3])]
+    assert rms == pytest.approx(np.sqrt(np.mean(np.concatenate(forces) ** 2)))
+    assert compute_scaling(frames, e0s, MaceSettings(cutout_energies=True))[0] == pytest.approx(np.mean(energies))
+
+
 # --- command line ---
+
+
+WITH_CORES = MaceRun(1, {"train": 8, "validation": 2, "test": 1}, {1: 0.0}, False, scaling=(-0.1, 0.7))
+
+
+def test_the_core_is_handed_to_the_loss_as_a_key_of_the_only_head():
+    found = build(WITH_CORES)
+    assert literal_eval(found["heads"]) == {
+        "Default": {"arrays_keys": {"cutout_core": "cutout_core"}, "test_file": "test.xyz"}
+    }
+    assert (float(found["mean"]), float(found["std"])) == (-0.1, 0.7)
+
+
+@pytest.mark.parametrize("own", [{"std": 2.0}, {"mean": 1.0}, {"scaling": "no_scaling"}])
+def test_units_of_the_user_are_left_alone(own):
+    found = build(WITH_CORES, hyperparameters=own)
+    assert {name: found[name] for name in ("mean", "std", "scaling") if name in found} == {
+        name: str(value) for name, value in own.items()
+    }
+
+
+def test_a_loss_without_weights_is_refused_where_energies_must_not_count():
+    with pytest.raises(SettingsError, match="'huber' has no weights and would fit the energies of pieces"):
+        build(WITH_CORES, hyperparameters={"loss": "huber"})
+    assert build(WITH_CORES, hyperparameters={"loss": "huber"}, cutout_energies=True)["loss"] == "huber"
+    assert build(hyperparameters={"loss": "huber"})["loss"] == "huber"
 
 
 def test_arguments_follow_from_the_dataset_and_the_job():

@@ -347,3 +347,12 @@ def test_a_chunk_with_several_species_is_graded_row_by_row():
             every[mask], active.grade(Features(values[mask], species[mask], np.arange(mask.sum())))
         )
     assert np.isinf(every[species == 9]).all()
+
+
+@pytest.mark.parametrize("start", ["strict", "eps"])
+def test_an_atom_whose_features_are_not_defined_is_wholly_outside(start):
+    rows = np.random.default_rng(0).normal(size=(20, 4))
+    built = ActiveSet.build(Features(rows, np.full(20, 29), np.zeros(20)), start)
+    asked = Features(np.array([rows[0], np.full(4, np.nan)]), [29, 29], [0, 1])
+    assert np.isfinite(built.grade(asked)).tolist() == [True, False]
+    np.testing.assert_allclose(built.residual(asked), [0.0, 1.0], atol=1e-12)

@@ -82,6 +82,44 @@ def test_squared_error_is_squared_disagreement_plus_squared_bias(seed, n_members
     assert np.all(D.force_max <= e.force_max * (1 + 1e-12))
 
 
+@given(seed=st.integers(0, 2**31), n_core=st.integers(1, 5))
+def test_of_a_frame_with_a_core_only_the_forces_on_the_core_count(seed, n_core):
+    members, reference = make_committee(seed)
+    core = np.arange(9) < 4 + n_core  # of the last frame of five atoms
+    of_core = [Predictions(m.energy, m.forces[core], m.stress, [0, 3, 4, 4 + n_core]) for m in [*members, reference]]
+    pairs = (
+        (disagreement(members, core=core), disagreement(of_core[:-1])),
+        (error(members, reference, core=core), error(of_core[:-1], of_core[-1])),
+    )
+    for found, expected in pairs:
+        for name in ("force", "force_max"):
+            np.testing.assert_allclose(found.value(name), expected.value(name), rtol=1e-12)
+        for name in ("energy", "stress"):
+            assert np.isnan(found.value(name)).tolist() == [False, False, n_core < 5]
+            np.testing.assert_array_equal(found.value(name)[:2], expected.value(name)[:2])
+    D, e = (found for found, _ in pairs)
+    bias = error(members, reference, "committee_mean", core=core)
+    np.testing.assert_allclose(e.force**2, D.force**2 + bias.force**2, rtol=1e-12)
+
+
+def test_a_core_of_all_atoms_changes_nothing():
+    members, reference = make_committee()
+    for one, other in (
+        (disagreement(members), disagreement(members, core=np.ones(9, dtype=bool))),
+        (error(members, reference), error(members, reference, core=np.ones(9, dtype=bool))),
+    ):
+        for name in FIELDS:
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+def test_a_frame_without_core_and_a_core_of_other_atoms_are_refused():
+    members, _ = make_committee()
+    with pytest.raises(ValueError, match="core: no atom of frame 1 counts"):
+        disagreement(members, core=np.arange(9) != 3)
+    with pytest.raises(ValueError, match=r"core: expected the shape \(9,\), got \(8,\)"):
+        disagreement(members, core=np.ones(8, dtype=bool))
+
+
 def test_disagreement_sees_opposite_forces_of_equal_length():
     F = np.array([[1.0, 2.0, 2.0]])
     members = [Predictions([0.0], sign * F, [[0.0] * 6], [0, 1]) for sign in (1, -1)]
@@ -146,6 +184,25 @@ def test_stress_is_nan_where_it_is_undefined():
         member.stress[1] = np.nan
     assert np.isnan(disagreement(members).stress).tolist() == [False, True, False]
     assert np.isnan(disagreement(members, pbc=np.zeros((3, 3), bool)).stress).all()
+
+
+def test_a_member_of_an_engine_without_stress_is_left_out_of_the_stress_alone():
+    members, reference = make_committee(n_members=3)
+    silent = with_value(members[1], "stress", slice(None), np.nan)
+    mixed, others = [members[0], silent, members[2]], [members[0], members[2]]
+    np.testing.assert_array_equal(disagreement(mixed).stress, disagreement(others).stress)
+    np.testing.assert_array_equal(error(mixed, reference).stress, error(others, reference).stress)
+    np.testing.assert_array_equal(mean_prediction(mixed).stress, mean_prediction(others).stress)
+    for name in ("energy", "force", "force_max", "force_atom"):
+        np.testing.assert_array_equal(getattr(disagreement(mixed), name), getattr(disagreement(members), name))
+
+
+def test_a_stress_that_one_member_alone_predicts_has_a_mean_and_no_disagreement():
+    members, reference = make_committee(n_members=2)
+    mixed = [with_value(members[0], "stress", slice(None), np.nan), members[1]]
+    assert np.isnan(disagreement(mixed).stress).all()
+    np.testing.assert_array_equal(mean_prediction(mixed).stress, members[1].stress)
+    np.testing.assert_array_equal(error(mixed, reference).stress, error(members[1:], reference).stress)
 
 
 def test_stress_components_of_a_vacuum_axis_are_masked():

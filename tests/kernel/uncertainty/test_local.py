@@ -7,7 +7,7 @@ import pytest
 
 from aiida_alpot.kernel.potentials.base import Features
 from aiida_alpot.kernel.uncertainty.active_set import ActiveSet
-from aiida_alpot.kernel.uncertainty.local import LocalActiveSet, cluster_kmeans
+from aiida_alpot.kernel.uncertainty.local import ClusterSettings, LocalActiveSet
 
 A = [(4.0, 0.2), (3.0, 0.6)]
 B = [(1.2, 1.0), (1.0, 1.2)]
@@ -43,7 +43,7 @@ def test_heterogeneous_case_in_two_dimensions(point, grade, local):
     assert sorted(map(tuple, whole.blocks[29].rows)) == [(0.2, 4.0), (4.0, 0.2)]
     assert abs(np.linalg.det(whole.blocks[29].rows)) == pytest.approx(15.96)
     assert whole.grade(x)[0] == pytest.approx(grade, abs=1e-6)
-    parts = LocalActiveSet.build(features(A + B + C), LABELS, rows_per_rank=0.0, **options)
+    parts = LocalActiveSet.build(features(A + B + C), LABELS, ClusterSettings(rows_per_rank=0.0), **options)
     assert [member.grade(x)[0] for member in parts.members] == pytest.approx(local, abs=1e-6)
     assert parts.grade(x)[0] == pytest.approx(min(local), abs=1e-6)
 
@@ -58,22 +58,42 @@ def test_atoms_between_the_clusters_are_flagged_only_locally():
     assert parts.grade(features(values)).max() <= 1.01 + 1e-8
 
 
-def test_kmeans_finds_separated_clusters_whatever_their_order():
+@pytest.mark.parametrize("method", ["kmeans", "birch"])
+def test_clusters_that_are_found_are_those_that_are_given(method):
     values, labels = blobs()
-    order = np.random.default_rng(1).permutation(len(values))
-    for data, truth in ((values, labels), (values[order], labels[order])):
-        found = cluster_kmeans(data, 3, seed=0)
-        assert len({*zip(found.tolist(), truth.tolist(), strict=True)}) == 3
-    np.testing.assert_array_equal(cluster_kmeans(values, 3, seed=5), cluster_kmeans(values, 3, seed=5))
-    by_kmeans = LocalActiveSet.build(features(values), n_clusters=3)
-    by_label = LocalActiveSet.build(features(values), labels)
+    found = LocalActiveSet.build(features(values), clusters=ClusterSettings(method, n_clusters=3))
+    given = LocalActiveSet.build(features(values), labels)
     new = features(values + 3.0)
-    np.testing.assert_allclose(by_kmeans.grade(new), by_label.grade(new))
+    np.testing.assert_allclose(found.grade(new), given.grade(new))
 
 
-def test_kmeans_of_equal_points_is_one_cluster():
-    assert cluster_kmeans(np.full((10, 2), 0.1), 4, seed=0).tolist() == [0] * 10
-    assert len(np.unique(cluster_kmeans(np.array([[0.0], [1.0], [0.0]]), 4, seed=0))) == 2
+@pytest.mark.parametrize("method", ["kmeans", "birch"])
+@pytest.mark.parametrize("level", ["atom", "frame"])
+def test_grades_do_not_depend_on_the_order_of_the_frames(method, level):
+    values, _ = blobs()
+    frames = np.repeat(np.arange(len(values) // 4), 4)
+    order = np.random.default_rng(2).permutation(frames[-1] + 1)
+    rows = np.concatenate([np.flatnonzero(frames == k) for k in order])
+    settings = ClusterSettings(method, n_clusters=3, level=level)
+    new = features(values + 3.0)
+    grades = [
+        LocalActiveSet.build(Features(chosen, np.full(len(values), 29), frames), clusters=settings).grade(new)
+        for chosen in (values, values[rows])
+    ]
+    np.testing.assert_allclose(*grades)
+
+
+def test_frames_are_clustered_by_their_mean_features():
+    values, labels = blobs()
+    # each frame has atoms of two clouds: their mean tells the frames apart, the atoms of a frame stay together
+    pairs = [(0, 1), (1, 2)]
+    rows = [np.flatnonzero(labels == cloud)[:100].reshape(50, 2) for pair in pairs for cloud in pair]
+    frames = np.concatenate([np.hstack(rows[:2]), np.hstack(rows[2:])])
+    data = Features(values[frames.ravel()], np.full(frames.size, 29), np.repeat(np.arange(len(frames)), 4))
+    by_frame = LocalActiveSet.build(data, clusters=ClusterSettings(n_clusters=2, level="frame"))
+    by_label = LocalActiveSet.build(data, np.repeat([0, 1], frames.size // 2))
+    new = features(values + 3.0)
+    np.testing.assert_allclose(by_frame.grade(new), by_label.grade(new))
 
 
 def test_small_clusters_are_merged_into_the_nearest():
@@ -104,6 +124,7 @@ def test_a_species_may_be_absent_from_a_cluster():
     assert parts.grade(data).max() <= 1.01 + 1e-8
     assert np.isinf(parts.grade(features(values[:2], 13))).all()
     assert parts.residual(data).max() < 1e-6
+    assert {number: len(rows) for number, rows in parts.owners.items()} == {29: 6, 79: 12}
 
 
 def test_round_trip_keeps_grades_and_bytes(tmp_path):
@@ -124,7 +145,10 @@ def test_wrong_input_is_refused():
         LocalActiveSet.build(Features(np.zeros((0, 2)), [], []))
     with pytest.raises(ValueError, match="labels: expected one per atom"):
         LocalActiveSet.build(features(A), ["a"])
-    with pytest.raises(ValueError, match="n_clusters"):
-        LocalActiveSet.build(features(A), n_clusters=0)
+    with pytest.raises(ValueError, match="give the labels of the atoms"):
+        LocalActiveSet.build(features(A), clusters=ClusterSettings("column"))
+    for wrong in ({"n_clusters": 0}, {"rows_per_rank": -1.0}, {"seed": -1}, {"column": ""}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            ClusterSettings(**wrong)
     with pytest.raises(ValueError, match="at least one cluster"):
         LocalActiveSet([])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 
+from aiida_alpot.kernel.features import FeatureSpec
 from aiida_alpot.kernel.potentials.base import Features
 from aiida_alpot.kernel.uncertainty.active_set import ActiveSet
 from aiida_alpot.kernel.uncertainty.calibration import Calibration
@@ -64,6 +65,15 @@ def test_thresholds_exist_where_calibration_and_tolerance_do():
     assert set(thresholds) == {"force", "stress"}
     assert thresholds["force"] == pytest.approx(0.05)
     assert all(np.isfinite(value) for value in thresholds.values())
+
+
+def test_categories_of_the_points_survive_the_file(tmp_path):
+    points = {"force": (np.ones(3), np.arange(3.0))}
+    model = make_model(None, points=points, category_column="kind", point_categories=np.array(["α", "", "liquid"]))
+    model.save(tmp_path / "u.h5")
+    assert UncertaintyModel.load(tmp_path / "u.h5").point_categories.tolist() == ["α", "", "liquid"]
+    with pytest.raises(ValueError, match=r"one for each of the 3 points of force, got the shape \(2,\)"):
+        make_model(None, points=points, point_categories=np.array(["a", "b"]))
 
 
 def test_flags_are_strict_and_nan_is_not_flagged():
@@ -128,7 +138,7 @@ def test_a_file_from_before_categories_is_read(tmp_path):
     model.save(tmp_path / "a.h5")
     with h5py.File(tmp_path / "a.h5", "r+") as file:
         header = json.loads(file["header"][()].tobytes())
-        del header["category_column"]
+        del header["category_column"], header["feature_parameters"]
         for values in header["calibrations"].values():
             del values["categories"], values["largest_disagreement"]
         del file["header"]
@@ -136,6 +146,7 @@ def test_a_file_from_before_categories_is_read(tmp_path):
     loaded = UncertaintyModel.load(tmp_path / "a.h5")
     assert loaded.thresholds == model.thresholds
     assert loaded.frame_categories([]) is None
+    assert loaded.feature_spec == FeatureSpec("last_layer")
 
 
 @pytest.mark.parametrize("kind", [ActiveSet, LocalActiveSet, None])
@@ -162,6 +173,12 @@ def test_bytes_do_not_depend_on_the_order_of_the_properties(tmp_path):
     model.save(tmp_path / "a.h5")
     turned.save(tmp_path / "b.h5")
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+def test_parameters_of_the_features_survive_the_file(tmp_path):
+    parameters = {"species": ["Cu", "Au"], "r_cut": 4.0, "nested": {"a": [1, 2.5, None]}}
+    make_model(feature_kind="module:function", feature_parameters=parameters).save(tmp_path / "a.h5")
+    assert UncertaintyModel.load(tmp_path / "a.h5").feature_spec == FeatureSpec("module:function", parameters)
 
 
 def test_an_empty_model_survives_its_file(tmp_path):
@@ -200,7 +217,9 @@ def test_models_of_another_committee_are_refused():
         model.require_models((HASHES[0], "c" * 64))
     with pytest.raises(ValueError, match="missing bbbbbbbbbbbb, not expected nothing"):
         model.require_models(HASHES[:1])
-    with pytest.raises(ValueError, match="the active set holds features of aaaaaaaaaaaa"):
+    with pytest.raises(
+        ValueError, match="the members are in another order: expected aaaaaaaaaaaa, bbbbbbbbbbbb, got bbbbbbbbbbbb"
+    ):
         model.require_models(HASHES[::-1])
     make_model(None).require_models(HASHES[::-1])
 

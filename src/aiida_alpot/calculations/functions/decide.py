@@ -19,6 +19,7 @@ def decide(
     exploration: orm.Dict | None = None,
     labelled: PESData | None = None,
     history: orm.Dict | None = None,
+    properties: orm.Dict | None = None,
 ) -> orm.Dict:
     """Return whether an iteration ends the loop, why, and the numbers behind it.
 
@@ -30,10 +31,13 @@ def decide(
     :param exploration: report of the exploration, None for a pool of candidates.
     :param labelled: the selected frames with their labels, control frames among them.
     :param history: record of the iterations before.
+    :param properties: what the gates judge, None if they were not computed.
     """
     reports = {"evaluation": evaluation.get_dict()["results"]}
     if exploration is not None:
         reports["exploration"] = exploration.get_dict()
+    if properties is not None:
+        reports["properties"] = properties.get_dict()
     frames = [] if labelled is None else list(labelled)
     past = [] if history is None else history["iterations"]
     budget = Budget(

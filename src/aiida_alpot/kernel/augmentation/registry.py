@@ -10,12 +10,19 @@ from typing import Any, Final, Literal
 import numpy as np
 from ase import Atoms
 
+from aiida_alpot.kernel.augmentation.alloy import AlloySettings, alloy
 from aiida_alpot.kernel.augmentation.base import Outcome
 from aiida_alpot.kernel.augmentation.copies import Copies
+from aiida_alpot.kernel.augmentation.interstitial import InterstitialSettings, make_interstitials
 from aiida_alpot.kernel.augmentation.rattle import RattleSettings, rattle, rattle_copies
+from aiida_alpot.kernel.augmentation.slab import SlabSettings, make_slabs
+from aiida_alpot.kernel.augmentation.stacking_fault import StackingFaultSettings, make_stacking_faults
 from aiida_alpot.kernel.augmentation.strain import StrainSettings, design_strains, strain, strain_copies
+from aiida_alpot.kernel.augmentation.substitution import SubstitutionSettings, substitute
 from aiida_alpot.kernel.augmentation.supercell import SupercellSettings, make_supercell
+from aiida_alpot.kernel.augmentation.twin import TwinSettings, make_twins
 from aiida_alpot.kernel.augmentation.vacancy import VacancySettings, make_vacancies
+from aiida_alpot.kernel.augmentation.vacuum import VacuumSettings, make_vacuum
 from aiida_alpot.kernel.units import FloatArray
 
 Stage = Literal["source", "shape", "cell", "chain", "defect"]
@@ -48,10 +55,17 @@ class Manipulation:
 
 MANIPULATIONS: Final[Mapping[str, Manipulation]] = MappingProxyType(
     {
+        "slab": Manipulation(SlabSettings, make_slabs, "shape"),
+        "stacking_fault": Manipulation(StackingFaultSettings, make_stacking_faults, "shape"),
+        "twin": Manipulation(TwinSettings, make_twins, "shape"),
+        "vacuum": Manipulation(VacuumSettings, make_vacuum, "cell"),
         "supercell": Manipulation(SupercellSettings, make_supercell, "cell"),
+        "alloy": Manipulation(AlloySettings, alloy, "chain"),
         "strain": Manipulation(StrainSettings, strain, "chain", many=strain_copies, design=design_strains),
         "rattle": Manipulation(RattleSettings, rattle, "chain", many=rattle_copies),
         "vacancy": Manipulation(VacancySettings, make_vacancies, "defect"),
+        "interstitial": Manipulation(InterstitialSettings, make_interstitials, "defect"),
+        "substitution": Manipulation(SubstitutionSettings, substitute, "defect"),
     }
 )
 """In the order in which they are applied: source, shape, cell, chain, defect, and as named within a stage."""

@@ -5,11 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from aiida_alpot.kernel.augmentation.alloy import AlloySettings
 from aiida_alpot.kernel.augmentation.filters import FilterSettings
+from aiida_alpot.kernel.augmentation.interstitial import InterstitialSettings
 from aiida_alpot.kernel.augmentation.rattle import RattleSettings
+from aiida_alpot.kernel.augmentation.slab import SlabSettings
+from aiida_alpot.kernel.augmentation.stacking_fault import StackingFaultSettings
 from aiida_alpot.kernel.augmentation.strain import StrainSettings
+from aiida_alpot.kernel.augmentation.substitution import SubstitutionSettings
 from aiida_alpot.kernel.augmentation.supercell import SupercellSettings
+from aiida_alpot.kernel.augmentation.twin import TwinSettings
 from aiida_alpot.kernel.augmentation.vacancy import VacancySettings
+from aiida_alpot.kernel.augmentation.vacuum import VacuumSettings
 
 MAX_COPIES: Final = 100_000
 """Most distorted copies of one frame: each is to be labelled."""
@@ -29,10 +36,17 @@ class AugmentSettings:
     keep_input: bool = True
     copies: int = 20
     combined: bool = True
+    slab: SlabSettings | None = None
+    stacking_fault: StackingFaultSettings | None = None
+    twin: TwinSettings | None = None
+    vacuum: VacuumSettings | None = None
     supercell: SupercellSettings | None = None
+    alloy: AlloySettings | None = None
     strain: StrainSettings | None = None
     rattle: RattleSettings | None = None
     vacancy: VacancySettings | None = None
+    interstitial: InterstitialSettings | None = None
+    substitution: SubstitutionSettings | None = None
     filters: FilterSettings | None = None
 
     def __post_init__(self) -> None:

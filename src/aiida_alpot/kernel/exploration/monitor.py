@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from ase import Atoms
 
+from aiida_alpot.kernel.cutouts import core_of, keep_core
 from aiida_alpot.kernel.potentials import Potential, concatenate, predict_committee
 from aiida_alpot.kernel.uncertainty.committee import Disagreement, disagreement
 from aiida_alpot.kernel.units import BoolArray, FloatArray
@@ -16,6 +17,7 @@ from aiida_alpot.kernel.units import BoolArray, FloatArray
 from .settings import PROPERTIES
 
 if TYPE_CHECKING:
+    from aiida_alpot.kernel.features import FeatureFunction
     from aiida_alpot.kernel.uncertainty.model import UncertaintyModel
 
 
@@ -52,24 +54,24 @@ class Monitor:
     """A committee and its uncertainty model, ready to look at frames.
 
     :param potentials: the committee; a single member has no disagreement.
-    :param model: calibrations and active set; None leaves errors and grades unknown. Grades use the features of member
-        *feature_member*, which must be the one whose features built the active set.
+    :param model: calibrations and active set; None leaves errors and grades unknown.
     """
 
-    def __init__(
-        self, potentials: Sequence[Potential], model: UncertaintyModel | None = None, *, feature_member: int = 0
-    ) -> None:
+    def __init__(self, potentials: Sequence[Potential], model: UncertaintyModel | None = None) -> None:
         if not potentials:
             raise ValueError("a monitor needs at least one potential, got none")
         self.potentials = tuple(potentials)
         self.model = model
-        self._feature_member = feature_member
+        self._features: FeatureFunction | None = None
+        if model is not None and model.active_set is not None:
+            self._features = model.feature_spec.build(self.potentials)
 
     def assess(self, frames: Sequence[Atoms]) -> Assessment:
         """Return disagreement, calibrated error and grade of *frames*.
 
         The error of a frame that has a category is that of its category; a frame of a running trajectory has none.
-        Frames on which a member predicts something that is not finite are marked and left unknown.
+        Frames on which a member predicts something that is not finite are marked and left unknown. Of a piece of a
+        larger frame, only the core counts.
         """
         result = Assessment.unknown(len(frames))
         members = predict_committee(self.potentials, frames)
@@ -77,16 +79,18 @@ class Monitor:
         kept = np.flatnonzero(finite)
         if not len(kept):
             return Assessment(result.disagreement, {}, result.grade, finite)
+        known = [frames[int(k)] for k in kept]
         error: dict[str, FloatArray] = {}
         if len(members) > 1:
             shared = [concatenate([member.frame(int(k)) for k in kept]) for member in members]
-            found = disagreement(shared, pbc=np.array([frames[int(k)].pbc for k in kept]))
+            pbc = np.array([atoms.pbc for atoms in known])
+            found = disagreement(shared, pbc=pbc, core=core_of(known))
             for name in PROPERTIES:
                 result.disagreement[name][kept] = getattr(found, name)
-            for name, values in self._predict_error(found, [frames[int(k)] for k in kept]).items():
+            for name, values in self._predict_error(found, known).items():
                 error[name] = np.full(len(frames), np.nan)
                 error[name][kept] = values
-        result.grade[kept] = self._grade([frames[int(k)] for k in kept])
+        result.grade[kept] = self._grade(known)
         return Assessment(result.disagreement, error, result.grade, finite)
 
     def _predict_error(self, found: Disagreement, frames: Sequence[Atoms]) -> dict[str, FloatArray]:
@@ -95,7 +99,7 @@ class Monitor:
         return self.model.predict_error(found, self.model.frame_categories(frames))
 
     def _grade(self, frames: Sequence[Atoms]) -> FloatArray:
-        if self.model is None or self.model.active_set is None:
+        if self.model is None or self._features is None:
             return np.full(len(frames), np.nan)
-        features = self.potentials[self._feature_member].features(frames, kind=self.model.feature_kind)
+        features = keep_core(self._features(frames), frames)
         return np.asarray(self.model.frame_grade(features, len(frames)), dtype=float)

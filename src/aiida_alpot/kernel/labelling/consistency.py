@@ -11,6 +11,7 @@ import numpy as np
 from ase import Atoms, units
 from ase.data import chemical_symbols
 
+from aiida_alpot.kernel.cutouts import core_of, whole_frames
 from aiida_alpot.kernel.labelling.labels import Labels
 from aiida_alpot.kernel.labelling.limits import Finding
 from aiida_alpot.kernel.labelling.quality_settings import QualitySettings
@@ -88,15 +89,18 @@ def check_consistency(labels: Labels, settings: QualitySettings) -> list[Finding
 def _quantities(
     labels: Labels, predictions: Sequence[Prediction], settings: QualitySettings
 ) -> tuple[_Quantity, _Quantity, _Quantity]:
+    """Return energy, forces and stress; of pieces of larger frames, the forces on the core alone."""
     n_atoms = labels.n_atoms
     size = np.array([_rms(p.forces, np.ones(1)) for p in predictions])
     leverage = np.array([p.leverage for p in predictions])
     stretch = np.maximum((leverage / np.median(leverage, axis=0)).max(axis=1) / _FAR, 1.0)
     volumes = np.array([virial_volume(atoms) for atoms in labels.frames])
+    whole = np.where(whole_frames(labels.frames), 1.0, np.nan)[:, None]
+    cores = [core_of([atoms]) for atoms in labels.frames]
     energy = _Quantity(
         check="energy",
         unit="eV/atom",
-        labels=list((labels.energy / n_atoms)[:, None]),
+        labels=list((labels.energy / n_atoms)[:, None] * whole),
         predicted=[np.array([p.energy]) for p in predictions],
         hardness=(size, leverage[:, 0]),
         stretch=stretch,
@@ -108,8 +112,8 @@ def _quantities(
     force = _Quantity(
         check="force",
         unit="eV/Å",
-        labels=[forces.ravel() for forces in labels.forces],
-        predicted=[p.forces.ravel() for p in predictions],
+        labels=[forces[core].ravel() for forces, core in zip(labels.forces, cores, strict=True)],
+        predicted=[p.forces[core].ravel() for p, core in zip(predictions, cores, strict=True)],
         hardness=(size, leverage[:, 1]),
         stretch=stretch,
         weights=np.ones(1),
@@ -120,7 +124,7 @@ def _quantities(
     stress = _Quantity(
         check="stress",
         unit="eV/atom as virial",
-        labels=list(labels.stress * (volumes / n_atoms)[:, None]),
+        labels=list(labels.stress * (volumes / n_atoms)[:, None] * whole),
         predicted=[p.virial for p in predictions],
         hardness=(size, leverage[:, 2]),
         stretch=stretch,

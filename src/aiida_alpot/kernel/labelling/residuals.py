@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from ase import Atoms
 
+from aiida_alpot.kernel.cutouts import core_of, whole_frames
 from aiida_alpot.kernel.labelling.limits import Finding
 from aiida_alpot.kernel.labelling.quality_settings import QualitySettings
 from aiida_alpot.kernel.labelling.robust import excess, tail_limit
@@ -28,8 +29,9 @@ _NAMES: Final = ("energy", "force", "expected_energy", "expected_force")
 class Residuals:
     """What a committee that was not fitted to the labels gets wrong on them, beside what it expected to.
 
-    :param energy: error of the committee mean, shape (n_frames,), eV/atom; NaN for frames without a label.
-    :param force: rms over the force components, shape (n_frames,), eV/Å.
+    :param energy: error of the committee mean, shape (n_frames,), eV/atom; NaN for frames without a label, and for
+        pieces of larger frames, whose energy says little of their core.
+    :param force: rms over the force components of the core, shape (n_frames,), eV/Å; NaN for frames without a label.
     :param expected_energy: calibrated error or disagreement, shape (n_frames,), eV/atom.
     :param expected_force: the same for the forces, shape (n_frames,), eV/Å.
     """
@@ -75,8 +77,9 @@ def _residual(atoms: Atoms) -> tuple[float, ...]:
     expected = [atoms.info.get(name) for name in DISAGREEMENT_COLUMNS]
     if energy is None or forces is None or None in expected or not {"energy", "forces"} <= labels.keys():
         return (np.nan,) * len(_NAMES)
-    of_energy = abs(float(labels["energy"]) - float(energy)) / len(atoms)
-    of_force = float(np.sqrt(np.mean((np.asarray(labels["forces"]) - forces) ** 2)))
+    is_whole = bool(whole_frames([atoms])[0])
+    of_energy = abs(float(labels["energy"]) - float(energy)) / len(atoms) if is_whole else np.nan
+    of_force = float(np.sqrt(np.mean((np.asarray(labels["forces"]) - forces)[core_of([atoms])] ** 2)))
     return (of_energy, of_force, *map(float, expected))
 
 
@@ -97,12 +100,19 @@ def check_committee(residuals: Residuals, settings: QualitySettings) -> list[Fin
 def find_foretold(residuals: Residuals, settings: QualitySettings) -> set[int]:
     """Return the frames whose energy and forces the committee foretold, as well as it usually does or nearly.
 
-    It was not fitted to their labels, so that agreement by chance is as good as excluded.
+    It was not fitted to their labels, so that agreement by chance is as good as excluded. Of pieces of larger frames
+    the forces on the core tell it alone.
     """
-    foretold: list[set[int]] = []
-    for _, _, floor, known, residual, ratio in _compare(residuals, settings):
-        foretold.append(set(known[(ratio <= settings.foretold_factor) | (residual <= floor)].tolist()))
-    return set.intersection(*foretold) if foretold else set()
+    compared = list(_compare(residuals, settings))
+    near: set[int] = set()
+    far: set[int] = set()
+    for _, _, floor, known, residual, ratio in compared:
+        is_near = (ratio <= settings.foretold_factor) | (residual <= floor)
+        near.update(known[is_near].tolist())
+        far.update(known[~is_near].tolist())
+    if "energy" not in [one.name for one in compared]:
+        far.update(np.flatnonzero(np.isfinite(residuals.energy)).tolist())
+    return near - far
 
 
 class _Compared(NamedTuple):
@@ -116,21 +126,18 @@ class _Compared(NamedTuple):
     ratio: FloatArray  # of the residual to the usual one, (n_known,)
 
 
-def _compare(residuals: Residuals, settings: QualitySettings) -> list[_Compared]:
-    """Return errors of energy and forces beside what is usual for what was expected; nothing if there are too few.
+def _compare(residuals: Residuals, settings: QualitySettings) -> Iterator[_Compared]:
+    """Yield errors of energy and forces beside what is usual for what was expected; nothing if there are too few.
 
     Both are compared with what is usual for the expected errors of energy and forces together, so that a calibration
     that is off by a factor, or not linear, does no harm.
     """
-    known = np.flatnonzero(np.isfinite(np.column_stack([getattr(residuals, name) for name in _NAMES])).all(axis=1))
-    if len(known) < settings.n_min:
-        return []
-    chosen = residuals.take(known)
-    expected = (chosen.expected_energy, chosen.expected_force)
-    return [
-        _Compared(name, unit, floor, known, residual, excess(residual, expected))
-        for name, unit, residual, floor in (
-            ("energy", "eV/atom", chosen.energy, settings.committee_energy_floor),
-            ("forces", "eV/Å", chosen.force, settings.committee_force_floor),
-        )
-    ]
+    for name, unit, errors, floor in (
+        ("energy", "eV/atom", residuals.energy, settings.committee_energy_floor),
+        ("forces", "eV/Å", residuals.force, settings.committee_force_floor),
+    ):
+        columns = np.column_stack([errors, residuals.expected_energy, residuals.expected_force])
+        known = np.flatnonzero(np.isfinite(columns).all(axis=1))
+        if len(known) >= settings.n_min:
+            residual, *expected = columns[known].T
+            yield _Compared(name, unit, floor, known, residual, excess(residual, expected))

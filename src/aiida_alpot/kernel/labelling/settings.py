@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from ase.data import atomic_numbers
 
-from aiida_alpot.kernel.potentials.calculators import CalculatorSpec, split_path
+from aiida_alpot.kernel._extras import split_path
+from aiida_alpot.kernel.potentials.calculators import CalculatorSpec
 
 FROM_INFO: Final = "atoms.info"
 """Value of ``charge_parameter`` for calculators that read ``atoms.info["charge"]`` themselves."""

@@ -18,7 +18,7 @@ from aiida_alpot.kernel.potentials.base import (
 )
 from aiida_alpot.kernel.potentials.calculators import CalculatorSpec, build_calculator
 from aiida_alpot.kernel.potentials.finite_difference import finite_difference_check
-from aiida_alpot.kernel.potentials.registry import adapters, load, predict_committee
+from aiida_alpot.kernel.potentials.registry import adapters, feature_member, load, predict_committee
 
 __all__ = [
     "BATCH_SIZE",
@@ -32,6 +32,7 @@ __all__ = [
     "check_species",
     "concatenate",
     "concatenate_features",
+    "feature_member",
     "finite_difference_check",
     "has_stress",
     "load",

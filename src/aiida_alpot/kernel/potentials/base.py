@@ -32,7 +32,8 @@ class Predictions:
     :param energy: total energies, shape (n_frames,), eV.
     :param forces: shape (n_atoms, 3), eV/Å, atoms of all frames one after the other.
     :param stress: shape (n_frames, 6), eV/Å³, Voigt order xx yy zz yz xz xy, positive in tension; NaN for a frame
-        whose cell has rank < 3 or that has no periodic axis, see :func:`has_stress`.
+        whose cell has rank < 3 or that has no periodic axis, see :func:`has_stress`, and throughout if the engine
+        knows no stress.
     :param offsets: shape (n_frames + 1,), starts with 0 and ends with n_atoms.
     :raises ValueError: if the shapes do not fit together.
     """
@@ -136,12 +137,14 @@ class Potential(ABC):
     :ivar species: atomic numbers the potential knows, ascending.
     :ivar cutoff: radius of the neighbour list, Å; NaN if the engine does not tell.
     :ivar dtype: ``"float64"`` or ``"float32"``; predictions are returned as float64 in both cases.
+    :ivar feature_kinds: what :meth:`features` can be asked for; an adapter without features leaves it empty.
     """
 
     engine: str
     species: tuple[int, ...]
     cutoff: float
     dtype: str
+    feature_kinds: tuple[str, ...] = ()
 
     @abstractmethod
     def predict(self, frames: Sequence[Atoms], batch_size: int = BATCH_SIZE) -> Predictions:
@@ -155,7 +158,8 @@ class Potential(ABC):
     def features(self, frames: Sequence[Atoms], kind: str = "last_layer", batch_size: int = BATCH_SIZE) -> Features:
         """Return per-atom features of *frames*.
 
-        :param kind: ``"last_layer"`` (the energy of an atom is linear in them) or what else the adapter knows.
+        :param kind: of :attr:`feature_kinds`: ``"last_layer"`` (the energy of an atom is linear in them) or what else
+            the adapter knows.
         :param batch_size: frames evaluated at once.
         :raises ValueError: if the adapter has no features of this kind, or a species is unknown.
         """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,21 +10,7 @@ from typing import Any
 
 from ase.calculators.calculator import BaseCalculator, Calculator
 
-from aiida_alpot.kernel._extras import MissingPackageError, describe_install
-
-_EXTRAS = {"tblite": "tblite", "mace": "mace", "torch": "mace", "metatomic": "metatrain", "metatomic_ase": "metatrain"}
-
-
-class MissingCalculatorPackageError(MissingPackageError):
-    """The package a calculator comes from is not installed in the Python that runs the job."""
-
-    def __init__(self, package: str, calculator: str) -> None:
-        extra = _EXTRAS.get(package.partition(".")[0])
-        how = f": {describe_install(extra)}" if extra else ""
-        ImportError.__init__(
-            self, f"the calculator {calculator!r} needs the package {package!r}; install it into this Python{how}"
-        )
-        self.package = package
+from aiida_alpot.kernel._extras import MissingObjectPackageError, import_object, split_path
 
 
 @dataclass(frozen=True)
@@ -48,7 +33,7 @@ class CalculatorSpec:
 def build_calculator(spec: CalculatorSpec) -> Calculator:
     """Return a new calculator.
 
-    :raises MissingCalculatorPackageError: if its package, or one that it imports, is not installed.
+    :raises MissingObjectPackageError: if its package, or one that it imports, is not installed.
     :raises ValueError: if the module has no such name, the constructor refuses the parameters, or one of them is a
         typing error.
     :raises TypeError: if what is built is not an ASE calculator.
@@ -69,42 +54,9 @@ def _check_typing_errors(spec: CalculatorSpec, known: Mapping[str, Any]) -> None
             raise ValueError(f"{spec.calculator!r}: the parameter {key!r} is not known; did you mean {near[0]!r}?")
 
 
-def split_path(path: str) -> tuple[str, str]:
-    """Return module and attribute of ``"package.module:Name"`` or ``"package.module.Name"``.
-
-    :raises ValueError: if the path has another form.
-    """
-    module, separator, name = path.partition(":") if ":" in path else path.rpartition(".")
-    parts = [*module.split("."), *name.split(".")]
-    if not separator or not all(part.isidentifier() for part in parts):
-        raise ValueError(f"expected 'package.module:Name' or 'package.module.Name', got {path!r}")
-    return module, name
-
-
-def import_object(path: str) -> Any:
-    """Return what the path names, see :func:`split_path`.
-
-    :raises MissingCalculatorPackageError: if a package is not installed.
-    :raises ValueError: if the package is there but not the module, or the module but not the name.
-    """
-    module_name, name = split_path(path)
-    try:
-        found = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        missing = error.name or module_name
-        top = missing.partition(".")[0]
-        if missing != top and module_name.startswith(missing):
-            raise ValueError(f"{path!r}: the package {top!r} has no module {missing!r}") from error
-        raise MissingCalculatorPackageError(top, path) from error
-    for part in name.split("."):
-        if not hasattr(found, part):
-            raise ValueError(f"{path!r}: the module {module_name!r} has no {name!r}")
-        found = getattr(found, part)
-    return found
-
-
 def _build(path: str, parameters: Mapping[str, Any]) -> Any:
-    maker = import_object(path)
+    user = f"the calculator {path!r}"
+    maker = import_object(path, user)
     if not callable(maker):
         raise TypeError(f"{path!r} is a {type(maker).__name__}, expected a class or a function")
     arguments = {str(key): _resolve(value) for key, value in parameters.items()}
@@ -112,7 +64,7 @@ def _build(path: str, parameters: Mapping[str, Any]) -> Any:
         return maker(**arguments)
     except ImportError as error:
         missing = (error.name or str(error)).partition(".")[0]
-        raise MissingCalculatorPackageError(missing, path) from error
+        raise MissingObjectPackageError(missing, user) from error
     except Exception as error:
         # whatever a constructor raises, what the user can change are the parameters
         given = ", ".join(sorted(arguments)) or "none"

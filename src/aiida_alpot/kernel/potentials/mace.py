@@ -26,8 +26,6 @@ from aiida_alpot.kernel.potentials.base import (
 )
 from aiida_alpot.kernel.units import FloatArray
 
-FEATURE_KINDS = ("last_layer", "invariants")
-
 
 class MacePotential(Potential):
     """A MACE model written by ``mace_run_train`` (``NAME.model``) or a MACE foundation model.
@@ -42,6 +40,7 @@ class MacePotential(Potential):
     """
 
     engine = "mace"
+    feature_kinds = ("last_layer", "invariants")
 
     def __init__(
         self, path: str | Path, device: str = "cpu", dtype: str = "float64", *, head: str | None = None
@@ -94,8 +93,8 @@ class MacePotential(Potential):
 
         :raises ValueError: if *kind* is another word or a species is unknown.
         """
-        if kind not in FEATURE_KINDS:
-            raise ValueError(f"MACE has features of the kinds {', '.join(FEATURE_KINDS)}, got {kind!r}")
+        if kind not in self.feature_kinds:
+            raise ValueError(f"MACE has features of the kinds {', '.join(self.feature_kinds)}, got {kind!r}")
         parts, sizes = [], []
         for chunk, batch in self._batches(frames, batch_size):
             with self._torch.no_grad():

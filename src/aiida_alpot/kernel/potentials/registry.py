@@ -78,6 +78,24 @@ def predict_committee(
     return [done[index] for index in range(len(potentials))]
 
 
+def feature_member(potentials: Sequence[Potential], kind: str) -> Potential:
+    """Return the member whose features a committee goes by: the first that has features of this kind.
+
+    A committee may be of several families, of which some have no features at all.
+
+    :raises ValueError: if no member has any; the message names the engines and the remedy.
+    """
+    for potential in potentials:
+        if kind in potential.feature_kinds:
+            return potential
+    engines = ", ".join(sorted({potential.engine for potential in potentials})) or "none"
+    raise ValueError(
+        f"no member of the committee has features of kind {kind!r} (engines: {engines}); take features that need "
+        "no potential (calibrate.settings.feature_kind and evaluate.settings.features: soap), do without grades "
+        "(feature_kind null) and without distances between features, or add a member that has them"
+    )
+
+
 def _adapter(engine: str) -> Any:
     known = adapters()
     if engine not in known:

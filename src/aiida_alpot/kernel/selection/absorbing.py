@@ -31,9 +31,18 @@ def require_active_set(active_set: ActiveSet | LocalActiveSet | None) -> ActiveS
     if isinstance(active_set, LocalActiveSet):
         raise ValueError(
             "this strategy takes candidates into the active set, which a local one does not allow, as a new atom "
-            "belongs to none of its clusters: use a single active set (ActiveSet)"
+            "belongs to none of its clusters: calibrate without 'clusters', or select by another strategy"
         )
     return active_set
+
+
+def grade_limit(gamma_select: float | None, active_set: ActiveSet | LocalActiveSet | None) -> float:
+    """Return the grade above which a candidate is taken in: *gamma_select*, or else :data:`FINAL_GRADE`.
+
+    :raises ValueError: as :func:`require_active_set`.
+    """
+    # atoms up to ``tol`` count as known: a lower limit would never be reached
+    return max(FINAL_GRADE if gamma_select is None else gamma_select, require_active_set(active_set).tol)
 
 
 class GrowingSet:
@@ -48,8 +57,8 @@ class GrowingSet:
         if context.atom_features is None:
             raise ValueError("this strategy needs the per-atom features of the candidates")
         self.features = context.atom_features
-        # atoms up to ``tol`` count as known: a lower limit would never be reached
-        self.final_grade = max(float(context.limits.get("grade", FINAL_GRADE)), self._active_set.tol)
+        limit = context.limits.get("grade")
+        self.final_grade = grade_limit(None if limit is None else float(limit), self._active_set)
 
     def grade(self, features: Features, n_frames: int) -> FloatArray:
         """Return the largest grade of the atoms of each frame, shape (n_frames,)."""
@@ -60,8 +69,9 @@ class GrowingSet:
         return compute_frame_grade(self._active_set.residual(features), features.frame_index, n_frames)
 
     def absorb(self, features: Features) -> None:
-        """Take the atoms of a frame in."""
-        self._active_set.absorb(features)
+        """Take the atoms of a frame in, but for those whose features are not defined: they say nothing of others."""
+        known = np.isfinite(features.values).all(axis=1)
+        self._active_set.absorb(Features(features.values[known], features.species[known], features.frame_index[known]))
 
 
 def blocks(rows: IntArray) -> list[IntArray]:

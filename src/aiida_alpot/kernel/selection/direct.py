@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from aiida_alpot.kernel.selection._clusters import cover, cut_tree, means
+from aiida_alpot.kernel.clustering import cover, cut_tree, means
 from aiida_alpot.kernel.selection.context import PickContext, Picks
 from aiida_alpot.kernel.selection.distance import nearest_distances, require_features
 from aiida_alpot.kernel.selection.table import CandidateTable

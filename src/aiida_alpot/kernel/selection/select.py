@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from aiida_alpot.kernel.defaults import CONTROL_SHARE
 from aiida_alpot.kernel.seeds import derive_seed
+from aiida_alpot.kernel.selection.absorbing import grade_limit
 from aiida_alpot.kernel.selection.context import AtomFeatures, PickContext, Picks
 from aiida_alpot.kernel.selection.distance import thin
 from aiida_alpot.kernel.selection.flags import Flags, Limit, above_upper, flag
@@ -39,8 +40,9 @@ class Selection:
         ``control``, or the name of the strategy.
     :ivar control: which selected frames belong to the random control share, shape (n_selected,).
     :ivar split: ``train``, ``validation``, ``calibration`` or ``test`` per selected frame.
-    :ivar report: counts, for JSON. ``flagged`` counts healthy candidates per criterion before de-duplication, budget
-        and upper bounds, as the definition of convergence wants it; ``n_flagged`` those above any limit. Of limits that
+    :ivar report: counts, for JSON. ``flagged`` counts healthy candidates per criterion that the dataset does not hold,
+        before de-duplication, budget and upper bounds, as the definition of convergence wants it; ``n_flagged`` those
+        above any limit. Of limits that
         differ by candidate, ``limits`` holds the smallest.
     """
 
@@ -85,7 +87,8 @@ def select(
     :param budget: most frames selected, control frames included.
     :param thresholds: limit of the disagreement per property, e.g. ``UncertaintyModel.thresholds``; a number, or one
         for each candidate.
-    :param gamma_select: limit of the extrapolation grade.
+    :param gamma_select: limit of the extrapolation grade; a strategy that chooses by grade has one always, which flags
+        what it takes.
     :param control_share: share of the selection, and of the groups, that is drawn from all healthy candidates, not only
         from the uncertain ones. At least ten frames, or a quarter of a small budget, and at most half of the budget.
     :param validation_share: share of the other frames and groups.
@@ -106,18 +109,23 @@ def select(
     chosen_strategy = get_strategy(strategy)
     fixed = dict(fixed_splits or {})
     check_fixed_splits(fixed)
+    if chosen_strategy.needs_active_set:
+        gamma_select = grade_limit(gamma_select, active_set)
     flags = flag(candidates, thresholds, gamma_select)
     beyond = above_upper(candidates, thresholds, upper or {})
     sieve = _sift(candidates, flags, chosen_strategy, known_ids, beyond, min_distance, allow_unhealthy)
 
     population = sieve.fresh & candidates.healthy & _control_mask(candidates, control_candidates)
-    size = _control_size(control_share, budget, int(sieve.thinned.sum()), int(population.sum()))
-    drawn = _draw_control(candidates, population, sieve.pool, size, control_share, fixed, n_control_groups_before, seed)
+    context = PickContext(flags.limits, training_features, active_set, atom_features)
+    worth = sieve.thinned
+    if chosen_strategy.needs_active_set and control_share > 0.0:
+        worth = _foresee_picks(candidates, chosen_strategy, sieve.thinned, budget, context, seed)
+    size = _control_size(control_share, budget, int(worth.sum()), int(population.sum()))
+    drawn = _draw_control(candidates, population, worth, size, control_share, fixed, n_control_groups_before, seed)
     control = np.array(sorted(drawn.rows), dtype=np.int64)
     # no group of held-out frames, of this iteration or an earlier one, may give training frames
     held_out = set(drawn.groups.split) | {group for group, split in fixed.items() if split in CONTROL_SPLITS}
     trainable = sieve.thinned & ~np.isin(candidates.group, sorted(held_out))
-    context = PickContext(flags.limits, training_features, active_set, atom_features)
     picks, groups = _select_training(
         candidates, chosen_strategy, trainable, budget - len(control), validation_share, fixed, context, seed
     )
@@ -208,15 +216,26 @@ def _control_mask(candidates: CandidateTable, mask: BoolArray | None) -> BoolArr
     return np.asarray(mask, dtype=bool)
 
 
-def _control_size(share: float, budget: int, n_pool: int, n_population: int) -> int:
+def _foresee_picks(
+    candidates: CandidateTable, strategy: Strategy, pool: BoolArray, budget: int, context: PickContext, seed: int
+) -> BoolArray:
+    """Return which candidates a strategy would take without control frames, shape (n_frames,).
+
+    One that chooses by grade leaves most of its pool: how much there is to train on is known only when it has chosen.
+    """
+    picks = strategy.pick(candidates, np.flatnonzero(pool), budget, _rng(seed, "foreseen"), context)
+    return np.isin(np.arange(len(candidates)), picks.rows)
+
+
+def _control_size(share: float, budget: int, n_worth: int, n_population: int) -> int:
     """Return the number of control frames: a share of the selection that is to be expected, within bounds.
 
-    :param n_pool: candidates worth training on: with few of them the budget is not spent.
+    :param n_worth: candidates worth training on: with few of them the budget is not spent.
     :param n_population: candidates that may be control frames.
     """
     if share == 0.0 or budget < 2 or n_population == 0:
         return 0
-    n_expected = min(budget, math.ceil(n_pool / (1.0 - share)))
+    n_expected = min(budget, math.ceil(n_worth / (1.0 - share)))
     fewest = min(10, max(1, budget // 4))
     return min(max(round(share * n_expected), fewest), max(1, budget // 2))
 
@@ -224,7 +243,7 @@ def _control_size(share: float, budget: int, n_pool: int, n_population: int) -> 
 def _draw_control(
     candidates: CandidateTable,
     population: BoolArray,
-    pool: BoolArray,
+    worth: BoolArray,
     size: int,
     share: float,
     fixed: Mapping[str, str],
@@ -235,7 +254,7 @@ def _draw_control(
         return ControlDraw([], GroupSplits({}), [])
     rows = np.flatnonzero(population)
     group_of: dict[int, str] = dict(zip(rows.tolist(), candidates.group[rows].tolist(), strict=True))
-    trainable: list[str] = np.unique(candidates.group[pool]).tolist()
+    trainable: list[str] = np.unique(candidates.group[worth]).tolist()
     return draw_control(group_of, trainable, size, share, fixed, n_groups_before, _rng(seed, "control"))
 
 
@@ -295,6 +314,7 @@ def _count_candidates(
 ) -> dict[str, Any]:
     healthy = candidates.healthy
     known = np.isin(candidates.structure_id, np.array(sorted(known_ids), dtype=np.str_))
+    open_ = healthy & ~known  # what has a label is no question any more, or a pool would never be exhausted
     return {
         "n_candidates": len(candidates),
         "n_healthy": int(healthy.sum()),
@@ -302,9 +322,9 @@ def _count_candidates(
         "n_groups_healthy": len(np.unique(candidates.group)) - len(np.unique(candidates.group[~healthy])),
         "n_known": int(known.sum()),
         "n_duplicates": int((~fresh & ~known).sum()),
-        "n_flagged": int((flags.any & healthy).sum()),
+        "n_flagged": int((flags.any & open_).sum()),
         "n_flagged_unhealthy": int((flags.any & ~healthy).sum()),
-        "flagged": {name: int((mask & healthy).sum()) for name, mask in flags.masks.items()},
+        "flagged": {name: int((mask & open_).sum()) for name, mask in flags.masks.items()},
         "limits": {name: float(np.min(limit)) if limit.size else None for name, limit in flags.limits.items()},
     }
 

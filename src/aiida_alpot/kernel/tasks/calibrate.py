@@ -15,7 +15,7 @@ from aiida_alpot.kernel.settings import parse_settings
 from aiida_alpot.kernel.tasks import TaskError
 from aiida_alpot.kernel.tasks.entries import find_file, read_entry
 from aiida_alpot.kernel.tasks.inputs import Committee, load_committee, read_labelled
-from aiida_alpot.kernel.uncertainty import ActiveSet, UncertaintyModel
+from aiida_alpot.kernel.uncertainty import LocalActiveSet, UncertaintyModel
 
 OUTPUT = "uncertainty.h5"
 PREVIOUS = "previous.h5"
@@ -25,6 +25,8 @@ EXTERNAL = "external_test"
 def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Write ``uncertainty.h5`` and return errors per split, calibrations and thresholds."""
     settings = parse_settings(CalibrateSettings, read_entry(task, "settings", dict[str, Any]), "calibrate.settings")
+    if settings.feature_spec is not None:
+        settings.feature_spec.require()
     committee = load_committee({**task, "device": settings.device}, folder)
     with Dataset.open(find_file(task, "dataset", folder)) as dataset:
         frames = {split: read_labelled(dataset, split) for split in ("train", "validation", "test", "calibration")}
@@ -48,6 +50,8 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "tolerances": dict(settings.tolerances),
         "uncalibrated": sorted(set(settings.tolerances) - set(model.calibrations)),
         "active_atoms": count_active_atoms(model),
+        "features": describe_features(model),
+        "n_clusters": len(model.active_set.members) if isinstance(model.active_set, LocalActiveSet) else None,
     }
 
 
@@ -66,7 +70,20 @@ def _assess_held_out(
 
 
 def count_active_atoms(model: UncertaintyModel) -> dict[str, int]:
-    """Return how many atoms of each species span the training features."""
-    if not isinstance(model.active_set, ActiveSet):
+    """Return how many atoms of each species span the training features, those of all clusters together."""
+    if model.active_set is None:
         return {}
     return {chemical_symbols[number]: len(rows) for number, rows in model.active_set.owners.items()}
+
+
+def describe_features(model: UncertaintyModel) -> dict[str, Any] | None:
+    """Return kind, parameters and number of the features of the active set; None without one."""
+    if model.active_set is None:
+        return None
+    members = model.active_set.members if isinstance(model.active_set, LocalActiveSet) else (model.active_set,)
+    sizes = {block.n_features - member.constant_column for member in members for block in member.blocks.values()}
+    return {
+        "kind": model.feature_kind,
+        "parameters": dict(model.feature_parameters),
+        "n_features": max(sizes, default=0),
+    }

@@ -10,20 +10,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from aiida_alpot.kernel.cutting import Judge, count_frames, cut_large_frames
 from aiida_alpot.kernel.dataset import Dataset, merge, write
 from aiida_alpot.kernel.evaluating import (
     EvaluateSettings,
+    attach_predictions,
     build_table,
     canonical_order,
+    complete_features,
     count_extrapolated,
+    flagging_grade,
     select_candidates,
     selected_frames,
     selection_warnings,
 )
 from aiida_alpot.kernel.settings import parse_settings
 from aiida_alpot.kernel.tasks.entries import TASK_FILE, check_file, find_file, read_entry
-from aiida_alpot.kernel.tasks.inputs import load_committee, read_seed
-from aiida_alpot.kernel.uncertainty import PROPERTIES, UncertaintyModel
+from aiida_alpot.kernel.tasks.inputs import load_committee, load_uncertainty, read_seed
+from aiida_alpot.kernel.uncertainty import PROPERTIES
 
 OUTPUT = "selected.h5"
 TABLE = "table.npz"
@@ -34,15 +38,17 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Write ``selected.h5`` and ``table.npz`` and return counts, thresholds and quantiles."""
     settings = parse_settings(EvaluateSettings, read_entry(task, "settings", dict[str, Any]), "evaluate.settings")
     seed = read_seed(task)
+    if settings.needs_features and settings.feature_spec is not None:
+        settings.feature_spec.require()
     committee = load_committee({**task, "device": settings.device}, folder)
-    model = UncertaintyModel.load(find_file(task, "uncertainty", folder))
-    model.require_models(committee.hashes)
+    model = load_uncertainty(task, folder, committee)
     pool = folder / "candidates.h5"
     names = read_entry(task, "candidates", list[str])
     merge([check_file(name, folder, f"{TASK_FILE}: candidates") for name in names], pool)
     with ExitStack() as stack:
         candidates = canonical_order(stack.enter_context(Dataset.open(pool)))
         dataset = stack.enter_context(Dataset.open(find_file(task, "dataset", folder))) if "dataset" in task else None
+        settings = complete_features(settings, candidates, dataset)
         table, arrays = build_table(candidates, committee.potentials, model, settings)
         selection = select_candidates(
             table,
@@ -51,19 +57,28 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             seed,
             candidates=candidates,
             dataset=dataset,
-            potential=committee.potentials[0],
+            potentials=committee.potentials,
         )
-        frames = selected_frames(candidates, selection, committee.potentials)
+        frames = selected_frames(candidates, selection)
+        changed: dict[str, Any] = {}
+        if settings.cutout is not None:
+            known_ids = () if dataset is None else dataset.frame_ids(labels=False).tolist()
+            judge = Judge(committee.potentials, model, flagging_grade(model, settings), settings.strategy == "random")
+            cut = cut_large_frames(frames, settings.cutout, judge, settings.budget, seed, known_ids)
+            frames = cut.frames
+            changed = {"cutout": cut.report, **count_frames(frames)}
+    attach_predictions(frames, committee.potentials)
     write(folder / OUTPUT, frames)
     arrays["selected"] = np.isin(np.arange(len(table)), selection.indices)
     np.savez(folder / TABLE, allow_pickle=False, **arrays)
     return {
         **selection.report,
+        **changed,
         "thresholds": model.thresholds,
         "disagreement": {name: _quantiles(arrays[f"disagreement_{name}"]) for name in PROPERTIES},
         "grade": _quantiles(arrays["grade"]),
         "extrapolated": count_extrapolated(model, arrays),
-        "warnings": selection_warnings(len(committee.potentials), settings),
+        "warnings": selection_warnings(len(committee.potentials), model, settings),
     }
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from ase import Atoms
 
 from aiida_alpot import __version__
+from aiida_alpot.kernel.cutouts import whole_frames
 from aiida_alpot.kernel.dataset import Dataset, write
 from aiida_alpot.kernel.exploration import ExplorationState, ExploreSettings, check_geometry, explore, plan_trajectories
 from aiida_alpot.kernel.jsonio import write_json
@@ -20,8 +21,7 @@ from aiida_alpot.kernel.potentials import has_stress
 from aiida_alpot.kernel.settings import parse_settings
 from aiida_alpot.kernel.tasks import TaskError, TaskInterruptedError
 from aiida_alpot.kernel.tasks.entries import TASK_FILE, find_file, read_entry
-from aiida_alpot.kernel.tasks.inputs import compute_deadline, load_committee, read_seed
-from aiida_alpot.kernel.uncertainty import UncertaintyModel
+from aiida_alpot.kernel.tasks.inputs import compute_deadline, load_committee, load_uncertainty, read_seed
 
 OUTPUT = "candidates.h5"
 STATE = "state"
@@ -35,8 +35,7 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     deadline = compute_deadline(task)
     settings = parse_settings(ExploreSettings, read_entry(task, "settings", dict[str, Any]), "explore.settings")
     committee = load_committee({**task, "device": settings.device}, folder)
-    uncertainty = UncertaintyModel.load(find_file(task, "uncertainty", folder))
-    uncertainty.require_models(committee.hashes)
+    uncertainty = load_uncertainty(task, folder, committee)
     seed = read_seed(task)
     first, last, iteration = (read_entry(task, key, int) for key in ("first", "last", "iteration"))
     (folder / STATE).mkdir(exist_ok=True)
@@ -86,7 +85,7 @@ def read_starting_frames(dataset: Dataset, settings: ExploreSettings) -> list[At
 
     Labelled and unlabelled frames with a healthy geometry and, if they have labels, no force above ``max_force``. What
     descends from a held-out frame could be trained on, so frames of the other splits serve only where no frame of the
-    dataset is for training or without a split.
+    dataset is for training or without a split. What was cut out of a larger frame has surfaces that are no one's aim.
 
     :raises ValueError: if no frame is left, with the number of frames that each reason took away.
     """
@@ -117,7 +116,7 @@ def _read_fit_frames(dataset: Dataset, settings: ExploreSettings) -> tuple[list[
             refused[f"held out for {split[i]}"] += 1
         else:
             atoms = dataset[i]
-            fault = _find_fault(atoms, settings)
+            fault = _find_fault(atoms, settings) if whole_frames([atoms])[0] else "cut out of a larger frame"
             if fault is None:
                 found.append((str(ids[i]), atoms))
             else:

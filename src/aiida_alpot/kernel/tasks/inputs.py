@@ -16,6 +16,7 @@ from aiida_alpot.kernel.dataset import Dataset
 from aiida_alpot.kernel.potentials import Potential, load
 from aiida_alpot.kernel.settings import SettingsError
 from aiida_alpot.kernel.tasks.entries import TASK_FILE, find_file, read_entry
+from aiida_alpot.kernel.uncertainty import UncertaintyModel
 
 STOP_SHARE = 0.9
 """Share of the walltime after which a task ends in good order."""
@@ -47,6 +48,19 @@ def load_committee(task: Mapping[str, Any], folder: Path) -> Committee:
         engine, dtype = (read_entry(entries[name], key, str, where) for key in ("engine", "dtype"))
         potentials.append(load(path, engine, device=device, dtype=dtype))
     return Committee(names, tuple(potentials), tuple(str(entries[name]["sha256"]) for name in names))
+
+
+def load_uncertainty(task: Mapping[str, Any], folder: Path, committee: Committee) -> UncertaintyModel:
+    """Load the error bars of a committee, and import what the features of its grades need.
+
+    :raises ValueError: if they belong to another committee.
+    :raises MissingPackageError: if a package of the features is not installed.
+    """
+    model = UncertaintyModel.load(find_file(task, "uncertainty", folder))
+    model.require_models(committee.hashes)
+    if model.active_set is not None:
+        model.feature_spec.require()
+    return model
 
 
 def require_file(folder: Path, entry: Any, where: str) -> Path:

@@ -12,8 +12,7 @@ from aiida_alpot.kernel.dataset import Dataset, write
 from aiida_alpot.kernel.predicting import Predictor, PredictSettings, summarise
 from aiida_alpot.kernel.settings import parse_settings
 from aiida_alpot.kernel.tasks.entries import find_file, read_entry
-from aiida_alpot.kernel.tasks.inputs import load_committee
-from aiida_alpot.kernel.uncertainty import UncertaintyModel
+from aiida_alpot.kernel.tasks.inputs import load_committee, load_uncertainty
 
 OUTPUT = "predicted.h5"
 _CHUNK = 256
@@ -23,8 +22,7 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Write ``predicted.h5`` and return quantiles of the error bars and what is above tolerance."""
     settings = parse_settings(PredictSettings, read_entry(task, "settings", dict[str, Any]), "predict.settings")
     committee = load_committee({**task, "device": settings.device}, folder)
-    model = UncertaintyModel.load(find_file(task, "uncertainty", folder))
-    model.require_models(committee.hashes)
+    model = load_uncertainty(task, folder, committee)
     predictor = Predictor(committee.potentials, model, settings)
 
     def predicted() -> Iterator[Atoms]:

@@ -24,6 +24,7 @@ from aiida_alpot.kernel.settings import parse_settings
 from aiida_alpot.kernel.tasks import TaskError, TaskInterruptedError
 from aiida_alpot.kernel.tasks.entries import TASK_FILE, find_file, read_entry
 from aiida_alpot.kernel.tasks.inputs import compute_deadline, read_labelled, read_seed, require_file
+from aiida_alpot.kernel.training import mace_cores
 from aiida_alpot.kernel.training.mace import (
     MODEL_NAME,
     SPLIT_FILES,
@@ -31,6 +32,10 @@ from aiida_alpot.kernel.training.mace import (
     MaceSettings,
     build_arguments,
     compute_atomic_energies,
+    compute_scaling,
+    counts_as_whole,
+    has_fitted_stress,
+    has_pieces,
     is_isolated_atom,
     parse_final_errors,
     parse_learning_curve,
@@ -52,14 +57,16 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     (folder / "checkpoints").mkdir(exist_ok=True)
     with Dataset.open(find_file(task, "dataset", folder)) as dataset:
         frames = {split: read_labelled(dataset, split) for split in SPLIT_FILES}
-    counts = write_mace_input(frames, folder)
+    counts = write_mace_input(frames, folder, settings)
     parent = require_file(folder, task["parent"], f"{TASK_FILE}: parent") if "parent" in task else None
     e0s = _atomic_energies(frames, settings, parent)
     _check_species(frames, e0s)
-    has_stress = any("stress" in atoms.calc.results and all(atoms.pbc) for atoms in frames["train"])
+    has_stress = any(has_fitted_stress(atoms) for atoms in frames["train"] if counts_as_whole(atoms, settings))
     restart = any((folder / "checkpoints").glob("*.pt"))
-    mace_run = MaceRun(seed, counts, e0s, has_stress, None if parent is None else parent.name, restart)
-    _run_mace(build_arguments(settings, mace_run), folder, deadline)
+    scaling = compute_scaling(frames["train"], e0s, settings) if has_pieces(frames) else None
+    mace_run = MaceRun(seed, counts, e0s, has_stress, None if parent is None else parent.name, restart, scaling)
+    program = ["-m", "mace.cli.run_train"] if scaling is None else mace_cores.python_arguments()
+    _run_mace([*program, *build_arguments(settings, mace_run)], folder, deadline)
     results = collect_results(folder, counts, e0s)
     results.update(_check_forces(folder, settings, frames, seed))
     return results
@@ -71,23 +78,34 @@ def _atomic_energies(
     """Return the energies of the isolated atoms; a warm start keeps those its parent was trained with."""
     if parent is not None:
         return MacePotential(parent, device=settings.device, dtype=settings.dtype).atomic_energies()
+    members = [atoms for atoms in frames["train"] if counts_as_whole(atoms, settings)]
+    if all(is_isolated_atom(atoms) for atoms in members):
+        raise ValueError(
+            "all training frames were cut out of larger ones, and without the energy of one the potential has none; "
+            "add a whole frame to the training split, or set cutout_energies"
+        )
     isolated = [atoms for split in ("validation", "test") for atoms in frames[split] if is_isolated_atom(atoms)]
-    return compute_atomic_energies([*frames["train"], *isolated], settings.e0s)
+    chosen = members if settings.e0s == "average" else frames["train"]
+    return compute_atomic_energies([*chosen, *isolated], settings.e0s)
 
 
 def _check_species(frames: Mapping[str, Sequence[Atoms]], e0s: Mapping[int, float]) -> None:
     for split, members in frames.items():
         unknown = sorted({int(z) for atoms in members for z in atoms.numbers} - set(e0s))
         if unknown:
-            raise ValueError(f"species {unknown} occur in split {split!r} but not in the training frames")
+            raise ValueError(
+                f"species {unknown} occur in split {split!r} but in no training frame whose energy is fitted"
+            )
 
 
 def _run_mace(arguments: Sequence[str], folder: Path, deadline: float | None) -> None:
-    """Run MACE until it ends or the deadline comes; its checkpoint then serves the next job."""
+    """Run MACE until it ends or the deadline comes; its checkpoint then serves the next job.
+
+    :param arguments: of Python.
+    """
     with (folder / LOG).open("a", encoding="utf-8") as log:
         # unbuffered: otherwise what was printed first may come after the error in the log
-        command = [sys.executable, "-u", "-m", "mace.cli.run_train", *arguments]
-        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen([sys.executable, "-u", *arguments], cwd=folder, stdout=log, stderr=subprocess.STDOUT)
         try:
             process.wait(None if deadline is None else max(1.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:

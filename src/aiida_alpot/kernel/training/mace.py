@@ -15,6 +15,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import atomic_numbers, chemical_symbols
 
+from aiida_alpot.kernel.cutouts import CORE, core_of, whole_frames
 from aiida_alpot.kernel.dataset import write_frames
 from aiida_alpot.kernel.settings import SettingsError, check_device, unknown_key_message
 from aiida_alpot.kernel.training.mace_options import ALWAYS_ON, FLAGS, MANAGED, OPTIONS, POSITIVE
@@ -40,6 +41,8 @@ class MaceSettings:
     :param warm_start_lr_factor: factor on ``lr`` when the training starts from a given potential: with the full rate
         a trained potential is damaged in the first epoch.
     :param fd_tolerance: largest deviation of forces and stress from finite differences, over their rms values.
+    :param cutout_energies: fit energy and stress of pieces of larger frames too, which are those of all their atoms. By
+        default the forces on the core of a piece are fitted alone.
     """
 
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
@@ -50,6 +53,7 @@ class MaceSettings:
     dtype: str = "float64"
     warm_start_lr_factor: float = 0.1
     fd_tolerance: float = 1e-3
+    cutout_energies: bool = False
 
     def __post_init__(self) -> None:
         _check_hyperparameters(self.hyperparameters)
@@ -133,20 +137,35 @@ def is_isolated_atom(atoms: Atoms) -> bool:
     return len(atoms) == 1 and not any(atoms.pbc)
 
 
-def write_mace_input(frames: Mapping[str, Sequence[Atoms]], folder: Path) -> dict[str, int]:
+def counts_as_whole(atoms: Atoms, settings: MaceSettings) -> bool:
+    """Return whether energy and stress of a frame are fitted, and not the forces on its core alone."""
+    return settings.cutout_energies or bool(whole_frames([atoms])[0])
+
+
+def write_mace_input(
+    frames: Mapping[str, Sequence[Atoms]], folder: Path, settings: MaceSettings | None = None
+) -> dict[str, int]:
     """Write the extended-xyz files of each split with ``REF_`` keys and return how many frames each holds.
 
     Labels go under ``REF_energy``, ``REF_forces``, ``REF_stress`` (nine numbers): ASE drops bare keys. They keep all
     their digits; ASE would write eight decimals. Frames of a single isolated atom are left out, because MACE would let
     them override the explicit atomic energies. The stress of a frame with a non-periodic axis is left out too, because
-    MACE divides by a cell of its own making there.
+    MACE divides by a cell of its own making there. If a frame is a piece of a larger one, all have the column
+    :data:`~aiida_alpot.kernel.cutouts.CORE`.
 
     :param frames: labelled frames by split (``train``, ``validation``, ``test``).
+    :param settings: whether energy and stress of pieces count.
     :raises ValueError: if training or validation would be empty, or a frame has no label.
     """
+    settings = MaceSettings() if settings is None else settings
     counts: dict[str, int] = {}
+    with_cores = has_pieces(frames)
     for split, name in SPLIT_FILES.items():
-        chosen = [_reference_atoms(atoms) for atoms in frames.get(split, ()) if not is_isolated_atom(atoms)]
+        members = [atoms for atoms in frames.get(split, ()) if not is_isolated_atom(atoms)]
+        chosen = [_reference_atoms(atoms, counts_as_whole(atoms, settings)) for atoms in members]
+        if with_cores:
+            for atoms, reference in zip(members, chosen, strict=True):
+                reference.arrays[CORE] = core_of([atoms])
         counts[split] = len(chosen)
         if not chosen and split != "test":
             raise ValueError(f"no labelled frame in split {split!r}: label more frames or change the fractions")
@@ -155,16 +174,43 @@ def write_mace_input(frames: Mapping[str, Sequence[Atoms]], folder: Path) -> dic
     return counts
 
 
-def _reference_atoms(atoms: Atoms) -> Atoms:
+def has_pieces(frames: Mapping[str, Sequence[Atoms]]) -> bool:
+    """Return whether a frame of some split is a piece of a larger one."""
+    return not all(whole_frames(members).all() for members in frames.values())
+
+
+def _reference_atoms(atoms: Atoms, is_whole: bool) -> Atoms:
     reference = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
     reference.info["REF_energy"] = _energy(atoms)
     reference.arrays["REF_forces"] = np.array(atoms.calc.results["forces"])
-    if "stress" in atoms.calc.results and all(atoms.pbc):
+    if not is_whole:
+        reference.info["config_energy_weight"] = 0.0
+    if is_whole and has_fitted_stress(atoms):
         reference.info["REF_stress"] = np.array(atoms.calc.results["stress"])
     weight = float(atoms.info.get("weight", 1.0))
     if weight != 1.0:
         reference.info["config_weight"] = weight
     return reference
+
+
+def has_fitted_stress(atoms: Atoms) -> bool:
+    """Return whether the stress of a labelled frame is one that MACE can be fitted to."""
+    return "stress" in atoms.calc.results and bool(all(atoms.pbc))
+
+
+def compute_scaling(frames: Sequence[Atoms], e0s: Mapping[int, float], settings: MaceSettings) -> tuple[float, float]:
+    """Return mean interaction energy (eV/atom) and rms force (eV/Å) of what is fitted, MACE's units for its outputs.
+
+    MACE computes them from all atoms; forces that are not fitted would change the potential through them.
+
+    :param frames: the labelled training frames.
+    """
+    frames = [atoms for atoms in frames if not is_isolated_atom(atoms)]
+    of_atoms = [_energy(atoms) - sum(e0s[int(z)] for z in atoms.numbers) for atoms in frames]
+    energies = [e / len(atoms) for e, atoms in zip(of_atoms, frames, strict=True) if counts_as_whole(atoms, settings)]
+    forces = np.concatenate([atoms.calc.results["forces"][core_of([atoms])] for atoms in frames])
+    rms = float(np.sqrt(np.mean(forces**2)))
+    return float(np.mean(energies)) if energies else 0.0, rms if rms > 0.0 else 1.0
 
 
 def _energy(atoms: Atoms) -> float:
@@ -182,6 +228,7 @@ class MaceRun:
     :param has_stress: whether a training frame has a stress label.
     :param parent: model file of a warm start, or None.
     :param restart: continue from the checkpoint in the folder.
+    :param scaling: of :func:`compute_scaling`, if some frames are pieces of larger ones; None if all are whole.
     """
 
     seed: int
@@ -190,6 +237,7 @@ class MaceRun:
     has_stress: bool
     parent: str | None = None
     restart: bool = False
+    scaling: tuple[float, float] | None = None
 
 
 def build_arguments(settings: MaceSettings, run: MaceRun) -> list[str]:
@@ -229,7 +277,22 @@ def build_arguments(settings: MaceSettings, run: MaceRun) -> list[str]:
         options["lr"] = float(options.get("lr", 0.01)) * settings.warm_start_lr_factor
     if run.restart:
         options["restart_latest"] = True
+    if run.scaling is not None:
+        _add_cores(options, run.scaling, settings)
     return _format_options(options)
+
+
+def _add_cores(options: dict[str, Any], scaling: tuple[float, float], settings: MaceSettings) -> None:
+    """Let MACE hand the column of the core to its loss, and not compute the scale of forces from all atoms."""
+    if options.get("loss") == "huber" and not settings.cutout_energies:
+        raise SettingsError(
+            "hyperparameters.loss: 'huber' has no weights and would fit the energies of pieces of larger frames; take "
+            "'universal', or set cutout_energies"
+        )
+    head = {"arrays_keys": {CORE: CORE}, "test_file": options.get("test_file")}
+    options["heads"] = repr({"Default": head})
+    if options.get("scaling", "rms_forces_scaling") == "rms_forces_scaling" and not {"mean", "std"} & options.keys():
+        options["mean"], options["std"] = scaling
 
 
 def _format_options(options: Mapping[str, Any]) -> list[str]:

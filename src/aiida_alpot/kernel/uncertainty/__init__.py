@@ -23,7 +23,7 @@ from aiida_alpot.kernel.uncertainty.criteria import (
     compute_force_thresholds,
     compute_query_flags,
 )
-from aiida_alpot.kernel.uncertainty.local import LocalActiveSet
+from aiida_alpot.kernel.uncertainty.local import ClusterSettings, LocalActiveSet
 from aiida_alpot.kernel.uncertainty.maxvol import MaxvolResult
 from aiida_alpot.kernel.uncertainty.model import UncertaintyModel
 from aiida_alpot.kernel.uncertainty.rates import compute_ppv, compute_tpr, report_rates
@@ -33,6 +33,7 @@ __all__ = [
     "QUERY_THRESHOLDS",
     "ActiveSet",
     "Calibration",
+    "ClusterSettings",
     "Disagreement",
     "Error",
     "LocalActiveSet",

@@ -86,21 +86,22 @@ class Block:
     def grade(self, values: npt.NDArray[np.floating]) -> FloatArray:
         """Return the extrapolation grade of each row, shape (n,); infinite for a row that is not finite.
 
-        :param values: some thousand rows at most, shape (n, n_features); single precision is graded in single precision
-            if the active rows are independent enough for that.
+        :param values: some thousand rows at most, shape (n, n_features); the last feature is 1 for all if it is left
+            out. Single precision is graded in single precision if the active rows are independent enough for that.
         """
         grades = np.zeros(len(values))
         if len(self.rows):
             with np.errstate(invalid="ignore"):
-                grades[:] = absolute_maximum(values @ self._operator_for(values))
+                grades[:] = absolute_maximum(self._coefficients(values))
         # a product with a number that is not finite is not finite, and rarely there is one
         finite = np.isfinite(grades)
         if not finite.all() or not len(self.rows):
             finite = np.asarray(np.isfinite(values).all(axis=1))
             grades[~np.isfinite(grades)] = np.inf
         if self.start == "strict" and self.rank < self.n_features:
-            known = np.where(finite[:, None], values, 0.0)
-            grades[self._beyond(np.asarray(known, dtype=np.float64)) > self.span_tolerance] = np.inf
+            known = np.ones((len(values), self.n_features))
+            known[:, : values.shape[1]] = np.where(finite[:, None], values, 0.0)
+            grades[self._beyond(known) > self.span_tolerance] = np.inf
         grades[~finite] = np.inf
         return grades
 
@@ -213,6 +214,14 @@ class Block:
         scaled = values / self.scale
         length = np.maximum(np.linalg.norm(scaled, axis=1), 1.0)
         return np.asarray(np.linalg.norm(self._outside(scaled), axis=1) / length, dtype=np.float64)
+
+    def _coefficients(self, values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+        """Return the rows in terms of the active ones; a constant feature enters the product without a copy of them."""
+        operator = self._operator_for(values)
+        coefficients = values @ operator[: values.shape[1]]
+        if values.shape[1] < len(operator):
+            coefficients += operator[-1]
+        return np.asarray(coefficients)
 
     def _operator_for(self, values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
         """Return the operator in the precision of *values*, in double precision if single would not do."""

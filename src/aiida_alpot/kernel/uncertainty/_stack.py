@@ -15,7 +15,8 @@ from aiida_alpot.kernel.units import BoolArray, FloatArray, IntArray
 class Stack:
     """Predictions of several members: the leading axis of the first three is the member.
 
-    A member that misses a frame has NaN there; a frame of which fewer than two members are left has NaN for all.
+    A member that misses a frame has NaN there; a frame of which fewer than two members are left has NaN for all. A
+    member whose engine knows no stress has NaN for all of it.
     """
 
     energy: FloatArray
@@ -74,6 +75,12 @@ def stack_members(members: Sequence[Predictions], allow_missing: bool = False) -
     return result
 
 
+def leave_out_lone_stress(stacked: Stack) -> None:
+    """Set to NaN the stress of the frames of which a single member has one: nobody is there to disagree with it."""
+    n_known = np.count_nonzero(~np.isnan(stacked.stress).any(axis=2), axis=0)
+    stacked.stress[:, n_known < 2] = np.nan
+
+
 def segment_sum(values: FloatArray, offsets: IntArray) -> FloatArray:
     """Return the sum over the atoms of each frame, shape (n_frames,)."""
     if len(offsets) == 1:
@@ -124,10 +131,13 @@ def _check_finite(member: Predictions, index: int, missing: BoolArray) -> None:
 def _check_stress(stress: FloatArray, present: BoolArray) -> None:
     """Refuse a stress that some of the members that predict the frame have, and some have not.
 
+    A member without any stress does not count: its engine knows none.
+
     :param stress: shape (n_models, n_frames, 6).
     :param present: which members predict which frames, shape (n_models, n_frames).
     """
-    undefined = np.isnan(stress).any(axis=2)
+    undefined: BoolArray = np.asarray(np.isnan(stress).any(axis=2))
+    present = present & ~np.all(undefined, axis=1, keepdims=True)
     first = np.argmax(present, axis=0)
     different = np.argwhere(present & (undefined != np.take_along_axis(undefined, first[None], axis=0)))
     if len(different):

@@ -125,20 +125,22 @@ class ActiveSet:
                 if int(number) in self.blocks:
                     rows = np.flatnonzero(species == number)
                     chosen = values if len(rows) == len(values) else values[rows]
-                    grades[first + rows] = self.blocks[int(number)].grade(self._prepare(chosen))
+                    grades[first + rows] = self.blocks[int(number)].grade(chosen)
         return grades
 
     def residual(self, features: Features) -> FloatArray:
         """Return the share of every atom's features outside the span of the training atoms, shape (n_atoms,).
 
-        ``‖b − b Q Qᵀ‖/‖b‖`` in units of the rms of the columns; 1 for a species without training atom.
+        ``‖b − b Q Qᵀ‖/‖b‖`` in units of the rms of the columns; 1 for a species without training atom, and for features
+        that are not finite.
 
         :raises ValueError: if the number of features is not the one the set was built with.
         """
         self._check_width(features)
         shares = np.ones(features.n_atoms)
+        finite = np.isfinite(features.values).all(axis=1)
         for number, block in self.blocks.items():
-            mask = features.species == number
+            mask = finite & (features.species == number)
             shares[mask] = block.residual(self._prepare(features.values[mask]))
         return shares
 

@@ -14,8 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from aiida_alpot.kernel.potentials.base import Predictions
-from aiida_alpot.kernel.uncertainty._stack import Stack, mean_over_members, segment_max, segment_sum, stack_members
-from aiida_alpot.kernel.units import VOIGT, VOIGT_WEIGHTS, FloatArray, IntArray
+from aiida_alpot.kernel.uncertainty._stack import (
+    Stack,
+    leave_out_lone_stress,
+    mean_over_members,
+    segment_max,
+    segment_sum,
+    stack_members,
+)
+from aiida_alpot.kernel.units import VOIGT, VOIGT_WEIGHTS, BoolArray, FloatArray, IntArray
 
 Target = Literal["member_rms", "committee_mean"]
 
@@ -69,7 +76,10 @@ class Error(Deviations):
 
 
 def disagreement(
-    members: Sequence[Predictions], pbc: npt.ArrayLike | None = None, allow_missing: bool = False
+    members: Sequence[Predictions],
+    pbc: npt.ArrayLike | None = None,
+    allow_missing: bool = False,
+    core: npt.ArrayLike | None = None,
 ) -> Disagreement:
     """Return how much the members of a committee disagree.
 
@@ -77,21 +87,23 @@ def disagreement(
     ``D_F,atom = sqrt(1/M Σ_j |F_ij − F̄_i|²)``, ``D_σ = sqrt(1/(9M) Σ_j ‖σ_j − σ̄‖²_F)``
     (Bidoggia et al. 2026, Eq. (1), on vectors).
 
-    :param members: predictions of at least two potentials for the same frames.
+    :param members: predictions of at least two potentials for the same frames. One whose engine knows no stress is
+        left out of the stress.
     :param pbc: periodicity per frame, shape (n_frames, 3). Stress components that touch an axis without periodicity
         are left out and the mean is taken over the remaining ones (4 of 9 for a slab, 1 for a wire); the periodic
         cell vectors are taken to span the Cartesian axes with the same numbers.
     :param allow_missing: leave a member out on the frames that it failed to predict: those of which its energy and all
         its forces are NaN. M is then the number of members that are left.
-    :return: NaN for the stress of a frame where it is not defined, and for all of a frame that fewer than two members
-        predict.
-    :raises ValueError: if there are fewer than two members, they are of different frames, or a value is not finite;
-        the message names member and frame.
+    :return: NaN for the stress of a frame where it is not defined, or by fewer than two members, and for all of a frame
+        that fewer than two members predict.
+    :raises ValueError: if there are fewer than two members, they are of different frames, a value is not finite (the
+        message names member and frame), or no atom of a frame counts.
     """
     if len(members) < 2:
         raise ValueError(f"a disagreement needs at least two members, got {len(members)}")
     stacked = stack_members(members, allow_missing)
-    return Disagreement(**_rms_deviations(stacked, stacked.mean(), _stress_weights(stacked, pbc)))
+    leave_out_lone_stress(stacked)
+    return Disagreement(**_rms_deviations(stacked, stacked.mean(), _stress_weights(stacked, pbc), core))
 
 
 def error(
@@ -99,6 +111,7 @@ def error(
     reference: Predictions,
     target: Target = "member_rms",
     pbc: npt.ArrayLike | None = None,
+    core: npt.ArrayLike | None = None,
 ) -> Error:
     """Return how far a committee is from the reference.
 
@@ -110,6 +123,7 @@ def error(
     :param reference: labels of the same frames; NaN where there is none, which gives NaN for that property and frame.
     :param target: what the error is of.
     :param pbc: see :func:`disagreement`.
+    :param core: see :func:`disagreement`.
     :raises ValueError: if the frames differ, a prediction is not finite, a label is infinite, or *target* is unknown.
     """
     if target not in ("member_rms", "committee_mean"):
@@ -123,7 +137,7 @@ def error(
     if target == "committee_mean":
         stacked = stacked.mean()
     centre = Stack(reference.energy[None], reference.forces[None], reference.stress[None], reference.offsets)
-    return Error(**_rms_deviations(stacked, centre, _stress_weights(stacked, pbc)))
+    return Error(**_rms_deviations(stacked, centre, _stress_weights(stacked, pbc), core))
 
 
 def mean_prediction(members: Sequence[Predictions]) -> Predictions:
@@ -192,19 +206,36 @@ def _stress_weights(stacked: Stack, pbc: npt.ArrayLike | None) -> FloatArray:
     return np.asarray((periodic[:, first] & periodic[:, second]) * VOIGT_WEIGHTS, dtype=np.float64)
 
 
-def _rms_deviations(stacked: Stack, centre: Stack, weights: FloatArray) -> dict[str, Any]:
+def _rms_deviations(stacked: Stack, centre: Stack, weights: FloatArray, core: npt.ArrayLike | None) -> dict[str, Any]:
     """Return the fields of :class:`Deviations` for the rms distance of *stacked* from *centre*."""
     counts = np.diff(stacked.offsets)
+    in_core = _check_core(core, stacked.offsets)
+    n_core = segment_sum(in_core.astype(np.float64), stacked.offsets)
+    whole = n_core == counts
     atom_square = mean_over_members(np.square(stacked.forces - centre.forces).sum(axis=2))
     force_atom = np.sqrt(atom_square)
+    energy = np.sqrt(mean_over_members(np.square(stacked.energy - centre.energy))) / counts
+    stress = _stress_rms(mean_over_members(np.square(stacked.stress - centre.stress)), weights)
     return {
-        "energy": np.sqrt(mean_over_members(np.square(stacked.energy - centre.energy))) / counts,
-        "force": np.sqrt(segment_sum(atom_square, stacked.offsets) / (3.0 * counts)),
-        "force_max": segment_max(force_atom, stacked.offsets),
-        "stress": _stress_rms(mean_over_members(np.square(stacked.stress - centre.stress)), weights),
+        "energy": np.where(whole, energy, np.nan),
+        "force": np.sqrt(segment_sum(np.where(in_core, atom_square, 0.0), stacked.offsets) / (3.0 * n_core)),
+        "force_max": segment_max(np.where(in_core, force_atom, 0.0), stacked.offsets),
+        "stress": np.where(whole, stress, np.nan),
         "force_atom": force_atom,
         "offsets": stacked.offsets,
     }
+
+
+def _check_core(core: npt.ArrayLike | None, offsets: IntArray) -> BoolArray:
+    """Return which atoms count, shape (n_atoms,)."""
+    n_atoms = int(offsets[-1])
+    in_core = np.ones(n_atoms, dtype=bool) if core is None else np.asarray(core, dtype=bool)
+    if in_core.shape != (n_atoms,):
+        raise ValueError(f"core: expected the shape ({n_atoms},), got {in_core.shape}")
+    empty = np.flatnonzero(segment_sum(in_core.astype(np.float64), offsets) == 0.0)
+    if empty.size:
+        raise ValueError(f"core: no atom of frame {int(empty[0])} counts")
+    return in_core
 
 
 def _stress_rms(square: FloatArray, weights: FloatArray) -> FloatArray:

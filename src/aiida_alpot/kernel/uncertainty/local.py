@@ -7,12 +7,14 @@ is close to the data if it is close to one of the clusters.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from aiida_alpot.kernel.clustering import cluster_birch, cluster_kmeans, compute_components
 from aiida_alpot.kernel.potentials.base import Features
 from aiida_alpot.kernel.seeds import derive_seed
 from aiida_alpot.kernel.uncertainty._block import Start
@@ -25,9 +27,40 @@ N_CLUSTERS: Final = 4
 """Within the 2–8 in use."""
 ROWS_PER_RANK: Final = 3.0
 """A cluster with fewer atoms than this times its rank is merged into the nearest one."""
-EXPLAINED: Final = 0.99
-"""Share of the variance kept by the principal components that k-means works on."""
-MAX_ITERATIONS: Final = 100
+
+
+@dataclass(frozen=True)
+class ClusterSettings:
+    """How training atoms are parted into clusters, each of which has an active set of its own.
+
+    :param method: ``"kmeans"`` or ``"birch"``, on the principal components of the standardised features, or
+        ``"column"`` for clusters that are known.
+    :param column: of the frames, with the name of the cluster; frames without it are one cluster. Only for
+        ``"column"``.
+    :param n_clusters: how many are looked for; not for ``"column"``.
+    :param level: ``"atom"``: the atoms of each species are clustered; ``"frame"``: frames are, by the mean features of
+        their atoms. Not for ``"column"``.
+    :param rows_per_rank: a cluster with fewer atoms of a species than this times the rank of their features is merged
+        into the nearest one; 0 keeps every cluster.
+    :param seed: of k-means.
+    """
+
+    method: Literal["kmeans", "birch", "column"] = "kmeans"
+    column: str = "config_type"
+    n_clusters: int = N_CLUSTERS
+    level: Literal["atom", "frame"] = "atom"
+    rows_per_rank: float = ROWS_PER_RANK
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n_clusters < 1:
+            raise ValueError(f"n_clusters must be positive, got {self.n_clusters}")
+        if self.rows_per_rank < 0:
+            raise ValueError(f"rows_per_rank must not be negative, got {self.rows_per_rank}")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, got {self.seed}")
+        if not self.column:
+            raise ValueError("column must be the name of a column")
 
 
 class LocalActiveSet:
@@ -49,44 +82,33 @@ class LocalActiveSet:
         cls,
         features: Features,
         labels: npt.ArrayLike | None = None,
-        n_clusters: int = N_CLUSTERS,
-        seed: int = 0,
+        clusters: ClusterSettings | None = None,
         start: Start = "strict",
         tol: float = TOL,
         kind: str = "last_layer",
         constant_column: bool | None = None,
-        rows_per_rank: float = ROWS_PER_RANK,
     ) -> LocalActiveSet:
-        """Return the active sets of the clusters of the training atoms, clustered per species.
+        """Return the active sets of the clusters of the training atoms.
 
         :param features: features of the training atoms, at least one.
-        :param labels: the cluster of each atom, e.g. the ``config_type`` of its frame, shape (n_atoms,); None for
-            k-means on the principal components.
-        :param n_clusters: clusters per species for k-means.
-        :param seed: of k-means.
+        :param labels: the cluster of each atom, e.g. the ``config_type`` of its frame, shape (n_atoms,); None to look
+            for clusters.
+        :param clusters: how to look, and which clusters are too small; the defaults without.
         :param start: see :class:`~.active_set.ActiveSet`.
         :param kind: see :meth:`.ActiveSet.build`, as are *tol* and *constant_column*.
-        :param rows_per_rank: see :data:`ROWS_PER_RANK`; 0 keeps every cluster.
-        :raises ValueError: if there is no atom, a feature is not finite or the shapes do not fit.
+        :raises ValueError: if there is no atom, a feature is not finite, the shapes do not fit, or labels are missing.
         """
+        settings = ClusterSettings() if clusters is None else clusters
         if features.n_atoms == 0 or not np.all(np.isfinite(features.values)):
             raise ValueError("clustering needs at least one atom, and features that are finite")
-        if n_clusters < 1:
-            raise ValueError(f"n_clusters must be positive, got {n_clusters}")
-        given = None if labels is None else _integer_labels(labels, features.n_atoms)
-        clusters = np.zeros(features.n_atoms, dtype=np.int64)
+        found = cluster_atoms(features, settings) if labels is None else _integer_labels(labels, features.n_atoms)
         for number in np.unique(features.species):
             mask = features.species == number
             values = np.asarray(features.values[mask], dtype=np.float64)
-            points = _principal_components(values)
-            if given is None:
-                found = cluster_kmeans(points, n_clusters, derive_seed(seed, f"local/kmeans/{number}"))
-            else:
-                found = given[mask]
-            clusters[mask] = _merge_small(values, points, found, rows_per_rank)
+            found[mask] = _merge_small(values, found[mask], settings.rows_per_rank)
         members = [
-            ActiveSet.build(_take(features, clusters == label), start, tol, kind, constant_column)
-            for label in np.unique(clusters)
+            ActiveSet.build(_take(features, found == label), start, tol, kind, constant_column)
+            for label in np.unique(found)
         ]
         return cls(members)
 
@@ -94,6 +116,12 @@ class LocalActiveSet:
     def species(self) -> tuple[int, ...]:
         """Atomic numbers known to at least one cluster, ascending."""
         return tuple(sorted({number for member in self.members for number in member.species}))
+
+    @property
+    def owners(self) -> dict[int, IntArray]:
+        """Tags of the active rows of all clusters per atomic number, artificial rows left out."""
+        parts = [member.owners for member in self.members]
+        return {number: np.concatenate([part[number] for part in parts if number in part]) for number in self.species}
 
     def grade(self, features: Features) -> FloatArray:
         """Return the smallest grade over the clusters for every atom, shape (n_atoms,); see :meth:`.ActiveSet.grade`.
@@ -136,53 +164,36 @@ class LocalActiveSet:
         return cls.from_arrays(read_arrays(path, "local_active_set")[0])
 
 
-def cluster_kmeans(points: FloatArray, n_clusters: int, seed: int) -> IntArray:
-    """Return the cluster of each point by Lloyd's k-means from a seeded k-means++ start.
+def cluster_atoms(features: Features, settings: ClusterSettings) -> IntArray:
+    """Return the cluster of each atom, shape (n_atoms,); small clusters are not merged yet.
 
-    :param points: shape (n, d).
-    :param n_clusters: at most this many; fewer if there are fewer different points.
-    :return: labels 0, 1, …, shape (n,).
+    :raises ValueError: if the clusters are those of a column, which features do not know.
     """
-    generator = np.random.default_rng(seed)
-    centres = points[generator.integers(len(points))][None]
-    for _ in range(n_clusters - 1):
-        weight = _square_distances(points, centres).min(axis=1)
-        # what is roundoff between equal points is no distance
-        weight[weight < 1e-20 * max(float(np.square(points).max(initial=0.0)), 1e-280)] = 0.0
-        if weight.sum() == 0.0:
-            break
-        centres = np.concatenate([centres, points[generator.choice(len(points), p=weight / weight.sum())][None]])
-    labels = np.full(len(points), -1, dtype=np.int64)
-    for _ in range(MAX_ITERATIONS):
-        found = np.argmin(_square_distances(points, centres), axis=1)
-        if np.array_equal(found, labels):
-            break
-        labels = found
-        for k in np.unique(labels):
-            centres[k] = points[labels == k].mean(axis=0)
-    return np.asarray(np.unique(labels, return_inverse=True)[1], dtype=np.int64)
+    if settings.method == "column":
+        raise ValueError("clusters by a column: give the labels of the atoms")
+    if settings.level == "frame":
+        frames, index, counts = np.unique(features.frame_index, return_inverse=True, return_counts=True)
+        total = np.zeros((len(frames), features.n_features))
+        np.add.at(total, index, features.values)
+        return _cluster(total / counts[:, None], settings, "local/kmeans/frames")[index]
+    found = np.zeros(features.n_atoms, dtype=np.int64)
+    for number in np.unique(features.species):
+        mask = features.species == number
+        values = np.asarray(features.values[mask], dtype=np.float64)
+        found[mask] = _cluster(values, settings, f"local/kmeans/{number}")
+    return found
 
 
-def _square_distances(points: FloatArray, centres: FloatArray) -> FloatArray:
-    return np.stack([np.square(points - centre).sum(axis=1) for centre in centres], axis=1)
+def _cluster(values: FloatArray, settings: ClusterSettings, name: str) -> IntArray:
+    points = compute_components(values)
+    if settings.method == "birch":
+        return cluster_birch(points, settings.n_clusters)
+    return cluster_kmeans(points, settings.n_clusters, derive_seed(settings.seed, name))
 
 
-def _principal_components(values: FloatArray) -> FloatArray:
-    """Return the leading principal components of the standardised columns, shape (n, ≤ n_features)."""
-    centred = values - values.mean(axis=0)
-    deviation = centred.std(axis=0)
-    centred = centred[:, deviation > 0.0] / deviation[deviation > 0.0]
-    if centred.size == 0:
-        return np.zeros((len(values), 1))
-    power, vectors = np.linalg.eigh(centred.T @ centred / len(values))
-    power, vectors = power[::-1], vectors[:, ::-1]
-    n_kept = int(np.searchsorted(np.cumsum(power) / power.sum(), EXPLAINED)) + 1
-    return np.asarray(centred @ vectors[:, :n_kept], dtype=np.float64)
-
-
-def _merge_small(values: FloatArray, points: FloatArray, labels: IntArray, rows_per_rank: float) -> IntArray:
+def _merge_small(values: FloatArray, labels: IntArray, rows_per_rank: float) -> IntArray:
     """Return labels after the smallest cluster with too few atoms was merged, again and again."""
-    labels = labels.copy()
+    labels, points = labels.copy(), compute_components(values)
     while True:
         names, counts = np.unique(labels, return_counts=True)
         needed = [rows_per_rank * compute_span(as_source(values[labels == name])).rank for name in names]

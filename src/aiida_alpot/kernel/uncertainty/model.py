@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from ase import Atoms
 
+from aiida_alpot.kernel.features import FeatureSpec
 from aiida_alpot.kernel.potentials.base import Features
 from aiida_alpot.kernel.uncertainty._hdf5 import read_arrays, write_arrays
 from aiida_alpot.kernel.uncertainty.active_set import ActiveSet, compute_frame_grade
@@ -31,14 +32,17 @@ class UncertaintyModel:
 
     :param calibrations: per property, names of :data:`~.committee.PROPERTIES`.
     :param tolerances: largest acceptable error per property: eV/atom, eV/Å, eV/Å, eV/Å³.
-    :param active_set: training atoms of the committee, in the features of its first member; None without grades.
-    :param feature_kind: kind of these features, what a potential is asked for.
+    :param active_set: training atoms of the committee, in the features of its first member that has any, or of none;
+        None without grades.
+    :param feature_kind: kind of these features, see :class:`~aiida_alpot.kernel.features.FeatureSpec`.
+    :param feature_parameters: all that it takes to compute the same columns again.
     :param gamma_save: grade from which a frame is kept.
     :param gamma_break: grade from which a trajectory is stopped, not below *gamma_save*. Both are per kind of
         features: the bands 1, 2 and 10 of Novikov et al. (2021) are for moment tensor potentials.
     :param model_hashes: sha256 of the models, in the order of the committee.
-    :param points: the pairs (D, ε) of each calibration, for plots.
+    :param points: the pairs (D, ε) of each calibration, for plots and for intervals at another confidence.
     :param category_column: column of the frames with the categories of the calibrations, empty if there are none.
+    :param point_categories: of the frames of the points, shape (n_points,); None without categories, or not known.
     :raises ValueError: if a property is unknown or a number out of range.
     """
 
@@ -51,6 +55,8 @@ class UncertaintyModel:
     model_hashes: tuple[str, ...] = ()
     points: Mapping[str, tuple[FloatArray, FloatArray]] = field(default_factory=dict)
     category_column: str = ""
+    point_categories: StrArray | None = None
+    feature_parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("calibrations", "tolerances", "points"):
@@ -66,10 +72,23 @@ class UncertaintyModel:
                 raise ValueError(f"{name} must be positive and finite, got {value!r}")
         if self.gamma_save is not None and self.gamma_break is not None and self.gamma_break < self.gamma_save:
             raise ValueError(f"gamma_break = {self.gamma_break} is below gamma_save = {self.gamma_save}")
+        self._check_points()
+        object.__setattr__(self, "model_hashes", tuple(self.model_hashes))
+
+    def _check_points(self) -> None:
         for name, (spread, error) in self.points.items():
             if np.ndim(spread) != 1 or np.shape(spread) != np.shape(error):
                 raise ValueError(f"points: {name} must be two 1-d arrays of one length")
-        object.__setattr__(self, "model_hashes", tuple(self.model_hashes))
+            if self.point_categories is not None and np.shape(self.point_categories) != np.shape(spread):
+                raise ValueError(
+                    f"point_categories: expected one for each of the {len(spread)} points of {name}, "
+                    f"got the shape {np.shape(self.point_categories)}"
+                )
+
+    @property
+    def feature_spec(self) -> FeatureSpec:
+        """The features of the active set."""
+        return FeatureSpec(self.feature_kind, self.feature_parameters)
 
     @property
     def thresholds(self) -> dict[str, float]:
@@ -152,7 +171,7 @@ class UncertaintyModel:
     def require_models(self, hashes: Sequence[str]) -> None:
         """Refuse models that are not the committee this model was made for.
 
-        The order of the members does not matter, except that the first one gives the features of the active set.
+        The order of the members matters to the active set only: the first of them that has features gave it its own.
 
         :param hashes: sha256 of the models.
         :raises ValueError: if they differ; the message names what is missing and what is too much.
@@ -164,10 +183,10 @@ class UncertaintyModel:
                 "the uncertainty model belongs to other models: "
                 f"missing {_short(missing)}, not expected {_short(extra)}; calibrate again for this committee"
             )
-        if self.active_set is not None and tuple(hashes)[:1] != self.model_hashes[:1]:
+        if self.active_set is not None and tuple(hashes) != self.model_hashes:
             raise ValueError(
-                f"the active set holds features of {_short(self.model_hashes[:1])}, "
-                f"but the first model is {_short(tuple(hashes)[:1])}"
+                "the active set holds features of the first member that has any, and the members are in another order: "
+                f"expected {_short(self.model_hashes)}, got {_short(tuple(hashes))}"
             )
 
     def save(self, path: str | Path) -> None:
@@ -177,6 +196,7 @@ class UncertaintyModel:
             "tolerances": {name: float(self.tolerances[name]) for name in sorted(self.tolerances)},
             "category_column": self.category_column,
             "feature_kind": self.feature_kind,
+            "feature_parameters": dict(self.feature_parameters),
             "gamma_save": self.gamma_save,
             "gamma_break": self.gamma_break,
             "model_hashes": list(self.model_hashes),
@@ -187,6 +207,10 @@ class UncertaintyModel:
         arrays: Arrays = {"header": np.frombuffer(text, dtype=np.uint8)}
         for name, (spread, error) in self.points.items():
             arrays[f"points/{name}"] = np.stack([spread, error]).astype(np.float64)
+        if self.point_categories is not None:
+            # fixed-width text is no array of HDF5
+            words = json.dumps(np.asarray(self.point_categories).tolist()).encode()
+            arrays["point_categories"] = np.frombuffer(words, dtype=np.uint8)
         if self.active_set is not None:
             arrays |= {f"active_set/{key}": value for key, value in self.active_set.to_arrays().items()}
         write_arrays(path, arrays, {"kind": "uncertainty_model"})
@@ -220,6 +244,8 @@ class UncertaintyModel:
             model_hashes=tuple(header["model_hashes"]),
             points={name: (_floats(value)[0], _floats(value)[1]) for name, value in points.items()},
             category_column=header.get("category_column", ""),
+            point_categories=_load_words(arrays.get("point_categories")),
+            feature_parameters=header.get("feature_parameters", {}),
         )
 
 
@@ -245,6 +271,12 @@ def _load_active_set(kind: str, arrays: Arrays) -> ActiveSet | LocalActiveSet | 
 
 def _within(arrays: Arrays, prefix: str) -> Arrays:
     return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
+
+
+def _load_words(values: npt.NDArray[np.generic] | None) -> StrArray | None:
+    if values is None:
+        return None
+    return np.array(json.loads(np.asarray(values, dtype=np.uint8).tobytes()), dtype=np.str_)
 
 
 def _floats(values: npt.NDArray[np.generic]) -> FloatArray:

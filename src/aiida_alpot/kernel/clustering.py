@@ -1,4 +1,4 @@
-"""Clusters of points for :mod:`.direct`: cells of bounded radius, and Ward's hierarchy of their centres."""
+"""Clusters of points: k-means, and cells of bounded radius with Ward's hierarchy of their centres."""
 
 from __future__ import annotations
 
@@ -11,6 +11,77 @@ from aiida_alpot.kernel.units import BoolArray, FloatArray, IntArray
 
 _SAME: Final = 1e-12
 """Squared distance below which two points are copies, relative to the largest square of a point."""
+_CELLS: Final = 500
+"""Cells of BIRCH that are merged by Ward's method."""
+_MAX_ITERATIONS: Final = 100
+"""Of k-means."""
+_EXPLAINED: Final = 0.99
+"""Share of the variance kept by the principal components."""
+
+
+def compute_components(values: FloatArray) -> FloatArray:
+    """Return the leading principal components of the standardised columns, shape (n, ≤ n_features).
+
+    They hold 99 % of the variance.
+
+    :param values: shape (n, n_features).
+    """
+    centred = values - values.mean(axis=0)
+    deviation = centred.std(axis=0)
+    centred = centred[:, deviation > 0.0] / deviation[deviation > 0.0]
+    if centred.size == 0:
+        return np.zeros((len(values), 1))
+    power, vectors = np.linalg.eigh(centred.T @ centred / len(values))
+    power, vectors = power[::-1], vectors[:, ::-1]
+    n_kept = int(np.searchsorted(np.cumsum(power) / power.sum(), _EXPLAINED)) + 1
+    return np.asarray(centred @ vectors[:, :n_kept], dtype=np.float64)
+
+
+def cluster_kmeans(points: FloatArray, n_clusters: int, seed: int) -> IntArray:
+    """Return the cluster of each point by Lloyd's k-means from a seeded k-means++ start.
+
+    :param points: shape (n, d).
+    :param n_clusters: at most this many; fewer if there are fewer different points.
+    :return: labels 0, 1, …, shape (n,).
+    """
+    generator = np.random.default_rng(seed)
+    centres = points[generator.integers(len(points))][None]
+    for _ in range(n_clusters - 1):
+        weight = _square_distances(points, centres).min(axis=1)
+        # what is roundoff between equal points is no distance
+        weight[weight < 1e-20 * max(float(np.square(points).max(initial=0.0)), 1e-280)] = 0.0
+        if weight.sum() == 0.0:
+            break
+        centres = np.concatenate([centres, points[generator.choice(len(points), p=weight / weight.sum())][None]])
+    labels = np.full(len(points), -1, dtype=np.int64)
+    for _ in range(_MAX_ITERATIONS):
+        found = np.argmin(_square_distances(points, centres), axis=1)
+        if np.array_equal(found, labels):
+            break
+        labels = found
+        for k in np.unique(labels):
+            centres[k] = points[labels == k].mean(axis=0)
+    return np.asarray(np.unique(labels, return_inverse=True)[1], dtype=np.int64)
+
+
+def cluster_birch(points: FloatArray, n_clusters: int) -> IntArray:
+    """Return the cluster of each point by BIRCH (Zhang et al. 1996): cells of bounded radius, merged by Ward's method.
+
+    The cells are those of :func:`cover`, not of a tree that grows point by point: the clusters do not depend on the
+    order of the points, up to ties, and nothing is random.
+
+    :param points: shape (n, d).
+    :param n_clusters: at most this many; fewer if there are fewer different points.
+    :return: labels 0, 1, …, shape (n,).
+    """
+    cell = np.maximum(cover(points, _CELLS), 0)
+    centres = means(points, cell)
+    cluster = cut_tree(centres, min(n_clusters, len(centres)), np.ones(len(centres), dtype=bool))[cell]
+    return np.asarray(np.unique(cluster, return_inverse=True)[1], dtype=np.int64)
+
+
+def _square_distances(points: FloatArray, centres: FloatArray) -> FloatArray:
+    return np.stack([np.square(points - centre).sum(axis=1) for centre in centres], axis=1)
 
 
 def cover(points: FloatArray, n: int, nearest: FloatArray | None = None) -> IntArray:
