@@ -5,10 +5,13 @@
 machine learning interatomic potentials", Mach. Learn.: Sci. Technol. 7, 025002 (2026), doi:10.1088/2632-2153/ae3d80.
 [MP-ALOE] Kuner, Kaplan, Persson, Asta and Chrzan, "MP-ALOE: an r²SCAN dataset for universal machine learning
 interatomic potentials", doi:10.1038/s41524-025-01834-9.
+[SPARC] Verma, Joshi and Pfaendtner, "SPARC: An Automated Workflow Toolkit for Accelerated Active Learning of Reactive
+Machine Learning Interatomic Potentials".
 """
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 TOLERANCE_ENERGY: Final = 1e-3
@@ -59,6 +62,10 @@ SUBSTITUTION_FRACTION: Final = 0.2
 """Share of the distorted frames that get substitutions, [TrainsPot] Sec. II A 2."""
 SUBSTITUTED_ATOMS: Final = 0.2
 """Exchanges over atoms of a frame, [TrainsPot] Sec. II A 2."""
+CLUSTER_MAX_RATIO: Final = math.sqrt(3.0)
+"""Largest distance to a neighbour in a cluster over the smallest, [TrainsPot] Sec. II A 2."""
+SCAN_POINTS: Final = 64
+"""Points of the scan of a bond, [SPARC]."""
 SLAB_THICKNESS: Final = 10.0
 """Å, smallest thickness of a slab, [TrainsPot] Sec. II A 2."""
 SLAB_MAX_ATOMS: Final = 450

@@ -12,9 +12,12 @@ from ase import Atoms
 
 from aiida_alpot.kernel.augmentation.alloy import AlloySettings, alloy
 from aiida_alpot.kernel.augmentation.base import Outcome
+from aiida_alpot.kernel.augmentation.cluster import ClusterSettings, make_clusters
 from aiida_alpot.kernel.augmentation.copies import Copies
 from aiida_alpot.kernel.augmentation.interstitial import InterstitialSettings, make_interstitials
+from aiida_alpot.kernel.augmentation.isolated import IsolatedSettings, make_isolated
 from aiida_alpot.kernel.augmentation.rattle import RattleSettings, rattle, rattle_copies
+from aiida_alpot.kernel.augmentation.scan import ScanSettings, make_scans
 from aiida_alpot.kernel.augmentation.slab import SlabSettings, make_slabs
 from aiida_alpot.kernel.augmentation.stacking_fault import StackingFaultSettings, make_stacking_faults
 from aiida_alpot.kernel.augmentation.strain import StrainSettings, design_strains, strain, strain_copies
@@ -55,9 +58,12 @@ class Manipulation:
 
 MANIPULATIONS: Final[Mapping[str, Manipulation]] = MappingProxyType(
     {
+        "isolated": Manipulation(IsolatedSettings, make_isolated, "source", is_final=True),
+        "cluster": Manipulation(ClusterSettings, make_clusters, "source"),
         "slab": Manipulation(SlabSettings, make_slabs, "shape"),
         "stacking_fault": Manipulation(StackingFaultSettings, make_stacking_faults, "shape"),
         "twin": Manipulation(TwinSettings, make_twins, "shape"),
+        "scan": Manipulation(ScanSettings, make_scans, "shape", is_final=True),
         "vacuum": Manipulation(VacuumSettings, make_vacuum, "cell"),
         "supercell": Manipulation(SupercellSettings, make_supercell, "cell"),
         "alloy": Manipulation(AlloySettings, alloy, "chain"),

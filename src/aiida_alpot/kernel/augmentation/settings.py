@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from aiida_alpot.kernel.augmentation.alloy import AlloySettings
+from aiida_alpot.kernel.augmentation.cluster import ClusterSettings
 from aiida_alpot.kernel.augmentation.filters import FilterSettings
 from aiida_alpot.kernel.augmentation.interstitial import InterstitialSettings
+from aiida_alpot.kernel.augmentation.isolated import IsolatedSettings
 from aiida_alpot.kernel.augmentation.rattle import RattleSettings
+from aiida_alpot.kernel.augmentation.scan import ScanSettings
 from aiida_alpot.kernel.augmentation.slab import SlabSettings
 from aiida_alpot.kernel.augmentation.stacking_fault import StackingFaultSettings
 from aiida_alpot.kernel.augmentation.strain import StrainSettings
@@ -36,9 +39,12 @@ class AugmentSettings:
     keep_input: bool = True
     copies: int = 20
     combined: bool = True
+    isolated: IsolatedSettings | None = None
+    cluster: ClusterSettings | None = None
     slab: SlabSettings | None = None
     stacking_fault: StackingFaultSettings | None = None
     twin: TwinSettings | None = None
+    scan: ScanSettings | None = None
     vacuum: VacuumSettings | None = None
     supercell: SupercellSettings | None = None
     alloy: AlloySettings | None = None
