@@ -48,6 +48,7 @@ def test_no_sublattice_of_fewer_cells_reaches_the_length(seed, length):
     best = {n: max(largest_height(form @ cell) for form in hermite_forms(n)) for n in range(1, 7)}
     enough = [n for n, height in best.items() if height >= length * (1.0 - 1e-9)]
     matrix = find_superlattice(cell, True, length, 6)
+    assume(matrix is not None)  # a cell with too many short vectors to list
     n_cells = round(np.linalg.det(matrix))
     if enough:
         assert n_cells == enough[0]

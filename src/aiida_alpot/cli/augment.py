@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,11 @@ def _augment_here(run: FileRun, settings: Mapping[str, Any], seed: int) -> None:
     with refusals():
         frames = import_file(run.file, run.file_format)
         click.echo(f"augmenting {len(frames)} frames of {run.file.name} as PESData <{frames.pk}>")
-        _, node = augment_frames.run_get_node(frames, orm.Dict(settings), orm.Int(seed))
+        logging.disable(logging.CRITICAL)  # of inputs that are refused, AiiDA logs the traceback
+        try:
+            _, node = augment_frames.run_get_node(frames, orm.Dict(settings), orm.Int(seed))
+        finally:
+            logging.disable(logging.NOTSET)
     _finish(run, node, node.outputs.report.get_dict())
 
 
