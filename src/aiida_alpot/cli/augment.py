@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import click
 from aiida import orm
 from aiida.cmdline.params import options
+from aiida.common.log import override_log_level
 
 from aiida_alpot.calculations.functions.augment import MAX_FRAMES, augment_frames
 from aiida_alpot.cli.pes import import_file
@@ -58,11 +58,8 @@ def _augment_here(run: FileRun, settings: Mapping[str, Any], seed: int) -> None:
     with refusals():
         frames = import_file(run.file, run.file_format)
         click.echo(f"augmenting {len(frames)} frames of {run.file.name} as PESData <{frames.pk}>")
-        logging.disable(logging.CRITICAL)  # of inputs that are refused, AiiDA logs the traceback
-        try:
+        with override_log_level():  # of inputs that are refused, AiiDA logs the traceback
             _, node = augment_frames.run_get_node(frames, orm.Dict(settings), orm.Int(seed))
-        finally:
-            logging.disable(logging.NOTSET)
     _finish(run, node, node.outputs.report.get_dict())
 
 
