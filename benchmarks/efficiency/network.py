@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -111,11 +111,12 @@ class Committee:
 
     def __init__(self, seed: int) -> None:
         generator = torch.Generator().manual_seed(derive_seed(seed, "weights"))
+        trained: Any = {"dtype": torch.float32, "requires_grad": True}
         self.weights = []
         for n_in, n_out in ((N_FEATURES, N_HIDDEN), (N_HIDDEN, N_HIDDEN), (N_HIDDEN, 1)):
-            weight = torch.randn(N_MEMBERS, n_in, n_out, generator=generator) / n_in**0.5
-            self.weights += [weight.requires_grad_(), torch.zeros(N_MEMBERS, 1, n_out, requires_grad=True)]
-        self.weights.append(torch.zeros(N_MEMBERS, N_FEATURES, 1, requires_grad=True))
+            weight = torch.randn(N_MEMBERS, n_in, n_out, generator=generator, dtype=torch.float32) / n_in**0.5
+            self.weights += [weight.requires_grad_(), torch.zeros(N_MEMBERS, 1, n_out, **trained)]
+        self.weights.append(torch.zeros(N_MEMBERS, N_FEATURES, 1, **trained))
 
     @classmethod
     def train(cls, inputs: Inputs, seed: int) -> Committee:

@@ -61,6 +61,6 @@ def test_of_a_piece_only_the_core_has_features(make, frames, tmp_path):
     frames[1].arrays[CORE] = np.arange(4) == 2
     write(tmp_path / "pieces.h5", frames)
     with Dataset.open(tmp_path / "pieces.h5") as dataset:
-        found = AtomFeatures(dataset, make.OffTarget(frames), "last_layer")(np.array([0, 1]))
+        found = AtomFeatures(dataset, make.OffTarget(frames).features)(np.array([0, 1]))
     np.testing.assert_array_equal(found.values, [*frames[0].positions, frames[1].positions[2]])
     assert found.frame_index.tolist() == [0, 0, 0, 0, 1]

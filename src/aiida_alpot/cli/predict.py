@@ -41,7 +41,7 @@ def predict_file(run: FileRun, *, source: str, code: orm.AbstractCode, confidenc
         builder.uncertainty = uncertainty = find_uncertainty(source)
         builder.potentials = find_committee(uncertainty)
         builder.settings = orm.Dict(settings)
-    node = run.start(builder, "predicting", "predicted")
+    node = run.start(builder, "predicting", "predicted", f"by {len(builder.potentials)} potentials")
     if node is None:
         return
     if not node.is_finished_ok:

@@ -40,17 +40,19 @@ class FileRun:
     options: dict[str, Any]
     in_daemon: bool
 
-    def start(self, builder: ProcessBuilder, doing: str, output: str) -> orm.ProcessNode | None:
+    def start(self, builder: ProcessBuilder, doing: str, output: str, means: str = "") -> orm.ProcessNode | None:
         """Store the frames and run the process to its end, or hand it over to the daemon and return None.
 
         :param builder: refuses bad inputs before anything is stored, if its frames are set.
         :param doing: to the frames, e.g. ``"labelling"``.
         :param output: of the process that holds the frames afterwards.
+        :param means: what it is done with, e.g. ``"by 3 potentials"``.
         """
         with refusals():
             builder["frames"] = PESData.from_file(self.file, self.file_format)
             builder["frames"] = stored = import_file(self.file, self.file_format)
             doing = f"{doing} {len(stored)} frames of {self.file.name} as PESData <{stored.pk}>"
+            doing = f"{doing} {means}".rstrip()
             if self.in_daemon:
                 click.echo(describe_submitted(submit(builder), doing, output, self.target))
                 return None
