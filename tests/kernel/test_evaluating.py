@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from aiida_alpot.kernel.criterion import find_limits
 from aiida_alpot.kernel.dataset import Dataset, merge, write
 from aiida_alpot.kernel.evaluating import (
     EvaluateSettings,
@@ -61,9 +62,10 @@ def model():
 
 def select(opened_frames, committee, model, dataset=None, seed=1, **values):
     settings = EvaluateSettings(**values)
-    table, _ = build_table(opened_frames, committee, model, settings)
+    table, arrays = build_table(opened_frames, committee, model, settings)
+    limits = find_limits(opened_frames, model, settings.criterion, arrays)
     return select_candidates(
-        table, model, settings, seed, candidates=opened_frames, dataset=dataset, potentials=committee
+        table, model, settings, seed, limits=limits, candidates=opened_frames, dataset=dataset, potentials=committee
     )
 
 

@@ -39,9 +39,9 @@ def predict_file(run: FileRun, *, source: str, code: orm.AbstractCode, confidenc
         builder.code = code
         builder.options = orm.Dict(run.options)
         builder.uncertainty = uncertainty = find_uncertainty(source)
-        builder.potentials = find_committee(uncertainty)
+        builder.potentials = committee = find_committee(uncertainty)
         builder.settings = orm.Dict(settings)
-    node = run.start(builder, "predicting", "predicted", f"by {len(builder.potentials)} potentials")
+    node = run.start(builder, "predicting", "predicted", f"by {len(committee)} potentials")
     if node is None:
         return
     if not node.is_finished_ok:

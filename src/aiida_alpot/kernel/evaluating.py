@@ -12,6 +12,7 @@ from ase import Atoms
 
 from aiida_alpot.kernel import defaults
 from aiida_alpot.kernel.atom_features import AtomFeatures
+from aiida_alpot.kernel.criterion import CriterionSettings, criterion_columns
 from aiida_alpot.kernel.cutouts import core_of
 from aiida_alpot.kernel.cutting import CuttingSettings
 from aiida_alpot.kernel.dataset import Dataset, DatasetView
@@ -21,6 +22,7 @@ from aiida_alpot.kernel.features import SORTED_DISTANCES, FeatureSpec
 from aiida_alpot.kernel.potentials import Features, Potential, predict_committee
 from aiida_alpot.kernel.selection import (
     CandidateTable,
+    Limit,
     Selection,
     get_strategy,
     grade_limit,
@@ -59,6 +61,7 @@ class EvaluateSettings:
     :param feature_parameters: of ``"soap"``, see :class:`~aiida_alpot.kernel.features.SoapSettings`, or keyword
         arguments of the function.
     :param min_distance: frames of one trajectory that are closer than this in their features count as duplicates.
+    :param criterion: what flags a candidate: calibrated thresholds by default.
     :param upper: multiples of the thresholds above which a frame counts as unphysical and is not trained on.
     :param allow_unhealthy: also train on frames at which a trajectory broke.
     :param cutout: pieces of a selected frame take its place if it has too many atoms to be labelled; frames of any size
@@ -74,6 +77,7 @@ class EvaluateSettings:
     features: str = "last_layer"
     feature_parameters: Mapping[str, Any] = field(default_factory=dict)
     min_distance: float | None = None
+    criterion: CriterionSettings = field(default_factory=CriterionSettings)
     upper: Mapping[str, float] | None = None
     allow_unhealthy: bool = False
     cutout: CuttingSettings | None = None
@@ -153,9 +157,9 @@ def build_table(
         )
     if settings.needs_features and settings.features == SORTED_DISTANCES:
         require_one_composition(_numbers(candidates))
-    monitor = Monitor(potentials, model)
-    measured = settings.needs_features and len(candidates) > 0
-    frame_features = build_frame_features(settings, potentials) if measured else None
+    monitor = Monitor(potentials, model, settings.criterion.measure)
+    has_features = settings.needs_features and len(candidates) > 0
+    frame_features = build_frame_features(settings, potentials) if has_features else None
     parts: list[Assessment] = []
     features: list[FloatArray] = []
     for frames in candidates.iter_chunks(_CHUNK):
@@ -171,8 +175,12 @@ def build_table(
     grade = np.concatenate([part.grade for part in parts]) if parts else np.zeros(0)
     finite = np.concatenate([part.finite for part in parts]) if parts else np.zeros(0, dtype=bool)
     healthy = finite & _healthy_column(candidates)
+    measured = {
+        name: np.concatenate([part.measured.get(name, np.full(len(part.grade), np.nan)) for part in parts])
+        for name in sorted({name for part in parts for name in part.measured})
+    }
     table = CandidateTable(
-        **columns,
+        **criterion_columns(columns, measured),
         grade=grade,
         healthy=healthy,
         group=group_names(candidates),
@@ -186,7 +194,8 @@ def build_table(
     }
     arrays: dict[str, npt.NDArray[Any]] = {f"disagreement_{name}": values for name, values in columns.items()}
     arrays.update(
-        errors,
+        **errors,
+        **measured,
         grade=grade,
         healthy=healthy,
         group=np.asarray(table.group, dtype=np.str_),
@@ -247,19 +256,6 @@ def _control_column(dataset: Dataset) -> BoolArray:
     return np.asarray(dataset.present("control") & dataset.column("control"), dtype=bool)
 
 
-def candidate_thresholds(
-    candidates: Dataset | DatasetView, model: UncertaintyModel
-) -> Mapping[str, float] | Mapping[str, FloatArray]:
-    """Return the limits of the disagreement: one by property, or one for each frame if the model has categories."""
-    column = model.category_column
-    if not column:
-        return model.thresholds
-    if column not in candidates.columns:
-        return model.frame_thresholds(np.full(len(candidates), ""))
-    words = np.asarray(candidates.column(column)).astype(np.str_)
-    return model.frame_thresholds(np.where(candidates.present(column), words, ""))
-
-
 def count_extrapolated(model: UncertaintyModel, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, int]:
     """Return how many candidates disagree more than any frame of the calibration, by calibrated property.
 
@@ -307,12 +303,15 @@ def select_candidates(
     settings: EvaluateSettings,
     seed: int,
     *,
+    limits: Mapping[str, Limit] | None = None,
     candidates: Dataset | DatasetView | None = None,
     dataset: Dataset | None = None,
     potentials: Sequence[Potential] = (),
 ) -> Selection:
     """Return which candidates are labelled, given what is labelled already.
 
+    :param limits: of the columns of the table by property, see :func:`~aiida_alpot.kernel.criterion.find_limits`; those
+        of the calibration if None.
     :param candidates: the frames of the table, for how they were sampled and the features of their atoms; without them
         all count as sampled regularly.
     :param dataset: frames with labels: not selected again; the splits of their groups are kept.
@@ -343,7 +342,7 @@ def select_candidates(
         settings.strategy,
         settings.budget,
         seed,
-        thresholds=model.thresholds if candidates is None else candidate_thresholds(candidates, model),
+        thresholds=model.thresholds if limits is None else limits,
         gamma_select=flagging_grade(model, settings),
         control_share=settings.control_share,
         validation_share=settings.validation_share,

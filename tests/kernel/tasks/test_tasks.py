@@ -506,6 +506,17 @@ def test_frames_of_the_dataset_are_not_selected_again(job, evaluated):
     assert {atoms.info["group"] for atoms in frames} <= {"argon-0-4", "argon-0-5"}
 
 
+@pytest.mark.parametrize("criterion", [{"kind": "fixed", "thresholds": {"force": 1e-9}}, {"kind": "adaptive"}])
+def test_the_criterion_of_the_settings_flags(job, evaluated, criterion):
+    _, results = evaluated(job.argon(8), dataset=job.argon(5, seed=2), criterion=criterion)
+    assert results["criterion"] == criterion["kind"]
+    assert set(results["flagged"]) == set(criterion.get("thresholds", {"energy": 0, "force_max": 0}))
+    if criterion["kind"] == "fixed":
+        assert results["flagged"] == {"force": 8}
+    else:
+        assert set(results["adaptive_thresholds"]) == {"energy", "force_max"}
+
+
 def test_an_empty_pool_selects_nothing(evaluated):
     frames, results = evaluated([])
     assert frames == []

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from aiida_alpot.kernel.potentials.base import Predictions
-from aiida_alpot.kernel.uncertainty.committee import compute_adaptive_threshold
+from aiida_alpot.kernel.uncertainty.committee import compute_adaptive_threshold, disagreement
 from aiida_alpot.kernel.uncertainty.criteria import (
     FEWEST_ERRORS,
     assign_thresholds,
     compute_adaptive_thresholds,
-    compute_force_thresholds,
     compute_query_flags,
+    rate_by_element,
 )
 
 CU, AU, XE = 29, 79, 54
@@ -76,9 +76,16 @@ def test_what_is_not_defined_is_not_flagged():
     assert not compute_query_flags(members, [CU])["stress"].any()
 
 
-def test_force_thresholds_follow_the_element_of_each_atom():
-    np.testing.assert_allclose(compute_force_thresholds([CU, XE, CU], 0.1, {"Xe": 5.0}), [0.1, 0.5, 0.1])
-    np.testing.assert_array_equal(compute_force_thresholds([CU, AU], 0.2), [0.2, 0.2])
+def test_the_force_to_compare_is_that_of_the_atom_furthest_above_its_threshold():
+    force = np.array([[0.3, 0.0, 0.0], [0.0, 0.15, 0.0], [0.4, 0.0, 0.0]])
+    found = disagreement(mirrored([0.0, 0.0], force, [[0.0] * 6] * 2, [0, 2, 3]))
+    values, factors = rate_by_element(found, [XE, CU, CU], {"Xe": 4.0})
+    np.testing.assert_allclose(values["force_max"], [0.15, 0.4])
+    np.testing.assert_array_equal(factors["force_max"], [1.0, 1.0])
+    np.testing.assert_array_equal(factors["energy"], [4.0, 1.0])
+    values, factors = rate_by_element(found, [XE, CU, CU], {"Xe": 4.0}, core=[True, False, True])
+    np.testing.assert_allclose(values["force_max"], [0.3, 0.4])
+    np.testing.assert_array_equal(factors["force_max"], [4.0, 1.0])
 
 
 @pytest.mark.parametrize(

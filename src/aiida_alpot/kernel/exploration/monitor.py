@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from ase import Atoms
 
 from aiida_alpot.kernel.cutouts import core_of, keep_core
-from aiida_alpot.kernel.potentials import Potential, concatenate, predict_committee
+from aiida_alpot.kernel.potentials import Potential, Predictions, concatenate, predict_committee
 from aiida_alpot.kernel.uncertainty.committee import Disagreement, disagreement
-from aiida_alpot.kernel.units import BoolArray, FloatArray
+from aiida_alpot.kernel.units import BoolArray, FloatArray, IntArray
 
 from .settings import PROPERTIES
 
@@ -29,12 +29,14 @@ class Assessment:
     :param error: the same as calibrated errors, for the properties that have a calibration.
     :param grade: largest extrapolation grade of the atoms of a frame, shape (n_frames,).
     :param finite: whether every member predicts finite energies and forces, shape (n_frames,).
+    :param measured: what else was asked for, each of shape (n_frames,).
     """
 
     disagreement: Mapping[str, FloatArray]
     error: Mapping[str, FloatArray]
     grade: FloatArray
     finite: BoolArray
+    measured: Mapping[str, FloatArray] = field(default_factory=dict)
 
     @classmethod
     def unknown(cls, n_frames: int) -> Assessment:
@@ -50,18 +52,26 @@ class Assessor(Protocol):
         """Return what is known of *frames*."""
 
 
+Measure = Callable[[Sequence[Predictions], Sequence[Atoms], Disagreement], Mapping[str, FloatArray]]
+"""From the predictions of a committee for frames, and its disagreement, to numbers of shape (n_frames,) by name."""
+
+
 class Monitor:
     """A committee and its uncertainty model, ready to look at frames.
 
     :param potentials: the committee; a single member has no disagreement.
     :param model: calibrations and active set; None leaves errors and grades unknown.
+    :param measure: what else is to be found of frames from the predictions of the committee.
     """
 
-    def __init__(self, potentials: Sequence[Potential], model: UncertaintyModel | None = None) -> None:
+    def __init__(
+        self, potentials: Sequence[Potential], model: UncertaintyModel | None = None, measure: Measure | None = None
+    ) -> None:
         if not potentials:
             raise ValueError("a monitor needs at least one potential, got none")
         self.potentials = tuple(potentials)
         self.model = model
+        self._measure = measure
         self._features: FeatureFunction | None = None
         if model is not None and model.active_set is not None:
             self._features = model.feature_spec.build(self.potentials)
@@ -81,17 +91,18 @@ class Monitor:
             return Assessment(result.disagreement, {}, result.grade, finite)
         known = [frames[int(k)] for k in kept]
         error: dict[str, FloatArray] = {}
+        measured: dict[str, FloatArray] = {}
         if len(members) > 1:
             shared = [concatenate([member.frame(int(k)) for k in kept]) for member in members]
             pbc = np.array([atoms.pbc for atoms in known])
             found = disagreement(shared, pbc=pbc, core=core_of(known))
             for name in PROPERTIES:
                 result.disagreement[name][kept] = getattr(found, name)
-            for name, values in self._predict_error(found, known).items():
-                error[name] = np.full(len(frames), np.nan)
-                error[name][kept] = values
+            error = _spread(self._predict_error(found, known), kept, len(frames))
+            if self._measure is not None:
+                measured = _spread(self._measure(shared, known, found), kept, len(frames))
         result.grade[kept] = self._grade(known)
-        return Assessment(result.disagreement, error, result.grade, finite)
+        return Assessment(result.disagreement, error, result.grade, finite, measured)
 
     def _predict_error(self, found: Disagreement, frames: Sequence[Atoms]) -> dict[str, FloatArray]:
         if self.model is None:
@@ -103,3 +114,11 @@ class Monitor:
             return np.full(len(frames), np.nan)
         features = keep_core(self._features(frames), frames)
         return np.asarray(self.model.frame_grade(features, len(frames)), dtype=float)
+
+
+def _spread(values: Mapping[str, FloatArray], rows: IntArray, n_frames: int) -> dict[str, FloatArray]:
+    """Return the same for all frames: what is known of those at *rows*, NaN for the others."""
+    spread = {name: np.full(n_frames, np.nan) for name in values}
+    for name, found in values.items():
+        spread[name][rows] = found
+    return spread

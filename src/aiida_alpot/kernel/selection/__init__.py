@@ -3,7 +3,7 @@
 from aiida_alpot.kernel.selection.absorbing import grade_limit, require_active_set
 from aiida_alpot.kernel.selection.context import AtomFeatures, PickContext, Picks
 from aiida_alpot.kernel.selection.distance import require_one_composition, sorted_distance_features
-from aiida_alpot.kernel.selection.flags import Flags, flag
+from aiida_alpot.kernel.selection.flags import Flags, Limit, flag
 from aiida_alpot.kernel.selection.registry import STRATEGIES, Strategy, get_strategy
 from aiida_alpot.kernel.selection.select import Selection, select
 from aiida_alpot.kernel.selection.table import PROPERTIES, CandidateTable, concatenate
@@ -14,6 +14,7 @@ __all__ = [
     "AtomFeatures",
     "CandidateTable",
     "Flags",
+    "Limit",
     "PickContext",
     "Picks",
     "Selection",

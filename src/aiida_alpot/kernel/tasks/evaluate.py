@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from aiida_alpot.kernel.criterion import adaptive_thresholds, find_limits
 from aiida_alpot.kernel.cutting import Judge, count_frames, cut_large_frames
 from aiida_alpot.kernel.dataset import Dataset, merge, write
 from aiida_alpot.kernel.evaluating import (
@@ -49,12 +50,16 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         candidates = canonical_order(stack.enter_context(Dataset.open(pool)))
         dataset = stack.enter_context(Dataset.open(find_file(task, "dataset", folder))) if "dataset" in task else None
         settings = complete_features(settings, candidates, dataset)
+        adaptive: dict[str, dict[str, float]] = {}
+        if settings.criterion.kind == "adaptive":
+            adaptive = adaptive_thresholds(committee.potentials, dataset, settings.criterion.column)
         table, arrays = build_table(candidates, committee.potentials, model, settings)
         selection = select_candidates(
             table,
             model,
             settings,
             seed,
+            limits=find_limits(candidates, model, settings.criterion, arrays, adaptive),
             candidates=candidates,
             dataset=dataset,
             potentials=committee.potentials,
@@ -75,6 +80,8 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         **selection.report,
         **changed,
         "thresholds": model.thresholds,
+        "criterion": settings.criterion.kind,
+        **({"adaptive_thresholds": adaptive} if adaptive else {}),
         "disagreement": {name: _quantiles(arrays[f"disagreement_{name}"]) for name in PROPERTIES},
         "grade": _quantiles(arrays["grade"]),
         "extrapolated": count_extrapolated(model, arrays),

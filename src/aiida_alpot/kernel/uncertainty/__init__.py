@@ -20,8 +20,8 @@ from aiida_alpot.kernel.uncertainty.criteria import (
     QUERY_THRESHOLDS,
     assign_thresholds,
     compute_adaptive_thresholds,
-    compute_force_thresholds,
     compute_query_flags,
+    rate_by_element,
 )
 from aiida_alpot.kernel.uncertainty.local import ClusterSettings, LocalActiveSet
 from aiida_alpot.kernel.uncertainty.maxvol import MaxvolResult
@@ -45,7 +45,6 @@ __all__ = [
     "compute_adaptive_thresholds",
     "compute_cbe",
     "compute_cbf",
-    "compute_force_thresholds",
     "compute_frame_grade",
     "compute_ppv",
     "compute_query_flags",
@@ -53,5 +52,6 @@ __all__ = [
     "disagreement",
     "error",
     "mean_prediction",
+    "rate_by_element",
     "report_rates",
 ]

@@ -171,13 +171,15 @@ def compute_abf(members: Sequence[Predictions]) -> FloatArray:
     return np.asarray(spread, dtype=np.float64)
 
 
-def compute_cbf(members: Sequence[Predictions]) -> FloatArray:
+def compute_cbf(members: Sequence[Predictions], core: npt.ArrayLike | None = None) -> FloatArray:
     """Return the configuration-based force criterion ``max_i max_j |F_ij − F̄_i|`` of UQ-ACE.
 
+    :param core: see :func:`disagreement`.
     :return: shape (n_frames,), eV/Å. Its error counterpart is ``error(…, "committee_mean").force_max``.
     :raises ValueError: as :func:`disagreement`.
     """
-    return segment_max(compute_abf(members), members[0].offsets)
+    offsets = np.asarray(members[0].offsets, dtype=np.int64)
+    return segment_max(np.where(_check_core(core, offsets), compute_abf(members), 0.0), offsets)
 
 
 def compute_adaptive_threshold(errors: npt.ArrayLike) -> float:

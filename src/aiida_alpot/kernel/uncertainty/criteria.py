@@ -9,6 +9,7 @@ cluster gets its own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Final
 
@@ -21,8 +22,13 @@ from aiida_alpot.kernel.potentials.base import Predictions
 from aiida_alpot.kernel.settings import unknown_key_message
 from aiida_alpot.kernel.uncertainty._stack import segment_max
 from aiida_alpot.kernel.uncertainty.categories import as_labels
-from aiida_alpot.kernel.uncertainty.committee import PROPERTIES, compute_adaptive_threshold, disagreement
-from aiida_alpot.kernel.units import BoolArray, FloatArray
+from aiida_alpot.kernel.uncertainty.committee import (
+    PROPERTIES,
+    Disagreement,
+    compute_adaptive_threshold,
+    disagreement,
+)
+from aiida_alpot.kernel.units import BoolArray, FloatArray, IntArray
 
 QUERY_THRESHOLDS: Final[Mapping[str, float]] = MappingProxyType(
     {"energy": defaults.QUERY_ENERGY, "force": defaults.QUERY_FORCE, "stress": defaults.QUERY_STRESS}
@@ -30,20 +36,6 @@ QUERY_THRESHOLDS: Final[Mapping[str, float]] = MappingProxyType(
 """Thresholds of MP-ALOE by property."""
 FEWEST_ERRORS: Final = 4
 """Below this number of errors a cluster has no quartiles of its own."""
-
-
-def compute_force_thresholds(
-    species: npt.ArrayLike, threshold: float, multipliers: Mapping[str, float] | None = None
-) -> FloatArray:
-    """Return the threshold of the force disagreement of each atom by its element, shape (n_atoms,), eV/Å.
-
-    :param species: atomic numbers, shape (n_atoms,).
-    :param threshold: of an element without multiplier, eV/Å.
-    :param multipliers: by chemical symbol, positive.
-    :raises ValueError: if a symbol does not exist or a number is not positive.
-    """
-    _check_positive("threshold", threshold)
-    return threshold * _element_factors(species, multipliers or {})
 
 
 def compute_query_flags(
@@ -55,9 +47,8 @@ def compute_query_flags(
 ) -> dict[str, BoolArray]:
     """Return which frames a committee disagrees on, by property; a frame is of interest if one property says so.
 
-    The threshold of a frame is multiplied by the largest factor of its elements, that of ``force_max`` atom by atom by
-    the factor of the atom. MP-ALOE publishes the factors with its code only (noble gases, Tc and the f-block have one),
-    so there are none by default.
+    Thresholds are multiplied by the factors of :func:`rate_by_element`. MP-ALOE publishes the factors with its code
+    only (noble gases, Tc and the f-block have one), so there are none by default.
 
     :param members: predictions of at least two potentials.
     :param species: atomic numbers of all atoms, shape (n_atoms,).
@@ -72,14 +63,42 @@ def compute_query_flags(
             raise ValueError(unknown_key_message(name, PROPERTIES, "thresholds"))
         _check_positive(f"thresholds: {name}", threshold)
     spread = disagreement(members, pbc)
-    factors = _element_factors(species, multipliers or {})
-    if factors.shape != spread.force_atom.shape:
-        raise ValueError(f"species: expected {len(spread.force_atom)} atomic numbers, got the shape {factors.shape}")
-    of_frame = segment_max(factors, spread.offsets)
-    flags = {name: np.asarray(spread.value(name) > limit * of_frame) for name, limit in thresholds.items()}
-    if "force_max" in flags:
-        flags["force_max"] = segment_max(spread.force_atom / factors, spread.offsets) > thresholds["force_max"]
-    return flags
+    values, factors = rate_by_element(spread, species, multipliers or {})
+    return {name: np.asarray(values[name] > limit * factors[name]) for name, limit in thresholds.items()}
+
+
+def rate_by_element(
+    spread: Disagreement,
+    species: npt.ArrayLike,
+    multipliers: Mapping[str, float],
+    core: npt.ArrayLike | None = None,
+) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
+    """Return the disagreement to compare with a threshold, and the factor of that threshold, both by property.
+
+    The factor of a frame is the largest of its elements. For ``force_max`` both are of the atom whose disagreement is
+    the largest multiple of the factor of its element.
+
+    :param species: atomic numbers of all atoms, shape (n_atoms,).
+    :param multipliers: by chemical symbol, positive; 1 for an element without.
+    :param core: which atoms count for ``force_max``, shape (n_atoms,).
+    :return: arrays of shape (n_frames,).
+    :raises ValueError: if a symbol does not exist, a number is not positive, or there are not as many atoms.
+    """
+    of_atom = _element_factors(species, multipliers)
+    if of_atom.shape != spread.force_atom.shape:
+        raise ValueError(f"species: expected {len(spread.force_atom)} atomic numbers, got the shape {of_atom.shape}")
+    values = {name: spread.value(name) for name in PROPERTIES}
+    factors = dict.fromkeys(PROPERTIES, segment_max(of_atom, spread.offsets))
+    if multipliers:
+        counted = spread.force_atom if core is None else np.where(core, spread.force_atom, 0.0)
+        worst = _find_worst(counted / of_atom, spread.offsets)
+        values["force_max"], factors["force_max"] = spread.force_atom[worst], of_atom[worst]
+    return values, factors
+
+
+def _find_worst(values: FloatArray, offsets: IntArray) -> IntArray:
+    """Return the index of the atom with the largest value in each frame, shape (n_frames,)."""
+    return np.array([a + np.argmax(values[a:b]) for a, b in pairwise(offsets.tolist())], dtype=np.int64)
 
 
 def compute_adaptive_thresholds(errors: npt.ArrayLike, clusters: npt.ArrayLike) -> dict[str, float]:

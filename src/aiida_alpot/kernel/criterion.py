@@ -1,0 +1,181 @@
+"""The limits above which a candidate is worth a label: calibrated ones, or those of others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+from ase import Atoms
+from ase.data import atomic_numbers
+
+from aiida_alpot.kernel.cutouts import core_of, whole_frames
+from aiida_alpot.kernel.dataset import Dataset, DatasetView
+from aiida_alpot.kernel.potentials import Potential, Predictions, predict_committee, reference_predictions
+from aiida_alpot.kernel.selection import Limit
+from aiida_alpot.kernel.settings import unknown_key_message
+from aiida_alpot.kernel.uncertainty import (
+    PROPERTIES,
+    QUERY_THRESHOLDS,
+    Disagreement,
+    UncertaintyModel,
+    assign_thresholds,
+    compute_adaptive_thresholds,
+    compute_cbe,
+    compute_cbf,
+    error,
+    rate_by_element,
+)
+from aiida_alpot.kernel.units import FloatArray
+
+_CHUNK: Final = 256
+_VALUE, _FACTOR = "criterion_", "factor_"
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class CriterionSettings:
+    """By what a candidate is flagged, apart from its grade.
+
+    :param kind: ``"calibrated"``: the disagreement for which the calibration expects an error of the tolerance.
+        ``"fixed"``: *thresholds*, as in MP-ALOE. ``"adaptive"``: UQ-ACE; the largest deviation of a member from the
+        mean, of the energy (CBE) and of a force (CBF), above ``Q3 + 1.5 IQR`` of the errors of the mean on the frames
+        trained on.
+    :param thresholds: of the disagreement by property, ``"fixed"`` only: eV/atom, eV/Å, eV/Å, eV/Å³.
+    :param element_factors: of the thresholds by chemical symbol, see
+        :func:`~aiida_alpot.kernel.uncertainty.rate_by_element`; not for ``"adaptive"``.
+    :param column: column of the frames (``config_type``) whose values have thresholds of their own, ``"adaptive"``
+        only. A value that fewer than four training frames have gets the smallest threshold.
+    """
+
+    kind: Literal["calibrated", "fixed", "adaptive"] = "calibrated"
+    thresholds: Mapping[str, float] = field(default_factory=lambda: dict(QUERY_THRESHOLDS))
+    element_factors: Mapping[str, float] = field(default_factory=dict)
+    column: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in self.thresholds.items():
+            if name not in PROPERTIES:
+                raise ValueError(unknown_key_message(name, PROPERTIES, "criterion.thresholds"))
+            _check_positive(f"criterion.thresholds.{name}", value)
+        for symbol, value in self.element_factors.items():
+            if symbol not in atomic_numbers:
+                raise ValueError(f"criterion.element_factors: {symbol!r} is not the symbol of an element")
+            _check_positive(f"criterion.element_factors.{symbol}", value)
+        if self.kind == "fixed" and not self.thresholds:
+            raise ValueError("criterion.thresholds must name at least one property")
+        if self.kind == "adaptive" and self.element_factors:
+            raise ValueError("criterion.element_factors: thresholds from the training errors have none")
+        if self.kind != "adaptive" and self.column is not None:
+            raise ValueError(f"criterion.column needs the kind 'adaptive', got {self.kind!r}")
+
+    @property
+    def measure(self) -> Callable[..., dict[str, FloatArray]] | None:
+        """What has to be found of the candidates, see :class:`~aiida_alpot.kernel.exploration.monitor.Monitor`."""
+        if self.kind == "adaptive":
+            return _measure_largest
+        return self._measure_by_element if self.element_factors else None
+
+    def _measure_by_element(
+        self, members: Sequence[Predictions], frames: Sequence[Atoms], found: Disagreement
+    ) -> dict[str, FloatArray]:
+        del members
+        species = np.concatenate([atoms.numbers for atoms in frames])
+        values, factors = rate_by_element(found, species, self.element_factors, core_of(frames))
+        return {
+            **{_VALUE + name: array for name, array in values.items()},
+            **{_FACTOR + name: array for name, array in factors.items()},
+        }
+
+
+def _measure_largest(
+    members: Sequence[Predictions], frames: Sequence[Atoms], found: Disagreement
+) -> dict[str, FloatArray]:
+    energy = np.where(whole_frames(frames), compute_cbe(members), np.nan)
+    unknown = np.full(found.n_frames, np.nan)
+    values = {"energy": energy, "force": unknown, "force_max": compute_cbf(members, core_of(frames)), "stress": unknown}
+    return {_VALUE + name: array for name, array in values.items()}
+
+
+def criterion_columns(disagreement: Mapping[str, FloatArray], arrays: Arrays) -> dict[str, FloatArray]:
+    """Return what is compared with the limits by property, shape (n_frames,) each.
+
+    :param arrays: what :attr:`CriterionSettings.measure` found of the candidates.
+    """
+    return {name: arrays.get(_VALUE + name, values) for name, values in disagreement.items()}
+
+
+def find_limits(
+    candidates: Dataset | DatasetView,
+    model: UncertaintyModel,
+    settings: CriterionSettings,
+    arrays: Arrays,
+    adaptive: Mapping[str, Mapping[str, float]] | None = None,
+) -> dict[str, Limit]:
+    """Return the limits of :func:`criterion_columns` by property: one number, or one for each frame.
+
+    :param arrays: what :attr:`CriterionSettings.measure` found of the candidates.
+    :param adaptive: of :func:`adaptive_thresholds`, for the kind ``"adaptive"``.
+    """
+    if settings.kind == "adaptive":
+        categories = _categories(candidates, settings.column)
+        return {name: assign_thresholds(limits, categories) for name, limits in (adaptive or {}).items()}
+    limits: dict[str, Limit]
+    if settings.kind == "fixed":
+        limits = dict(settings.thresholds)
+    elif model.category_column:
+        limits = dict(model.frame_thresholds(_categories(candidates, model.category_column)))
+    else:
+        limits = dict(model.thresholds)
+    if settings.element_factors:
+        for name, limit in limits.items():
+            # nothing is known of a frame that a member cannot predict, and it is not flagged
+            factor = arrays.get(_FACTOR + name, np.ones(len(candidates)))
+            limits[name] = limit * np.where(np.isnan(factor), 1.0, factor)
+    return limits
+
+
+def adaptive_thresholds(
+    potentials: Sequence[Potential], dataset: Dataset | DatasetView | None, column: str | None
+) -> dict[str, dict[str, float]]:
+    """Return ``Q3 + 1.5 IQR`` of the errors of the mean of a committee on the frames that it was trained on.
+
+    :param dataset: the frames with the split ``train`` count.
+    :param column: its values have thresholds of their own; None for one threshold, of the category ``""``.
+    :return: by property (``energy``, ``force_max``) and category; a property without labels has none.
+    :raises ValueError: if there are no such frames, or too few to have quartiles.
+    """
+    train = None if dataset is None else dataset[np.flatnonzero(dataset.column("split") == "train")]
+    if train is None or not len(train):
+        raise ValueError("criterion 'adaptive' needs the frames that were trained on; give the dataset of the training")
+    errors: dict[str, list[FloatArray]] = {"energy": [], "force_max": []}
+    for frames in train.iter_chunks(_CHUNK):
+        pbc, core = np.array([atoms.pbc for atoms in frames]), core_of(frames)
+        members = predict_committee(potentials, frames)
+        found = error(members, reference_predictions(frames), "committee_mean", pbc, core)
+        for name, parts in errors.items():
+            parts.append(found.value(name))
+    categories = _categories(train, column)
+    found_limits = {
+        name: compute_adaptive_thresholds(np.concatenate(parts), categories) for name, parts in errors.items()
+    }
+    limits = {name: thresholds for name, thresholds in found_limits.items() if thresholds}
+    if not limits:
+        where = "" if column is None else f" that share a value of {column!r}"
+        raise ValueError(f"criterion 'adaptive' needs the quartiles of at least four labelled training frames{where}")
+    return limits
+
+
+def _categories(frames: Dataset | DatasetView, column: str | None) -> npt.NDArray[np.str_]:
+    """Return the values of a column as text, shape (n_frames,), empty where there is none."""
+    if column is None or column not in frames.columns:
+        return np.full(len(frames), "", dtype=np.str_)
+    words = np.asarray(frames.column(column)).astype(np.str_)
+    return np.where(frames.present(column), words, "")
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not (np.isfinite(value) and value > 0.0):
+        raise ValueError(f"{name} must be positive and finite, got {value!r}")
