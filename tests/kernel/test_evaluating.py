@@ -14,6 +14,7 @@ from aiida_alpot.kernel.evaluating import (
     build_frame_features,
     build_table,
     canonical_order,
+    choose_strategy,
     count_extrapolated,
     flagging_grade,
     select_candidates,
@@ -154,6 +155,23 @@ def test_a_strategy_that_chooses_by_grade_has_its_limit_everywhere(committee, fr
     model = UncertaintyModel(active_set=ActiveSet.build(committee[0].features(frames)))
     assert flagging_grade(model, EvaluateSettings(strategy="ladder")) == 2.0
     assert flagging_grade(model, EvaluateSettings(strategy="ladder", gamma_select=5.0)) == 5.0
+
+
+@pytest.mark.parametrize(
+    ("values", "has_features", "expected"),
+    [
+        ({}, True, "direct"),
+        ({}, False, "threshold"),
+        ({"features": "soap"}, False, "direct"),
+        ({"features": "sorted_distances"}, False, "direct"),
+        ({"strategy": "top"}, True, "top"),
+        ({"strategy": "direct"}, False, "direct"),
+    ],
+)
+def test_the_strategy_goes_by_features_where_there_are_any(make, frames, values, has_features, expected):
+    kinds = ("last_layer",) if has_features else ()
+    members = [make.OffTarget(frames, feature_kinds=()), make.OffTarget(frames, feature_kinds=kinds)]
+    assert choose_strategy(EvaluateSettings(**values), members).strategy == expected
 
 
 def test_no_candidates_give_an_empty_table_and_selection(opened, committee, model):

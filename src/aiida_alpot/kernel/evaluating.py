@@ -24,6 +24,7 @@ from aiida_alpot.kernel.selection import (
     CandidateTable,
     Limit,
     Selection,
+    Strategy,
     get_strategy,
     grade_limit,
     require_active_set,
@@ -36,6 +37,7 @@ from aiida_alpot.kernel.uncertainty import PROPERTIES, UncertaintyModel, disagre
 from aiida_alpot.kernel.units import BoolArray, FloatArray
 
 _CHUNK: Final = 256
+_WITH_FEATURES, _WITHOUT_FEATURES = "direct", "threshold"
 _CONSTANT: Final = 1e-6
 """Standard deviation relative to the largest value below which a feature is round-off of single precision."""
 
@@ -44,11 +46,11 @@ _CONSTANT: Final = 1e-6
 class EvaluateSettings:
     """How candidates are judged and selected.
 
-    :param strategy: among the flagged ones ``"threshold"`` (at random, Bidoggia et al. 2026), ``"top"`` (the most
-        uncertain ones), ``"greedy_diverse"`` (uncertain and different), ``"fps"`` (far from each other and from the
-        training frames) or ``"direct"`` (one of each cluster, Qi et al. 2024); among all healthy ones ``"ladder"``
+    :param strategy: among the flagged ones ``"direct"`` (one of each cluster, Qi et al. 2024), ``"threshold"`` (at
+        random, Bidoggia et al. 2026), ``"top"`` (the most uncertain ones), ``"greedy_diverse"`` (uncertain and
+        different) or ``"fps"`` (far from each other and from the training frames); among all healthy ones ``"ladder"``
         (AutoPot) or ``"best_first"`` (both by the grade that is left once the frames before are in the active set,
-        until none exceeds *gamma_select* or else 2), or ``"random"``.
+        until none exceeds *gamma_select* or else 2), or ``"random"``. None: see :func:`choose_strategy`.
     :param budget: most frames selected, control frames included.
     :param control_share: share of the selection drawn at random from all healthy candidates that were sampled
         regularly, and never trained on: at least ten frames or a quarter of a small budget, at most half of it.
@@ -69,7 +71,7 @@ class EvaluateSettings:
     :param device: where the potentials are evaluated.
     """
 
-    strategy: str = "threshold"
+    strategy: str | None = None
     budget: int = defaults.SELECTION_BUDGET
     control_share: float = defaults.CONTROL_SHARE
     validation_share: float = defaults.SPLIT_VALIDATION
@@ -84,7 +86,7 @@ class EvaluateSettings:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        get_strategy(self.strategy)
+        get_strategy(self.strategy or _WITHOUT_FEATURES)
         check_device(self.device)
         if self.budget < 1:
             raise ValueError(f"budget must be positive, got {self.budget}")
@@ -114,9 +116,26 @@ class EvaluateSettings:
         return FeatureSpec(self.features, self.feature_parameters, "evaluate.settings.features")
 
     @property
+    def rule(self) -> Strategy:
+        """The strategy, that for committees without features if none is set."""
+        return get_strategy(self.strategy or _WITHOUT_FEATURES)
+
+    @property
     def needs_features(self) -> bool:
         """Whether the selection measures distances."""
-        return get_strategy(self.strategy).needs_features or self.min_distance is not None
+        return self.rule.needs_features or self.min_distance is not None
+
+
+def choose_strategy(settings: EvaluateSettings, potentials: Sequence[Potential]) -> EvaluateSettings:
+    """Return settings with a strategy: if none is set, ``"direct"`` where there are features, else ``"threshold"``.
+
+    ``benchmarks/efficiency`` says why.
+    """
+    if settings.strategy is not None:
+        return settings
+    spec = settings.feature_spec
+    known = spec is None or spec.known_to(potentials)
+    return replace(settings, strategy=_WITH_FEATURES if known else _WITHOUT_FEATURES)
 
 
 def canonical_order(candidates: Dataset | DatasetView) -> DatasetView:
@@ -148,7 +167,7 @@ def build_table(
     :raises ValueError: if distances need one composition and the candidates have several, or the strategy or a limit
         of grades an active set that the model lacks.
     """
-    if get_strategy(settings.strategy).needs_active_set:
+    if settings.rule.needs_active_set:
         require_active_set(model.active_set)
     if settings.gamma_select is not None and model.active_set is None:
         raise ValueError(
@@ -271,14 +290,14 @@ def count_extrapolated(model: UncertaintyModel, arrays: Mapping[str, npt.NDArray
 def flagging_grade(model: UncertaintyModel, settings: EvaluateSettings) -> float | None:
     """Return the grade above which candidates are flagged: what was kept for its grade may be selected for it."""
     limit = model.gamma_save if settings.gamma_select is None else settings.gamma_select
-    if get_strategy(settings.strategy).needs_active_set:
+    if settings.rule.needs_active_set:
         return grade_limit(limit, model.active_set)
     return limit
 
 
 def selection_warnings(n_members: int, model: UncertaintyModel, settings: EvaluateSettings) -> list[str]:
     """Return what to know of a selection that rests on the disagreement alone."""
-    by_disagreement = get_strategy(settings.strategy).pool == "flagged" and flagging_grade(model, settings) is None
+    by_disagreement = settings.rule.pool == "flagged" and flagging_grade(model, settings) is None
     if not by_disagreement or n_members >= defaults.COMMITTEE_SIZE_ALONE:
         return []
     return [
@@ -335,11 +354,11 @@ def select_candidates(
     if table.features is not None and len(table) and settings.features != SORTED_DISTANCES:
         table, training = _whiten(table, training)
     atom_features: AtomFeatures | None = None
-    if candidates is not None and get_strategy(settings.strategy).needs_active_set:
+    if candidates is not None and settings.rule.needs_active_set:
         atom_features = AtomFeatures(candidates, model.feature_spec.build(potentials))
     return select(
         table,
-        settings.strategy,
+        settings.strategy or _WITHOUT_FEATURES,
         settings.budget,
         seed,
         thresholds=model.thresholds if limits is None else limits,

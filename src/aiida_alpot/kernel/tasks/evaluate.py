@@ -18,6 +18,7 @@ from aiida_alpot.kernel.evaluating import (
     attach_predictions,
     build_table,
     canonical_order,
+    choose_strategy,
     complete_features,
     count_extrapolated,
     flagging_grade,
@@ -42,6 +43,7 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if settings.needs_features and settings.feature_spec is not None:
         settings.feature_spec.require()
     committee = load_committee({**task, "device": settings.device}, folder)
+    settings = choose_strategy(settings, committee.potentials)
     model = load_uncertainty(task, folder, committee)
     pool = folder / "candidates.h5"
     names = read_entry(task, "candidates", list[str])
