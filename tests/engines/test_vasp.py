@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -54,6 +55,22 @@ STEPS = {
     },
 }
 """What silicon_steps was computed with."""
+SMALL = {
+    "potential_family": FAMILY,
+    "kpoints_mesh": [8, 8, 8],
+    "incar": {
+        **STEPS["incar"],
+        **dict.fromkeys(("ediffg", "nelm")),
+        "ediff": 1e-9,
+        "ibrion": 1,
+        "isif": 3,
+        "nelm": 15,
+        "potim": 0.1,
+    },
+}
+"""What steps_used_up was computed with, but for the number of steps."""
+SPIN = {**SMALL, "incar": {**SMALL["incar"], "ispin": 2, "nupdown": 2, "lorbit": 10}}
+"""What spin_steps was computed with."""
 
 
 @pytest.fixture
@@ -65,13 +82,13 @@ def family(vasp_family: str) -> str:
 def label(code_of: Any, family: str, serial_options: dict[str, Any]) -> Callable[..., Any]:
     """Return a function that labels frames by the mock and returns the node of the stage."""
     program = Path(sys.executable).with_name("mock-vasp")
-    registry = f"export MOCK_VASP_REG_BASE={HERE / 'records'}"
-    code = code_of("mock-vasp", shutil.which("mock-vasp") or str(program), "vasp.vasp", registry)
 
-    def run(frames: list[Atoms], **parameters: Any) -> Any:
+    def run(frames: list[Atoms], records: Path = HERE / "records", **parameters: Any) -> Any:
+        registry = f"export MOCK_VASP_REG_BASE={records}"
+        name = f"mock-vasp-{records.name}"
         _, node = run_get_node(
             LabellingWorkChain,
-            code=code,
+            code=code_of(name, shutil.which("mock-vasp") or str(program), "vasp.vasp", registry),
             engine=orm.Str("vasp"),
             frames=PESData.from_frames(frames),
             parameters=orm.Dict({**STATIC, **parameters}),
@@ -87,6 +104,18 @@ def label(code_of: Any, family: str, serial_options: dict[str, Any]) -> Callable
 def recorded(name: str) -> Atoms:
     """Return the structure of a record."""
     return read(HERE / "records" / name / "inp" / "POSCAR", format="vasp")
+
+
+def with_nelm(name: str, nelm: int, folder: Path) -> Path:
+    """Return a registry with a copy of a record as if it had been allowed fewer electronic steps."""
+    registry = folder / f"{name}_nelm_{nelm}"
+    shutil.copytree(HERE / "records" / name, registry / name)
+    for file in ("inp/INCAR", "out/OUTCAR", "out/vasprun.xml"):
+        path = registry / name / file
+        text, n_changed = re.subn(r"(NELM(\s*=|\">)\s*)15\b", rf"\g<1>{nelm}", path.read_text())
+        assert n_changed
+        path.write_text(text)
+    return registry
 
 
 def test_a_label_equals_ases_reading_of_the_same_files_and_other_input_costs_its_frame_only(label: Any) -> None:
@@ -120,6 +149,29 @@ def test_ionic_steps_are_labels_each_with_its_structure(label: Any) -> None:
         np.testing.assert_array_equal(frame.get_forces(), other.get_forces())
         np.testing.assert_allclose(frame.positions, other.positions, atol=1e-12)
     assert abs(frames[0].get_forces()).max() > 0.3
+
+
+def test_a_run_that_uses_up_its_ionic_steps_gives_those_that_converged(label: Any) -> None:
+    node = label([recorded("steps_used_up")], **SMALL, ionic_steps=5)
+    assert node.is_finished_ok, node.exit_message
+    frames = list(node.outputs.labelled)
+    steps = read(HERE / "records" / "steps_used_up" / "out" / "vasprun.xml", index=":", format="vasp-xml")
+    converged = steps[1:]  # the electronic loop of the first ran out of steps
+    assert len(frames) == len(converged) == 4
+    for frame, step in zip(frames, converged, strict=True):
+        assert frame.get_potential_energy() == step.get_potential_energy(force_consistent=True)
+        np.testing.assert_allclose(frame.cell.array, step.cell.array, atol=1e-12)
+
+
+def test_the_step_that_did_not_converge_takes_no_other_with_it(label: Any, tmp_path: Path) -> None:
+    """In the copy only the second of five loops is below the limit, and so the calculation counts as failed."""
+    records = with_nelm("spin_steps", 14, tmp_path)
+    incar = {**SPIN["incar"], "nelm": 14}
+    node = label([recorded("spin_steps")], records, **{**SPIN, "incar": incar}, ionic_steps=5, max_restarts=1)
+    assert node.is_finished_ok, node.exit_message
+    (frame,) = node.outputs.labelled
+    second = read(HERE / "records" / "spin_steps" / "out" / "vasprun.xml", index=1, format="vasp-xml")
+    assert frame.get_potential_energy() == second.get_potential_energy(force_consistent=True)
 
 
 class TestInputs:
@@ -175,6 +227,11 @@ class TestInputs:
         with pytest.raises(ValueError, match="or in another order"):
             self.engine.read(atoms[[1, 0]], {"retrieved": retrieved}, settings)
 
+    def test_a_run_that_is_cut_off_begins_again_from_the_frame(self, family: str, python_code: Any) -> None:
+        steps = self.build(bulk("Si"), python_code, ionic_steps=3)
+        assert steps.handler_overrides.get_dict() == {"handler_unfinished_calc_ionic": {"enabled": False}}
+        assert "handler_overrides" not in self.build(bulk("Si"), python_code)
+
     def test_a_further_attempt_converges_another_way(self, family: str, python_code: Any) -> None:
         assert self.build(bulk("Si"), python_code).parameters["incar"]["algo"] == "normal"
         assert self.build(bulk("Si"), python_code, n_before=1).parameters["incar"]["algo"] == "all"
@@ -195,6 +252,7 @@ class TestInputs:
             ),
             ({"potential_family": "x", "retries": [{"encut": 300}]}, "'encut' would change the label"),
             ({"potential_family": "x", "kpoints_mesh": [0, 1, 1]}, "kpoints_mesh must be positive"),
+            ({"potential_family": "x", "ionic_steps": -1}, "ionic_steps must not be negative, got -1"),
         ],
     )
     def test_bad_settings_are_named(self, parameters: dict[str, Any], expected: str) -> None:

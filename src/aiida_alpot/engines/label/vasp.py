@@ -54,6 +54,13 @@ R2SCAN: Final[Mapping[str, Any]] = {
     "preconverge": {"metagga": None, "gga": "PE", "algo": "normal"},
 }
 """Three ionic steps with r²SCAN from the wave functions of PBE (Kuner et al., MP-ALOE): parameters to begin with."""
+RELAXED: Final[Mapping[str, Any]] = {
+    "CHECK_IONIC_CONVERGENCE": False,
+    "parser_settings": {"check_ionic_convergence": False},
+}
+"""Settings of aiida-vasp for a run that may use up its ionic steps: they are labels, no way to a minimum."""
+STAYING: Final[Mapping[str, Any]] = {"handler_unfinished_calc_ionic": {"enabled": False}}
+"""A run that was cut off is repeated from the frame: that handler would go on from the last step, as another frame."""
 LARGEST_SHIFT: Final = 1e-4
 """In fractions of the cell, between an atom as it was written and as VASP gives it back."""
 RETRIES: Final = ({"algo": "all"}, {"algo": "normal", "amix": 0.1, "bmix": 0.0001})
@@ -107,6 +114,8 @@ class VaspSettings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise SettingsError(f"{name} must be positive, got {value}")
+        if self.ionic_steps < 0:
+            raise SettingsError(f"ionic_steps must not be negative, got {self.ionic_steps}")
         if self.kpoints_mesh is not None and min(self.kpoints_mesh) < 1:
             raise SettingsError(f"kpoints_mesh must be positive, got {list(self.kpoints_mesh)}")
 
@@ -208,7 +217,9 @@ class VaspLabelEngine(FrameLabelEngine):
             builder.kpoints = kpoints
         else:
             builder.kpoints_spacing = settings["kpoints_distance"] / (2 * np.pi)
-        builder.settings = orm.Dict({})  # aiida-vasp 5.1 looks into it when it starts from another folder
+        builder.settings = orm.Dict(RELAXED if settings["ionic_steps"] else {})  # aiida-vasp 5.1 looks into it anyway
+        if settings["ionic_steps"]:
+            builder.handler_overrides = orm.Dict(STAYING)
         builder.max_iterations = orm.Int(settings["max_restarts"])
         builder.calc.metadata = {"options": dict(resources.options)}
         builder.metadata = {"call_link_label": resources.label, "label": resources.label}
@@ -229,6 +240,12 @@ class VaspLabelEngine(FrameLabelEngine):
         if not converged:
             raise ValueError(f"the electronic loop of VASP did not converge in any of {len(steps)} ionic steps")
         return [_in_order_of(atoms, step, str(retrieved.creator.uuid), settings) for step in converged]
+
+    @classmethod
+    def find_outputs(cls, job: orm.ProcessNode, settings: Mapping[str, Any]) -> dict[str, orm.Node]:
+        """Return the files of a relaxation even if its last electronic loop did not converge: earlier ones did."""
+        found = super().find_outputs(job, settings)
+        return found or (vasp_calculation.find_unconverged(job) if settings["ionic_steps"] else {})
 
     @classmethod
     def inspect_calculation(cls, calculation: orm.CalcJobNode) -> FinishedCalculation:

@@ -18,6 +18,10 @@ from aiida_alpot.kernel.units import IntArray
 PROCESS_TYPE: Final = "aiida.calculations:vasp.vasp"
 EXITS: Final = frozenset({0, 702})
 """In the other one the relaxation did not converge, the electronic loops did."""
+ELECTRONS_NOT_CONVERGED: Final = 701
+"""Exit status of a calculation whose last electronic loop did not converge."""
+SECOND: Final = "second"
+"""Label of the WorkChain of two that gives the labels."""
 IONIC: Final = frozenset(
     {"nsw", "ibrion", "isif", "ediffg", "potim", "smass", "tebeg", "teend", "nblock", "kblock", "mdalgo", "isym"}
     | {"langevin_gamma", "langevin_gamma_l", "pmass", "andersen_prob", "random_seed", "iopt", "nfree", "symprec"}
@@ -86,6 +90,17 @@ def significant(incar: Mapping[str, Any], neutral: Set[str]) -> dict[str, Any]:
 def describe_potential(potential: Any) -> str:
     """Return the name of a POTCAR and the beginning of its hash."""
     return f"{potential.full_name} {potential.sha512[:16]}"
+
+
+def find_unconverged(job: orm.ProcessNode) -> dict[str, orm.Node]:
+    """Return the files of the last calculation of a job that failed in the electronic loop of its last ionic step.
+
+    :param job: a ``VaspWorkChain``, or one of two, of which only the second has labels.
+    """
+    seconds = [call for call in job.called if call.label == SECOND]
+    calls = (seconds[-1] if seconds else job).called
+    failed = [call for call in calls if call.exit_status == ELECTRONS_NOT_CONVERGED and "retrieved" in call.outputs]
+    return {"retrieved": failed[-1].outputs.retrieved} if failed else {}
 
 
 def read_vasp_steps(atoms: Atoms, nodes: Mapping[str, orm.Node]) -> Sequence[Result | None]:
