@@ -20,6 +20,7 @@ from ase.io import read
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.engines.job import JobResources
 from aiida_alpot.engines.label.base import LabelRequest
+from aiida_alpot.engines.label.vasp import R2SCAN, first_incar
 from aiida_alpot.plugins import load_engine
 from aiida_alpot.workflows.label import LabellingWorkChain
 
@@ -179,7 +180,7 @@ class TestInputs:
 
     engine = load_engine("label", "vasp")
 
-    def build(self, atoms: Atoms, python_code: Any, n_before: int = 0, **parameters: Any) -> Any:
+    def build(self, atoms: Atoms, python_code: Any, n_before: int = 0, *, job: bool = False, **parameters: Any) -> Any:
         given = {"potential_family": FAMILY, **parameters}
         frames = PESData.from_frames([atoms]).store()
         request = LabelRequest(frames, orm.Dict(given), self.engine.complete(given, frames.symbols))
@@ -187,7 +188,8 @@ class TestInputs:
         options = {"resources": {"num_machines": 1}}
         (key,) = self.engine.plan_jobs(request)
         resources = JobResources(python_code, kernel, options, key, n_before=n_before)
-        return self.engine.prepare_job(key, request, resources, None).inputs
+        prepared = self.engine.prepare_job(key, request, resources, None)
+        return prepared if job else prepared.inputs
 
     def test_the_protocol_gives_what_is_not_given(self, family: str, python_code: Any) -> None:
         incar = self.build(bulk("Si"), python_code).parameters["incar"]
@@ -241,6 +243,25 @@ class TestInputs:
             self.engine.complete({"potential_family": "PBE"}, ("Si",))
         with pytest.raises(ValueError, match="'stubs' lacks a potential"):
             self.engine.complete({"potential_family": FAMILY}, ("Cu",))
+
+    def test_a_further_attempt_goes_before_the_keys_of_the_first_of_two_steps(self, family: str) -> None:
+        settings = self.engine.complete({"potential_family": FAMILY, **R2SCAN}, ("Si",))
+        tried = [first_incar(bulk("Si"), settings, n_before) for n_before in (0, 1, 2)]
+        assert [incar["algo"] for incar in tried] == ["normal", "all", "normal"]
+        assert [incar.get("amix") for incar in tried] == [None, None, 0.1]
+        assert all(incar["lwave"] and incar["gga"] == "PE" for incar in tried)
+
+    @pytest.mark.parametrize("wrong", [{"kpoints_spacin": 0.05}, {"calc": {"metadatas": {}}}])
+    def test_a_misspelt_input_of_the_two_steps_is_refused(
+        self, family: str, python_code: Any, wrong: dict[str, Any]
+    ) -> None:
+        job = self.build(bulk("Si"), python_code, job=True, **R2SCAN)
+        ports, given = job.process.spec().inputs, job.inputs._inputs(prune=True)
+        assert ports.validate(given) is None
+        wrong = {**wrong, "calc": {**given["calc"], **wrong.get("calc", {})}}
+        problem = ports.validate({**given, **wrong})
+        assert problem is not None
+        assert "metadatas" in problem.message or "kpoints_spacin" in problem.message
 
     @pytest.mark.parametrize(
         ("parameters", "expected"),
@@ -299,3 +320,29 @@ def test_the_second_of_two_steps_gives_the_labels_and_the_first_is_its_parent(la
     assert "nsw" not in first.inputs.parameters.get_dict()
     assert second.inputs.parameters["nsw"] == 60
     assert first.outputs.remote_folder.is_empty
+
+
+PROTOCOL = {
+    **{"PREC": "accurate", "ENCUT": "550", "LREAL": ".FALSE.", "ISMEAR": "0", "SIGMA": "0.05", "ISPIN": "2"},
+    **{"NWRITE": "1", "NELM": "200", "NELMIN": "4", "LASPH": ".TRUE.", "LVHAR": ".TRUE.", "LORBIT": "11"},
+    **{"NEDOS": "2000", "EDIFF": "2e-06"},
+}
+"""INCAR of the protocol for two atoms, without the functional, the algorithm and LWAVE."""
+
+
+def with_incar(name: str, incar: dict[str, str], registry: Path) -> None:
+    """Add a copy of a record to a registry as if it were the answer to another INCAR."""
+    shutil.copytree(HERE / "records" / name, registry / name)
+    (registry / name / "inp" / "INCAR").write_text("".join(f"{key} = {value}\n" for key, value in incar.items()))
+
+
+def test_r2scan_is_three_steps_from_the_wave_functions_of_pbe(label: Any, tmp_path: Path) -> None:
+    """The inputs are those of the preset, the outputs of another calculation of the same cell."""
+    with_incar("pbe_static", {**PROTOCOL, "GGA": "PE", "ALGO": "normal", "LWAVE": ".TRUE."}, tmp_path / "r2scan")
+    second = {"METAGGA": "R2SCAN", "ALGO": "all", "LWAVE": ".FALSE.", "NSW": "3", "IBRION": "2"}
+    with_incar("pbe_steps", {**PROTOCOL, **second}, tmp_path / "r2scan")
+    node = label([recorded("pbe_steps")], tmp_path / "r2scan", **R2SCAN)
+    assert node.is_finished_ok, node.exit_message
+    (frame,) = node.outputs.labelled
+    expected = read(HERE / "records" / "pbe_steps" / "out" / "vasprun.xml", format="vasp-xml")
+    assert frame.get_potential_energy() == expected.get_potential_energy(force_consistent=True)

@@ -321,16 +321,22 @@ def frame_incar(atoms: Atoms, settings: Mapping[str, Any], n_before: int) -> dic
         incar["ispin"] = 2
         if is_isolated_atom(atoms):
             incar["nupdown"] = float(moments[0])
-    if n_before and settings["retries"]:
-        attempt = settings["retries"][min(n_before, len(settings["retries"])) - 1]
-        incar |= {key.lower(): value for key, value in attempt.items()}
-    return incar
+    return incar | _attempt(settings, n_before)
 
 
 def first_incar(atoms: Atoms, settings: Mapping[str, Any], n_before: int) -> dict[str, Any]:
     """Return the INCAR of the calculation that the label starts from: a single point that writes its wave functions."""
-    incar = {**frame_incar(atoms, {**settings, "ionic_steps": 0}, n_before), "lwave": True, **settings["preconverge"]}
+    incar = {**frame_incar(atoms, {**settings, "ionic_steps": 0}, 0), "lwave": True, **settings["preconverge"]}
+    incar |= _attempt(settings, n_before)
     return {key: value for key, value in incar.items() if value is not None}
+
+
+def _attempt(settings: Mapping[str, Any], n_before: int) -> dict[str, Any]:
+    """Return the keys by which this attempt differs from the first, which go before all others."""
+    if not n_before or not settings["retries"]:
+        return {}
+    attempt = settings["retries"][min(n_before, len(settings["retries"])) - 1]
+    return {key.lower(): value for key, value in attempt.items()}
 
 
 def _check_potentials(family: str, names: Mapping[str, str]) -> None:

@@ -21,7 +21,7 @@ EXITS: Final = frozenset({0, 702})
 ELECTRONS_NOT_CONVERGED: Final = 701
 """Exit status of a calculation whose last electronic loop did not converge."""
 SECOND: Final = "second"
-"""Label of the WorkChain of two that gives the labels."""
+"""Label of that WorkChain of the two steps which gives the labels."""
 IONIC: Final = frozenset(
     {"nsw", "ibrion", "isif", "ediffg", "potim", "smass", "tebeg", "teend", "nblock", "kblock", "mdalgo", "isym"}
     | {"langevin_gamma", "langevin_gamma_l", "pmass", "andersen_prob", "random_seed", "iopt", "nfree", "symprec"}
