@@ -164,6 +164,16 @@ def test_a_run_that_uses_up_its_ionic_steps_gives_those_that_converged(label: An
         np.testing.assert_allclose(frame.cell.array, step.cell.array, atol=1e-12)
 
 
+def test_moments_are_labels_too(label: Any) -> None:
+    node = label([recorded("spin_steps")], **SPIN, ionic_steps=5)
+    assert node.is_finished_ok, node.exit_message
+    frames = list(node.outputs.labelled)
+    steps = read(HERE / "records" / "spin_steps" / "out" / "OUTCAR", index=":", format="vasp-out")
+    for frame, step in zip(frames, [steps[1], steps[2], steps[4]], strict=True):
+        assert frame.get_potential_energy() == pytest.approx(step.get_potential_energy(force_consistent=True), abs=1e-7)
+        np.testing.assert_array_equal(frame.get_magnetic_moments(), step.get_magnetic_moments())
+
+
 def test_the_step_that_did_not_converge_takes_no_other_with_it(label: Any, tmp_path: Path) -> None:
     """In the copy only the second of five loops is below the limit, and so the calculation counts as failed."""
     records = with_nelm("spin_steps", 14, tmp_path)

@@ -17,7 +17,6 @@ from aiida_alpot.engines.label.base import LabelRequest
 from aiida_alpot.engines.label.extras import require
 from aiida_alpot.engines.label.finished import FinishedCalculation, expect_kpoints, refuse_to_compare, to_atoms
 from aiida_alpot.engines.label.per_frame import FrameLabelEngine
-from aiida_alpot.kernel.dataset import read_frames
 from aiida_alpot.kernel.labelling.boxes import (
     DEFAULT_VACUUM,
     from_groups,
@@ -233,8 +232,7 @@ class VaspLabelEngine(FrameLabelEngine):
         retrieved = cast(orm.FolderData, outputs["retrieved"])
         if "vasprun.xml" not in retrieved.list_object_names():
             raise ValueError("there is no vasprun.xml among the files of VASP")
-        with retrieved.as_path() as folder:
-            steps = read_frames(folder / "vasprun.xml", "vasp-xml")
+        steps = vasp_calculation.read_steps(retrieved)
         _check_order(steps[0], atoms, settings)
         converged = [step for step in steps if step.calc is not None]
         if not converged:
@@ -297,7 +295,8 @@ def _check_order(first: Atoms, atoms: Atoms, settings: Mapping[str, Any]) -> Non
 
 def _in_order_of(atoms: Atoms, step: Atoms, parent: str, settings: Mapping[str, Any]) -> Result:
     """Return the labels of a step with its atoms in the order of the frame, and its structure if it is another one."""
-    labels = {**step.calc.results, "forces": from_groups(atoms, step.get_forces())}
+    found = step.calc.results
+    labels = {**found, **{name: from_groups(atoms, found[name]) for name in vasp_calculation.BY_ATOM if name in found}}
     if not all(atoms.pbc):
         labels.pop("stress", None)
     if not settings["ionic_steps"]:

@@ -11,6 +11,7 @@ from ase import Atoms
 
 from aiida_alpot.engines.label.finished import FinishedCalculation, by_symbol, comparable, describe_kpoints
 from aiida_alpot.kernel.dataset import read_frames
+from aiida_alpot.kernel.dataset.code_output import read_vasp_moments
 from aiida_alpot.kernel.labelling.boxes import group_species
 from aiida_alpot.kernel.labelling.results import Result
 from aiida_alpot.kernel.units import IntArray
@@ -27,6 +28,8 @@ IONIC: Final = frozenset(
     | {"langevin_gamma", "langevin_gamma_l", "pmass", "andersen_prob", "random_seed", "iopt", "nfree", "symprec"}
 )
 """Keys that move atoms: they change which frames there are, not their labels."""
+BY_ATOM: Final = ("forces", "magmoms")
+"""Labels in the order of the atoms."""
 OF_THE_FRAME: Final = frozenset({"ediff", "kspacing", "kgamma", "magmom"})
 DEFAULT_EDIFF: Final = 1e-4
 """eV, where the INCAR does not say."""
@@ -103,22 +106,36 @@ def find_unconverged(job: orm.ProcessNode) -> dict[str, orm.Node]:
     return {"retrieved": failed[-1].outputs.retrieved} if failed else {}
 
 
+def read_steps(retrieved: orm.FolderData) -> list[Atoms]:
+    """Return the ionic steps of a calculation with their labels, of which those from OUTCAR are the moments.
+
+    :raises ValueError: if a file is damaged.
+    """
+    with retrieved.as_path() as folder:
+        steps = read_frames(folder / "vasprun.xml", "vasp-xml")
+        outcar = folder / "OUTCAR"
+        moments = read_vasp_moments(outcar, len(steps[0])) if outcar.exists() else {}
+    for k, step in enumerate(steps, start=1):
+        if step.calc is not None:
+            step.calc.results |= moments.get(k, {})
+    return steps
+
+
 def read_vasp_steps(atoms: Atoms, nodes: Mapping[str, orm.Node]) -> Sequence[Result | None]:
     """Return the labels of every ionic step, None for one whose electronic loop did not converge.
 
     :param atoms: what the calculation started from; the first step has its positions to the last digit.
     :raises ValueError: if the atoms of vasprun.xml are not those of the structure.
     """
-    retrieved = cast(orm.FolderData, nodes["retrieved"])
-    with retrieved.as_path() as folder:
-        steps = read_frames(folder / "vasprun.xml", "vasp-xml")
+    steps = read_steps(cast(orm.FolderData, nodes["retrieved"]))
     order = _find_order(steps[0], atoms)
     results: list[Result | None] = []
     for k, step in enumerate(steps):
         if step.calc is None:
             results.append(None)
             continue
-        labels = {**step.calc.results, "forces": _reorder(step.get_forces(), order)}
+        by_atom = {name: _reorder(step.calc.results[name], order) for name in BY_ATOM if name in step.calc.results}
+        labels = {**step.calc.results, **by_atom}
         if not all(atoms.pbc):
             labels.pop("stress", None)
         moved = {} if k == 0 else {"positions": _reorder(step.positions, order), "cell": step.cell.array}
