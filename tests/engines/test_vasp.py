@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from ase.io import read
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.engines.job import JobResources
 from aiida_alpot.engines.label.base import LabelRequest
+from aiida_alpot.engines.label.vasp import R2SCAN, first_incar
 from aiida_alpot.plugins import load_engine
 from aiida_alpot.workflows.label import LabellingWorkChain
 
@@ -54,6 +56,22 @@ STEPS = {
     },
 }
 """What silicon_steps was computed with."""
+SMALL = {
+    "potential_family": FAMILY,
+    "kpoints_mesh": [8, 8, 8],
+    "incar": {
+        **STEPS["incar"],
+        **dict.fromkeys(("ediffg", "nelm")),
+        "ediff": 1e-9,
+        "ibrion": 1,
+        "isif": 3,
+        "nelm": 15,
+        "potim": 0.1,
+    },
+}
+"""What steps_used_up was computed with, but for the number of steps."""
+SPIN = {**SMALL, "incar": {**SMALL["incar"], "ispin": 2, "nupdown": 2, "lorbit": 10}}
+"""What spin_steps was computed with."""
 
 
 @pytest.fixture
@@ -65,13 +83,13 @@ def family(vasp_family: str) -> str:
 def label(code_of: Any, family: str, serial_options: dict[str, Any]) -> Callable[..., Any]:
     """Return a function that labels frames by the mock and returns the node of the stage."""
     program = Path(sys.executable).with_name("mock-vasp")
-    registry = f"export MOCK_VASP_REG_BASE={HERE / 'records'}"
-    code = code_of("mock-vasp", shutil.which("mock-vasp") or str(program), "vasp.vasp", registry)
 
-    def run(frames: list[Atoms], **parameters: Any) -> Any:
+    def run(frames: list[Atoms], records: Path = HERE / "records", **parameters: Any) -> Any:
+        registry = f"export MOCK_VASP_REG_BASE={records}"
+        name = f"mock-vasp-{records.name}"
         _, node = run_get_node(
             LabellingWorkChain,
-            code=code,
+            code=code_of(name, shutil.which("mock-vasp") or str(program), "vasp.vasp", registry),
             engine=orm.Str("vasp"),
             frames=PESData.from_frames(frames),
             parameters=orm.Dict({**STATIC, **parameters}),
@@ -87,6 +105,18 @@ def label(code_of: Any, family: str, serial_options: dict[str, Any]) -> Callable
 def recorded(name: str) -> Atoms:
     """Return the structure of a record."""
     return read(HERE / "records" / name / "inp" / "POSCAR", format="vasp")
+
+
+def with_nelm(name: str, nelm: int, folder: Path) -> Path:
+    """Return a registry with a copy of a record as if it had been allowed fewer electronic steps."""
+    registry = folder / f"{name}_nelm_{nelm}"
+    shutil.copytree(HERE / "records" / name, registry / name)
+    for file in ("inp/INCAR", "out/OUTCAR", "out/vasprun.xml"):
+        path = registry / name / file
+        text, n_changed = re.subn(r"(NELM(\s*=|\">)\s*)15\b", rf"\g<1>{nelm}", path.read_text())
+        assert n_changed
+        path.write_text(text)
+    return registry
 
 
 def test_a_label_equals_ases_reading_of_the_same_files_and_other_input_costs_its_frame_only(label: Any) -> None:
@@ -122,12 +152,45 @@ def test_ionic_steps_are_labels_each_with_its_structure(label: Any) -> None:
     assert abs(frames[0].get_forces()).max() > 0.3
 
 
+def test_a_run_that_uses_up_its_ionic_steps_gives_those_that_converged(label: Any) -> None:
+    node = label([recorded("steps_used_up")], **SMALL, ionic_steps=5)
+    assert node.is_finished_ok, node.exit_message
+    frames = list(node.outputs.labelled)
+    steps = read(HERE / "records" / "steps_used_up" / "out" / "vasprun.xml", index=":", format="vasp-xml")
+    converged = steps[1:]  # the electronic loop of the first ran out of steps
+    assert len(frames) == len(converged) == 4
+    for frame, step in zip(frames, converged, strict=True):
+        assert frame.get_potential_energy() == step.get_potential_energy(force_consistent=True)
+        np.testing.assert_allclose(frame.cell.array, step.cell.array, atol=1e-12)
+
+
+def test_moments_are_labels_too(label: Any) -> None:
+    node = label([recorded("spin_steps")], **SPIN, ionic_steps=5)
+    assert node.is_finished_ok, node.exit_message
+    frames = list(node.outputs.labelled)
+    steps = read(HERE / "records" / "spin_steps" / "out" / "OUTCAR", index=":", format="vasp-out")
+    for frame, step in zip(frames, [steps[1], steps[2], steps[4]], strict=True):
+        assert frame.get_potential_energy() == pytest.approx(step.get_potential_energy(force_consistent=True), abs=1e-7)
+        np.testing.assert_array_equal(frame.get_magnetic_moments(), step.get_magnetic_moments())
+
+
+def test_the_step_that_did_not_converge_takes_no_other_with_it(label: Any, tmp_path: Path) -> None:
+    """In the copy only the second of five loops is below the limit, and so the calculation counts as failed."""
+    records = with_nelm("spin_steps", 14, tmp_path)
+    incar = {**SPIN["incar"], "nelm": 14}
+    node = label([recorded("spin_steps")], records, **{**SPIN, "incar": incar}, ionic_steps=5, max_restarts=1)
+    assert node.is_finished_ok, node.exit_message
+    (frame,) = node.outputs.labelled
+    second = read(HERE / "records" / "spin_steps" / "out" / "vasprun.xml", index=1, format="vasp-xml")
+    assert frame.get_potential_energy() == second.get_potential_energy(force_consistent=True)
+
+
 class TestInputs:
     """What is written for a frame; nothing is run."""
 
     engine = load_engine("label", "vasp")
 
-    def build(self, atoms: Atoms, python_code: Any, n_before: int = 0, **parameters: Any) -> Any:
+    def build(self, atoms: Atoms, python_code: Any, n_before: int = 0, *, job: bool = False, **parameters: Any) -> Any:
         given = {"potential_family": FAMILY, **parameters}
         frames = PESData.from_frames([atoms]).store()
         request = LabelRequest(frames, orm.Dict(given), self.engine.complete(given, frames.symbols))
@@ -135,7 +198,8 @@ class TestInputs:
         options = {"resources": {"num_machines": 1}}
         (key,) = self.engine.plan_jobs(request)
         resources = JobResources(python_code, kernel, options, key, n_before=n_before)
-        return self.engine.prepare_job(key, request, resources, None).inputs
+        prepared = self.engine.prepare_job(key, request, resources, None)
+        return prepared if job else prepared.inputs
 
     def test_the_protocol_gives_what_is_not_given(self, family: str, python_code: Any) -> None:
         incar = self.build(bulk("Si"), python_code).parameters["incar"]
@@ -175,6 +239,11 @@ class TestInputs:
         with pytest.raises(ValueError, match="or in another order"):
             self.engine.read(atoms[[1, 0]], {"retrieved": retrieved}, settings)
 
+    def test_a_run_that_is_cut_off_begins_again_from_the_frame(self, family: str, python_code: Any) -> None:
+        steps = self.build(bulk("Si"), python_code, ionic_steps=3)
+        assert steps.handler_overrides.get_dict() == {"handler_unfinished_calc_ionic": {"enabled": False}}
+        assert "handler_overrides" not in self.build(bulk("Si"), python_code)
+
     def test_a_further_attempt_converges_another_way(self, family: str, python_code: Any) -> None:
         assert self.build(bulk("Si"), python_code).parameters["incar"]["algo"] == "normal"
         assert self.build(bulk("Si"), python_code, n_before=1).parameters["incar"]["algo"] == "all"
@@ -184,6 +253,25 @@ class TestInputs:
             self.engine.complete({"potential_family": "PBE"}, ("Si",))
         with pytest.raises(ValueError, match="'stubs' lacks a potential"):
             self.engine.complete({"potential_family": FAMILY}, ("Cu",))
+
+    def test_a_further_attempt_goes_before_the_keys_of_the_first_of_two_steps(self, family: str) -> None:
+        settings = self.engine.complete({"potential_family": FAMILY, **R2SCAN}, ("Si",))
+        tried = [first_incar(bulk("Si"), settings, n_before) for n_before in (0, 1, 2)]
+        assert [incar["algo"] for incar in tried] == ["normal", "all", "normal"]
+        assert [incar.get("amix") for incar in tried] == [None, None, 0.1]
+        assert all(incar["lwave"] and incar["gga"] == "PE" for incar in tried)
+
+    @pytest.mark.parametrize("wrong", [{"kpoints_spacin": 0.05}, {"calc": {"metadatas": {}}}])
+    def test_a_misspelt_input_of_the_two_steps_is_refused(
+        self, family: str, python_code: Any, wrong: dict[str, Any]
+    ) -> None:
+        job = self.build(bulk("Si"), python_code, job=True, **R2SCAN)
+        ports, given = job.process.spec().inputs, job.inputs._inputs(prune=True)
+        assert ports.validate(given) is None
+        wrong = {**wrong, "calc": {**given["calc"], **wrong.get("calc", {})}}
+        problem = ports.validate({**given, **wrong})
+        assert problem is not None
+        assert "metadatas" in problem.message or "kpoints_spacin" in problem.message
 
     @pytest.mark.parametrize(
         ("parameters", "expected"),
@@ -195,6 +283,7 @@ class TestInputs:
             ),
             ({"potential_family": "x", "retries": [{"encut": 300}]}, "'encut' would change the label"),
             ({"potential_family": "x", "kpoints_mesh": [0, 1, 1]}, "kpoints_mesh must be positive"),
+            ({"potential_family": "x", "ionic_steps": -1}, "ionic_steps must not be negative, got -1"),
         ],
     )
     def test_bad_settings_are_named(self, parameters: dict[str, Any], expected: str) -> None:
@@ -241,3 +330,29 @@ def test_the_second_of_two_steps_gives_the_labels_and_the_first_is_its_parent(la
     assert "nsw" not in first.inputs.parameters.get_dict()
     assert second.inputs.parameters["nsw"] == 60
     assert first.outputs.remote_folder.is_empty
+
+
+PROTOCOL = {
+    **{"PREC": "accurate", "ENCUT": "550", "LREAL": ".FALSE.", "ISMEAR": "0", "SIGMA": "0.05", "ISPIN": "2"},
+    **{"NWRITE": "1", "NELM": "200", "NELMIN": "4", "LASPH": ".TRUE.", "LVHAR": ".TRUE.", "LORBIT": "11"},
+    **{"NEDOS": "2000", "EDIFF": "2e-06"},
+}
+"""INCAR of the protocol for two atoms, without the functional, the algorithm and LWAVE."""
+
+
+def with_incar(name: str, incar: dict[str, str], registry: Path) -> None:
+    """Add a copy of a record to a registry as if it were the answer to another INCAR."""
+    shutil.copytree(HERE / "records" / name, registry / name)
+    (registry / name / "inp" / "INCAR").write_text("".join(f"{key} = {value}\n" for key, value in incar.items()))
+
+
+def test_r2scan_is_three_steps_from_the_wave_functions_of_pbe(label: Any, tmp_path: Path) -> None:
+    """The inputs are those of the preset, the outputs of another calculation of the same cell."""
+    with_incar("pbe_static", {**PROTOCOL, "GGA": "PE", "ALGO": "normal", "LWAVE": ".TRUE."}, tmp_path / "r2scan")
+    second = {"METAGGA": "R2SCAN", "ALGO": "all", "LWAVE": ".FALSE.", "NSW": "3", "IBRION": "2"}
+    with_incar("pbe_steps", {**PROTOCOL, **second}, tmp_path / "r2scan")
+    node = label([recorded("pbe_steps")], tmp_path / "r2scan", **R2SCAN)
+    assert node.is_finished_ok, node.exit_message
+    (frame,) = node.outputs.labelled
+    expected = read(HERE / "records" / "pbe_steps" / "out" / "vasprun.xml", format="vasp-xml")
+    assert frame.get_potential_energy() == expected.get_potential_energy(force_consistent=True)

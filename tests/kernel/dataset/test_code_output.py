@@ -9,6 +9,7 @@ import pytest
 from ase.io import read
 
 from aiida_alpot.kernel.dataset import read_frames
+from aiida_alpot.kernel.dataset.code_output import read_vasp_moments
 
 OUTPUTS = Path(__file__).parent / "outputs"
 RECORDS = Path(__file__).parents[2] / "engines" / "vasp" / "records"
@@ -55,3 +56,39 @@ def test_a_file_that_is_cut_off_is_refused_by_name(tmp_path: Path, size: int) ->
     (tmp_path / "cut.xml").write_bytes((OUTPUTS / "relaxation.xml").read_bytes()[:size])
     with pytest.raises(ValueError, match=r"cut\.xml cannot be read as vasp-xml"):
         read_frames(tmp_path / "cut.xml", "vasp-xml")
+
+
+def test_moments_of_every_ionic_step_are_those_that_ase_reads() -> None:
+    path = RECORDS / "spin_steps" / "out" / "OUTCAR"
+    moments = read_vasp_moments(path, 1)
+    steps = read(path, index=":", format="vasp-out")
+    assert list(moments) == [1, 2, 3, 4, 5]
+    for found, step in zip(moments.values(), steps, strict=True):
+        assert found["magmom"] == step.calc.results["magmom"]
+        np.testing.assert_array_equal(found["magmoms"], step.calc.results["magmoms"])
+    assert steps[0].calc.results["magmoms"] != steps[4].calc.results["magmoms"]
+
+
+def test_every_atom_has_its_moment_and_the_cell_has_more_than_their_sum() -> None:
+    """The numbers are those that ASE reads from the whole file."""
+    found = read_vasp_moments(OUTPUTS / "OUTCAR-cobalt", 4)[1]
+    np.testing.assert_array_equal(found["magmoms"], [1.621, 1.619, 1.64, 1.64])
+    assert found["magmom"] == 6.4424922
+
+
+def test_moments_that_are_vectors_or_not_printed_are_none(tmp_path: Path) -> None:
+    text = (OUTPUTS / "OUTCAR-cobalt").read_text()
+    vectors = text.replace("magnetization       6.4424922", "magnetization       0.1  0.2   6.4424922")
+    tables = "\n".join(line for line in text.splitlines() if "magnetization (x)" not in line)
+    for name, content in (("vectors", vectors), ("no_tables", tables)):
+        (tmp_path / name).write_text(content)
+    assert read_vasp_moments(tmp_path / "vectors", 4)[1] == {}
+    assert read_vasp_moments(tmp_path / "no_tables", 4)[1] == {"magmom": 6.4424922}
+    assert read_vasp_moments(RECORDS / "nelm_150" / "out" / "OUTCAR", 1) == {1: {}}
+
+
+def test_a_table_of_moments_that_is_cut_off_is_refused(tmp_path: Path) -> None:
+    text = (OUTPUTS / "OUTCAR-cobalt").read_text()
+    (tmp_path / "OUTCAR").write_text(text[: text.index("    3       -0.014  -0.053")])
+    with pytest.raises(ValueError, match="table of magnetic moments in OUTCAR is not of the atoms"):
+        read_vasp_moments(tmp_path / "OUTCAR", 4)

@@ -51,7 +51,7 @@ def collect_labels(frames: PESData, settings: orm.Dict, **outputs: orm.Data) -> 
                     results[identity] = list(engine.read(reader[rows[identity][0]], found, given["parameters"]))
                 except Exception as error:  # noqa: BLE001  whatever an engine stumbles over in one output costs one frame
                     reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-                    failures[identity] = f"the output of its calculation cannot be used: {reason}"
+                    failures.setdefault(identity, f"the output of its calculation cannot be used: {reason}")
 
         kinds = sort_rows(reader, given["fingerprint"])
 

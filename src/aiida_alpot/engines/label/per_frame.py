@@ -61,6 +61,13 @@ class FrameLabelEngine(LabelEngine):
         """
 
     @classmethod
+    def find_outputs(cls, job: orm.ProcessNode, settings: Mapping[str, Any]) -> dict[str, orm.Node]:  # noqa: ARG003
+        """Return what :meth:`read` is to read of a job that has ended: nothing of one that failed."""
+        if not job.is_finished_ok:
+            return {}
+        return {name: job.outputs[name] for name in cls.OUTPUTS if name in job.outputs}
+
+    @classmethod
     def structure_settings(cls, settings: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003
         """Return how frames become structures: the settings of :func:`frame_structure`."""
         return {}
@@ -113,9 +120,8 @@ class FrameLabelEngine(LabelEngine):
         for identity in ids:
             key = job_key(identity)
             job = jobs.get(key)
-            if job is not None and job.is_finished_ok:
-                found = {name: job.outputs[name] for name in cls.OUTPUTS if name in job.outputs}
-                outputs |= {f"{key}{SEPARATOR}{name}": node for name, node in found.items()}
+            found = {} if job is None else cls.find_outputs(job, request.settings)
+            outputs |= {f"{key}{SEPARATOR}{name}": node for name, node in found.items()}
             if key in failures:
                 reasons[identity] = failures[key]
         settings = {

@@ -17,7 +17,6 @@ from aiida_alpot.engines.label.base import LabelRequest
 from aiida_alpot.engines.label.extras import require
 from aiida_alpot.engines.label.finished import FinishedCalculation, expect_kpoints, refuse_to_compare, to_atoms
 from aiida_alpot.engines.label.per_frame import FrameLabelEngine
-from aiida_alpot.kernel.dataset import read_frames
 from aiida_alpot.kernel.labelling.boxes import (
     DEFAULT_VACUUM,
     from_groups,
@@ -54,6 +53,13 @@ R2SCAN: Final[Mapping[str, Any]] = {
     "preconverge": {"metagga": None, "gga": "PE", "algo": "normal"},
 }
 """Three ionic steps with r²SCAN from the wave functions of PBE (Kuner et al., MP-ALOE): parameters to begin with."""
+RELAXED: Final[Mapping[str, Any]] = {
+    "CHECK_IONIC_CONVERGENCE": False,
+    "parser_settings": {"check_ionic_convergence": False},
+}
+"""Settings of aiida-vasp for a run that may use up its ionic steps: they are labels, no way to a minimum."""
+STAYING: Final[Mapping[str, Any]] = {"handler_unfinished_calc_ionic": {"enabled": False}}
+"""A run that was cut off is repeated from the frame: that handler would go on from the last step, as another frame."""
 LARGEST_SHIFT: Final = 1e-4
 """In fractions of the cell, between an atom as it was written and as VASP gives it back."""
 RETRIES: Final = ({"algo": "all"}, {"algo": "normal", "amix": 0.1, "bmix": 0.0001})
@@ -107,6 +113,8 @@ class VaspSettings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise SettingsError(f"{name} must be positive, got {value}")
+        if self.ionic_steps < 0:
+            raise SettingsError(f"ionic_steps must not be negative, got {self.ionic_steps}")
         if self.kpoints_mesh is not None and min(self.kpoints_mesh) < 1:
             raise SettingsError(f"kpoints_mesh must be positive, got {list(self.kpoints_mesh)}")
 
@@ -208,7 +216,9 @@ class VaspLabelEngine(FrameLabelEngine):
             builder.kpoints = kpoints
         else:
             builder.kpoints_spacing = settings["kpoints_distance"] / (2 * np.pi)
-        builder.settings = orm.Dict({})  # aiida-vasp 5.1 looks into it when it starts from another folder
+        builder.settings = orm.Dict(RELAXED if settings["ionic_steps"] else {})  # aiida-vasp 5.1 looks into it anyway
+        if settings["ionic_steps"]:
+            builder.handler_overrides = orm.Dict(STAYING)
         builder.max_iterations = orm.Int(settings["max_restarts"])
         builder.calc.metadata = {"options": dict(resources.options)}
         builder.metadata = {"call_link_label": resources.label, "label": resources.label}
@@ -222,13 +232,18 @@ class VaspLabelEngine(FrameLabelEngine):
         retrieved = cast(orm.FolderData, outputs["retrieved"])
         if "vasprun.xml" not in retrieved.list_object_names():
             raise ValueError("there is no vasprun.xml among the files of VASP")
-        with retrieved.as_path() as folder:
-            steps = read_frames(folder / "vasprun.xml", "vasp-xml")
+        steps = vasp_calculation.read_steps(retrieved)
         _check_order(steps[0], atoms, settings)
         converged = [step for step in steps if step.calc is not None]
         if not converged:
             raise ValueError(f"the electronic loop of VASP did not converge in any of {len(steps)} ionic steps")
         return [_in_order_of(atoms, step, str(retrieved.creator.uuid), settings) for step in converged]
+
+    @classmethod
+    def find_outputs(cls, job: orm.ProcessNode, settings: Mapping[str, Any]) -> dict[str, orm.Node]:
+        """Return the files of a relaxation even if its last electronic loop did not converge: earlier ones did."""
+        found = super().find_outputs(job, settings)
+        return found or (vasp_calculation.find_unconverged(job) if settings["ionic_steps"] else {})
 
     @classmethod
     def inspect_calculation(cls, calculation: orm.CalcJobNode) -> FinishedCalculation:
@@ -280,7 +295,8 @@ def _check_order(first: Atoms, atoms: Atoms, settings: Mapping[str, Any]) -> Non
 
 def _in_order_of(atoms: Atoms, step: Atoms, parent: str, settings: Mapping[str, Any]) -> Result:
     """Return the labels of a step with its atoms in the order of the frame, and its structure if it is another one."""
-    labels = {**step.calc.results, "forces": from_groups(atoms, step.get_forces())}
+    found = step.calc.results
+    labels = {**found, **{name: from_groups(atoms, found[name]) for name in vasp_calculation.BY_ATOM if name in found}}
     if not all(atoms.pbc):
         labels.pop("stress", None)
     if not settings["ionic_steps"]:
@@ -304,16 +320,22 @@ def frame_incar(atoms: Atoms, settings: Mapping[str, Any], n_before: int) -> dic
         incar["ispin"] = 2
         if is_isolated_atom(atoms):
             incar["nupdown"] = float(moments[0])
-    if n_before and settings["retries"]:
-        attempt = settings["retries"][min(n_before, len(settings["retries"])) - 1]
-        incar |= {key.lower(): value for key, value in attempt.items()}
-    return incar
+    return incar | _attempt(settings, n_before)
 
 
 def first_incar(atoms: Atoms, settings: Mapping[str, Any], n_before: int) -> dict[str, Any]:
     """Return the INCAR of the calculation that the label starts from: a single point that writes its wave functions."""
-    incar = {**frame_incar(atoms, {**settings, "ionic_steps": 0}, n_before), "lwave": True, **settings["preconverge"]}
+    incar = {**frame_incar(atoms, {**settings, "ionic_steps": 0}, 0), "lwave": True, **settings["preconverge"]}
+    incar |= _attempt(settings, n_before)
     return {key: value for key, value in incar.items() if value is not None}
+
+
+def _attempt(settings: Mapping[str, Any], n_before: int) -> dict[str, Any]:
+    """Return the keys by which this attempt differs from the first, which go before all others."""
+    if not n_before or not settings["retries"]:
+        return {}
+    attempt = settings["retries"][min(n_before, len(settings["retries"])) - 1]
+    return {key.lower(): value for key, value in attempt.items()}
 
 
 def _check_potentials(family: str, names: Mapping[str, str]) -> None:

@@ -11,6 +11,7 @@ from ase import Atoms
 
 from aiida_alpot.engines.label.finished import FinishedCalculation, by_symbol, comparable, describe_kpoints
 from aiida_alpot.kernel.dataset import read_frames
+from aiida_alpot.kernel.dataset.code_output import read_vasp_moments
 from aiida_alpot.kernel.labelling.boxes import group_species
 from aiida_alpot.kernel.labelling.results import Result
 from aiida_alpot.kernel.units import IntArray
@@ -18,11 +19,17 @@ from aiida_alpot.kernel.units import IntArray
 PROCESS_TYPE: Final = "aiida.calculations:vasp.vasp"
 EXITS: Final = frozenset({0, 702})
 """In the other one the relaxation did not converge, the electronic loops did."""
+ELECTRONS_NOT_CONVERGED: Final = 701
+"""Exit status of a calculation whose last electronic loop did not converge."""
+SECOND: Final = "second"
+"""Label of that WorkChain of the two steps which gives the labels."""
 IONIC: Final = frozenset(
     {"nsw", "ibrion", "isif", "ediffg", "potim", "smass", "tebeg", "teend", "nblock", "kblock", "mdalgo", "isym"}
     | {"langevin_gamma", "langevin_gamma_l", "pmass", "andersen_prob", "random_seed", "iopt", "nfree", "symprec"}
 )
 """Keys that move atoms: they change which frames there are, not their labels."""
+BY_ATOM: Final = ("forces", "magmoms")
+"""Labels in the order of the atoms."""
 OF_THE_FRAME: Final = frozenset({"ediff", "kspacing", "kgamma", "magmom"})
 DEFAULT_EDIFF: Final = 1e-4
 """eV, where the INCAR does not say."""
@@ -88,22 +95,47 @@ def describe_potential(potential: Any) -> str:
     return f"{potential.full_name} {potential.sha512[:16]}"
 
 
+def find_unconverged(job: orm.ProcessNode) -> dict[str, orm.Node]:
+    """Return the files of the last calculation of a job that failed in the electronic loop of its last ionic step.
+
+    :param job: a ``VaspWorkChain``, or one of two, of which only the second has labels.
+    """
+    seconds = [call for call in job.called if call.label == SECOND]
+    calls = (seconds[-1] if seconds else job).called
+    failed = [call for call in calls if call.exit_status == ELECTRONS_NOT_CONVERGED and "retrieved" in call.outputs]
+    return {"retrieved": failed[-1].outputs.retrieved} if failed else {}
+
+
+def read_steps(retrieved: orm.FolderData) -> list[Atoms]:
+    """Return the ionic steps of a calculation with their labels, of which those from OUTCAR are the moments.
+
+    :raises ValueError: if a file is damaged.
+    """
+    with retrieved.as_path() as folder:
+        steps = read_frames(folder / "vasprun.xml", "vasp-xml")
+        outcar = folder / "OUTCAR"
+        moments = read_vasp_moments(outcar, len(steps[0])) if outcar.exists() else {}
+    for k, step in enumerate(steps, start=1):
+        if step.calc is not None:
+            step.calc.results |= moments.get(k, {})
+    return steps
+
+
 def read_vasp_steps(atoms: Atoms, nodes: Mapping[str, orm.Node]) -> Sequence[Result | None]:
     """Return the labels of every ionic step, None for one whose electronic loop did not converge.
 
     :param atoms: what the calculation started from; the first step has its positions to the last digit.
     :raises ValueError: if the atoms of vasprun.xml are not those of the structure.
     """
-    retrieved = cast(orm.FolderData, nodes["retrieved"])
-    with retrieved.as_path() as folder:
-        steps = read_frames(folder / "vasprun.xml", "vasp-xml")
+    steps = read_steps(cast(orm.FolderData, nodes["retrieved"]))
     order = _find_order(steps[0], atoms)
     results: list[Result | None] = []
     for k, step in enumerate(steps):
         if step.calc is None:
             results.append(None)
             continue
-        labels = {**step.calc.results, "forces": _reorder(step.get_forces(), order)}
+        by_atom = {name: _reorder(step.calc.results[name], order) for name in BY_ATOM if name in step.calc.results}
+        labels = {**step.calc.results, **by_atom}
         if not all(atoms.pbc):
             labels.pop("stress", None)
         moved = {} if k == 0 else {"positions": _reorder(step.positions, order), "cell": step.cell.array}

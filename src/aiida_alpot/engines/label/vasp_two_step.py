@@ -12,6 +12,8 @@ from aiida.engine.processes.ports import PortNamespace
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 from aiida_vasp.workchains.v2.vasp import VaspWorkChain
 
+from aiida_alpot.engines.label.vasp_calculation import SECOND
+
 
 class VaspTwoStepWorkChain(WorkChain):
     """Converges a frame cheaply, and computes its labels from there.
@@ -24,6 +26,8 @@ class VaspTwoStepWorkChain(WorkChain):
         """Take the inputs of the second calculation, and the INCAR of the first."""
         super().define(spec)
         spec.expose_inputs(VaspWorkChain, exclude=("restart_folder", "clean_workdir"))
+        for exposed in (spec.inputs, spec.inputs["calc"]):
+            exposed.dynamic = False  # AiiDA lets an exposed namespace take any input, misspelt ones too
         spec.expose_outputs(VaspWorkChain)
         spec.input(
             "preconverge", valid_type=orm.Dict, help="INCAR of the first calculation, a single point: {'incar': {…}}."
@@ -46,7 +50,7 @@ class VaspTwoStepWorkChain(WorkChain):
         """Submit the calculation that gives the labels."""
         if not self.ctx.first.is_finished_ok:
             return self._failed(self.exit_codes.ERROR_FIRST_FAILED, self.ctx.first)
-        inputs = self._inputs("second")
+        inputs = self._inputs(SECOND)
         inputs.restart_folder = self.ctx.first.outputs.remote_folder
         return ToContext(second=self.submit(VaspWorkChain, **inputs))
 

@@ -94,6 +94,34 @@ def read_pw_moments(path: Path, n_atoms: int) -> FloatArray | None:
     return np.array(found[-n_atoms:], dtype=np.float64) if len(found) >= n_atoms else None
 
 
+def read_vasp_moments(path: Path, n_atoms: int) -> dict[int, dict[str, Any]]:
+    """Return the moments that VASP prints at the end of every ionic step, by the number of the step from 1 on.
+
+    Each has, in ASE's names, ``magmom`` (μB, of the cell) and with LORBIT ≥ 10 ``magmoms`` (μB, in the spheres of the
+    atoms, shape (n_atoms,)); a step without spin polarisation, or with vectors as moments, nothing.
+
+    :param path: of the OUTCAR.
+    :raises ValueError: if a table of moments is cut off.
+    """
+    _, *parts = re.split(r"Iteration\s+(\d+)\(\s*\d+\)", path.read_text(encoding="utf-8", errors="replace"))
+    last = dict(zip(map(int, parts[::2]), parts[1::2], strict=True))  # what follows the last electronic iteration
+    return {step: _moments(text, n_atoms) for step, text in last.items()}
+
+
+def _moments(text: str, n_atoms: int) -> dict[str, Any]:
+    totals = re.findall(r"^ *number of electron .* magnetization(.*)$", text, re.MULTILINE)
+    if not totals or len(totals[-1].split()) != 1:
+        return {}
+    found: dict[str, Any] = {"magmom": float(totals[-1])}
+    _, head, table = text.partition("magnetization (x)")
+    if head:
+        rows = re.findall(r"^ *(\d+) .* (-?\d+\.\d+) *$", table.partition("tot")[2], re.MULTILINE)[:n_atoms]
+        if [int(number) for number, _ in rows] != list(range(1, n_atoms + 1)):
+            raise ValueError("the table of magnetic moments in OUTCAR is not of the atoms of the frame, or cut off")
+        found["magmoms"] = np.array([moment for _, moment in rows], dtype=np.float64)
+    return found
+
+
 CODES: Final[dict[str, Callable[[Path], list[bool]]]] = {
     "vasp-xml": _vasprun_steps,
     "vasp-out": _outcar_steps,
