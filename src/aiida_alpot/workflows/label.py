@@ -162,9 +162,7 @@ class LabellingWorkChain(StageWorkChain):
         """Ask the engine, and leave out what the stage that is resumed has done."""
         is_checked = self.inputs.check_stress.value
         self.ctx.frames = add_stress_probes(self.inputs.frames) if is_checked else self.inputs.frames
-        known = self.inputs.known.symbols if "known" in self.inputs else []
-        symbols = sorted({*self.inputs.frames.symbols, *known})
-        self.ctx.settings = self.engine.complete(self.inputs.parameters.get_dict(), symbols)
+        self.ctx.settings = self._complete(self.inputs)
         keys = list(self.engine.plan_jobs(self.request))
         done = self.earlier_jobs()
         if done:
@@ -194,14 +192,34 @@ class LabellingWorkChain(StageWorkChain):
         return "; ".join([*parts, said] if said else parts)
 
     def earlier_jobs(self) -> dict[str, orm.ProcessNode]:
-        """Return the jobs that ended well in the stages that this one resumes, by key."""
+        """Return the jobs that ended well in the stages that this one resumes, by key; not those of other settings."""
         found: dict[str, orm.ProcessNode] = {}
         stage: Any = self.node
         while "resume_from" in stage.inputs:
             stage = orm.load_node(stage.inputs.resume_from.value)
+            if not self._has_same_settings(stage):
+                break
             jobs = {key: nodes[-1] for key, nodes in find_jobs(stage).items() if nodes[-1].is_finished_ok}
             found = {**jobs, **found}
         return found
+
+    def _has_same_settings(self, stage: Any) -> bool:
+        """Return whether an earlier stage has labelled with the settings of this one."""
+        if stage.inputs.engine.value != self.inputs.engine.value:
+            return False
+        try:
+            settings = self._complete(stage.inputs)
+        except ValueError:  # e.g. its pseudopotentials are gone
+            return False
+        found, wanted = self.engine.fingerprint(settings), self.engine.fingerprint(self.ctx.settings)
+        return bool(settings == self.ctx.settings if wanted is None else found == wanted)
+
+    def _complete(self, inputs: Any) -> dict[str, Any]:
+        """Return the parameters of a stage with what follows from the species of all its frames."""
+        known = inputs.known.symbols if "known" in inputs else []
+        symbols = sorted({*inputs.frames.symbols, *known})
+        settings: dict[str, Any] = self.engine.complete(inputs.parameters.get_dict(), symbols)
+        return settings
 
     def attach_results(self) -> ExitCode | None:
         """Attach all frames, and end with an exit code if a job was lost or too many have no label."""
@@ -215,7 +233,7 @@ class LabellingWorkChain(StageWorkChain):
         if self.inputs.check_stress.value:
             labelled, problem = self._check_stress(labelled)
         try:
-            labelled, reviews = self._review(labelled)
+            labelled, reviews = self._review(labelled, self.engine.made_fingerprint(self.request, jobs))
         except ValueError as error:
             self.out("labelled", labelled)
             return self.exit_codes.ERROR_REVIEW_FAILED.format(detail=str(error))
@@ -240,13 +258,16 @@ class LabellingWorkChain(StageWorkChain):
         is_wrong = outcome in ("wrong_sign", "wrong_unit")
         return taken["labelled"], self.exit_codes.ERROR_WRONG_STRESS.format(detail=reason) if is_wrong else None
 
-    def _review(self, labelled: PESData) -> tuple[PESData, dict[str, orm.Dict]]:
-        """Return the frames with the labels set aside that do not fit the others, and the verdicts by part."""
+    def _review(self, labelled: PESData, fingerprint: str | None) -> tuple[PESData, dict[str, orm.Dict]]:
+        """Return the frames with the labels set aside that do not fit, and the verdicts by part.
+
+        :param fingerprint: that new labels must have; labels that the frames were given with may have others.
+        """
         known = {"known": self.inputs.known} if "known" in self.inputs else {}
         n_parts = count_parts(labelled.n_labelled)
         reviews = {}
         for k in range(n_parts):
-            part = orm.Dict({"part": k, "n_parts": n_parts})
+            part = orm.Dict({"part": k, "n_parts": n_parts, "fingerprint": fingerprint})
             reviews[f"p{k:03d}"] = review_labels(labelled, self.inputs.frames, self.inputs.quality, part, **known)
         objections = [verdict for review in reviews.values() for verdict in review["quarantined"].values()]
         if not objections:

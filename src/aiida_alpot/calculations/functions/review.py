@@ -22,7 +22,7 @@ def review_labels(
     :param labelled: the labelling's result.
     :param frames: the frames it was given; labels that these had are not judged again.
     :param settings: see :class:`~aiida_alpot.kernel.labelling.quality_settings.QualitySettings`.
-    :param part: ``part`` of ``n_parts``.
+    :param part: ``part`` of ``n_parts``, and the ``fingerprint`` that the labels must have, null if any will do.
     :param known: labels that were accepted before.
     """
     parsed = parse_settings(QualitySettings, settings.get_dict(), "label.quality")

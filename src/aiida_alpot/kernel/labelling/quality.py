@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -148,6 +148,7 @@ def review_part(
     *,
     part: int = 0,
     n_parts: int = 1,
+    fingerprint: str | None = None,
 ) -> dict[str, Any]:
     """Judge one part of the labels that a labelling made, beside a sample of all others.
 
@@ -157,9 +158,11 @@ def review_part(
     :param frames: what it was given.
     :param known: labels that were accepted before.
     :param part: which of *n_parts* is judged, see :func:`count_parts`.
+    :param fingerprint: of the settings that were asked for, unless *settings* name one.
     :return: ``n_reviewed``, ``n_quarantined``, counts ``by_check``, and ``quarantined``: by the id of the frame,
         ``check``, ``reason``, ``value`` and ``limit``; all of it plain values that JSON can hold.
     """
+    settings = replace(settings, fingerprint=settings.fingerprint or fingerprint)
     ids = labelled.frame_ids()
     has_label = labelled.column("status") == "labelled"
     is_new = has_label & ~np.isin(ids, frames.frame_ids())
