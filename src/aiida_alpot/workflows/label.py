@@ -12,15 +12,14 @@ from aiida.engine.processes.workchains.workchain import WorkChainSpec
 from aiida_alpot.calculations.base import fraction_validator, non_empty_validator, settings_validator
 from aiida_alpot.calculations.functions.review import (
     add_stress_probes,
-    quarantine_labels,
-    review_labels,
+    review_dataset,
     take_stress_probes,
 )
 from aiida_alpot.calculations.functions.summary import summarise_labels
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.engines.job import CONTINUABLE, REPEATABLE, Job, JobResources
 from aiida_alpot.engines.label.base import LabelRequest
-from aiida_alpot.kernel.labelling.quality import QualitySettings, count_parts
+from aiida_alpot.kernel.labelling.quality import QualitySettings
 from aiida_alpot.plugins import known_engines, load_engine
 from aiida_alpot.workflows.base import StageWorkChain, find_jobs, validate_options
 
@@ -263,14 +262,9 @@ class LabellingWorkChain(StageWorkChain):
 
         :param fingerprint: that new labels must have; labels that the frames were given with may have others.
         """
-        known = {"known": self.inputs.known} if "known" in self.inputs else {}
-        n_parts = count_parts(labelled.n_labelled)
-        reviews = {}
-        for k in range(n_parts):
-            part = orm.Dict({"part": k, "n_parts": n_parts, "fingerprint": fingerprint})
-            reviews[f"p{k:03d}"] = review_labels(labelled, self.inputs.frames, self.inputs.quality, part, **known)
+        known = self.inputs.get("known", None)
+        found, reviews = review_dataset(labelled, self.inputs.quality, self.inputs.frames, known, fingerprint)
         objections = [verdict for review in reviews.values() for verdict in review["quarantined"].values()]
-        if not objections:
-            return labelled, reviews
-        self.report(f"label: {len(objections)} labels are put into quarantine, e.g. {objections[0]['reason']}")
-        return quarantine_labels(labelled, **reviews), reviews
+        if objections:
+            self.report(f"label: {len(objections)} labels are put into quarantine, e.g. {objections[0]['reason']}")
+        return found, reviews
