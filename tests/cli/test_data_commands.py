@@ -12,6 +12,7 @@ from aiida import orm
 from aiida.cmdline.commands.cmd_verdi import verdi
 from ase import Atoms
 from ase.io import read, write
+from ase.units import Bohr, Rydberg
 from click.testing import CliRunner, Result
 
 from aiida_alpot.data import trust
@@ -64,6 +65,53 @@ def test_export_refuses_a_folder_that_does_not_exist_by_name(tmp_path: Path, cop
         result = call("alpot.pes", "export", copper_dataset.pk, tmp_path / "absent" / name)
         assert result.exit_code == 1
         assert "absent" in result.output
+
+
+def imported_node(result: Result) -> PESData:
+    """Return the dataset that the last line of an import names."""
+    node = orm.load_node(int(result.output.rsplit("<", 1)[1].split(">")[0]))
+    assert isinstance(node, PESData)
+    return node
+
+
+def test_imported_labels_are_reviewed_as_those_of_a_labelling_are(
+    tmp_path: Path, make_copper: Callable[..., list[Atoms]], label_emt: Any
+) -> None:
+    """Forces of one frame are in Ry/bohr, the energy of another is absurd."""
+    frames = label_emt(make_copper(40))
+    frames[7].calc.results["forces"] /= Rydberg / Bohr
+    frames[9].calc.results["energy"] = 1e5
+    write(tmp_path / "in.xyz", frames, format="extxyz")
+    result = call("alpot.pes", "import", tmp_path / "in.xyz")
+    assert result.exit_code == 0, result.output
+    assert "review: 2 of 40 labels are put into quarantine (" in result.output
+    assert "× limit: an energy of 2.5e+04 eV/atom is above 100 eV/atom" in result.output
+    node = imported_node(result)
+    with node.dataset() as reader:
+        assert list((reader.column("status") == "quarantined").nonzero()[0]) == [7, 9]
+    assert node.creator.process_label == "quarantine_labels"
+    assert node.creator.inputs.labelled.creator.inputs.file.filename == "in.xyz"
+
+
+def test_an_import_without_review_stores_what_is_in_the_file(
+    tmp_path: Path, make_copper: Callable[..., list[Atoms]], label_emt: Any
+) -> None:
+    frames = label_emt(make_copper(2))
+    frames[1].calc.results["energy"] = 1e5
+    write(tmp_path / "in.xyz", frames, format="extxyz")
+    result = call("alpot.pes", "import", "--no-review", tmp_path / "in.xyz")
+    assert result.exit_code == 0, result.output
+    assert "review" not in result.output
+    assert imported_node(result).n_labelled == 2
+
+
+def test_frames_without_labels_are_imported_without_a_review(
+    tmp_path: Path, make_copper: Callable[..., list[Atoms]]
+) -> None:
+    write(tmp_path / "in.xyz", make_copper(2), format="extxyz")
+    result = call("alpot.pes", "import", tmp_path / "in.xyz")
+    assert result.exit_code == 0, result.output
+    assert "review" not in result.output
 
 
 def test_import_stores_frames_with_their_provenance(

@@ -283,6 +283,7 @@ class TestVasp:
         for text in (
             f"skipped <{nodes[2].pk}>: exit status 703",
             "left out: 1 labels of which a later calculation has the structure and fingerprint",
+            "review: 0 of 1 labels are put into quarantine",
             "1 frames: 1 labelled",
             "of 1 calculations",
         ):

@@ -7,7 +7,7 @@ import pytest
 
 from aiida_alpot.kernel.dataset import Dataset, write
 from aiida_alpot.kernel.settings import SettingsError, parse_settings
-from aiida_alpot.kernel.splitting import SplitSettings, split_columns
+from aiida_alpot.kernel.splitting import SplitSettings, find_mixed_settings, split_columns
 
 
 @pytest.fixture
@@ -121,3 +121,34 @@ def test_a_label_that_was_computed_anew_with_other_settings_is_not_fitted_to(mak
     assert splits[:5] == [""] * 5
     assert splits[5:20] == ["train"] * 15
     assert "" not in splits[20:]
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    def run(frames, **options):
+        write(tmp_path / "frames.h5", frames)
+        with Dataset.open(tmp_path / "frames.h5") as dataset:
+            return find_mixed_settings(dataset, **options)
+
+    return run
+
+
+def test_labels_of_several_settings_are_counted_but_not_unknown_superseded_and_bad_ones(make, mixed):
+    frames = make.crystals(6)
+    for atoms, fingerprint in zip(frames, ["a", "a", "b", "", "c", "b"], strict=True):
+        atoms.info.update(fingerprint=fingerprint, split="train", status="labelled")
+    frames[4].info["status"] = "quarantined"
+    assert mixed(frames) == "2 of a, 2 of b"
+    assert mixed(frames[:2] + frames[3:5]) == ""
+    anew = frames[2].copy()
+    anew.calc = frames[2].calc
+    anew.info["fingerprint"] = "a"
+    assert mixed([*frames[:5], anew]) == ""
+
+
+def test_labels_without_a_split_are_fitted_to_by_nobody_unless_they_get_one(make, mixed):
+    frames = make.crystals(3)
+    for atoms, fingerprint in zip(frames, "aab", strict=True):
+        atoms.info.update(fingerprint=fingerprint, split="" if fingerprint == "b" else "train", status="labelled")
+    assert mixed(frames) == ""
+    assert mixed(frames, is_split=False) == "2 of a, 1 of b"

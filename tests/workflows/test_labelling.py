@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
@@ -218,6 +219,56 @@ def test_limits_of_the_review_are_settings(stage: Any, gave: Any, pes: Any) -> N
     rig = stage(gave(1e6), pes(2), quality=orm.Dict({"max_energy": 1e7}))
     assert rig.run() is None
     assert statuses(rig.output("labelled")) == ["labelled"] * 2
+
+
+class SloppyEngine(CountingEngine):
+    """One of its labels says itself that it was made with other settings."""
+
+    @classmethod
+    def read(cls, atoms: Atoms, outputs: Mapping[str, orm.Node], settings: Mapping[str, Any]) -> Sequence[Result]:
+        """Return the label of the job under the name of another cut-off, if the frame is the first one."""
+        (label,) = super().read(atoms, outputs, settings)
+        return [replace(label, fingerprint="coarse" if atoms.info["group"] == "g0-0" else "")]
+
+
+def test_a_new_label_of_other_settings_than_those_of_the_engine_is_put_into_quarantine(
+    stage: Any, gave: Any, pes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LabellingWorkChain, "engine", SloppyEngine)
+    monkeypatch.setattr(collecting, "load_engine", lambda *_: SloppyEngine)
+    rig = stage(gave(-1.0), pes(3))
+    assert rig.run() is None
+    labelled = list(rig.output("labelled"))
+    assert statuses(labelled) == ["quarantined", "labelled", "labelled"]
+    assert "labelled with settings coarse instead of counting-a" in labelled[0].info["reason"]
+    accepted = stage(gave(-1.0), pes(3), quality=orm.Dict({"fingerprint": "coarse"}))
+    assert accepted.run().status == 402
+    assert statuses(accepted.output("labelled")) == ["labelled", "quarantined", "quarantined"]
+
+
+def test_a_label_of_another_fidelity_that_a_frame_was_given_with_is_not_set_aside(
+    stage: Any, gave: Any, pes: Any
+) -> None:
+    first = stage(gave(-1.0), pes(2))
+    first.run()
+    again = stage(gave(-2.0), first.output("labelled"), parameters=orm.Dict({"method": "b"}))
+    assert again.run() is None
+    assert statuses(again.output("labelled")) == ["labelled"] * 4
+    assert again.output("report")["review"]["n_reviewed"] == 2
+
+
+def test_a_stage_that_is_resumed_with_other_settings_takes_no_label_of_the_old_ones(
+    stage: Any, gave: Any, plant: Any, pes: Any
+) -> None:
+    frames = pes(2)
+    good = iter([True, False])
+    killed = stage(lambda s: gave(-1.0)(s) if next(good) else plant(exit_status=302), frames)
+    killed.step("setup")
+    killed.step("run_jobs")
+    others = {"resume_from": orm.Str(killed.process.node.uuid), "parameters": orm.Dict({"method": "b"})}
+    resumed = stage(gave(-2.0), frames, **others)
+    assert resumed.run() is None
+    assert [frame.get_potential_energy() for frame in resumed.output("labelled")] == [-2.0, -2.0]
 
 
 def test_an_unknown_setting_of_the_review_is_refused(stage: Any, gave: Any, pes: Any) -> None:

@@ -190,6 +190,18 @@ class TestLabelling:
         if exit_code:
             assert "3 of 4 frames have no label, e.g. the reference did not converge" in exit_code.message
 
+    def test_labels_of_another_fingerprint_than_the_job_reports_are_set_aside(
+        self, label: Starter, plant: Any, pes: Any
+    ) -> None:
+        """A package of another version on the compute node, between two attempts."""
+        made = pes(4, labelled=True, fingerprint=["new", "new", "old", "new"])
+        report = orm.Dict({"results": {"fingerprint": "new"}})
+        rig = label(lambda _: plant(labelled=made, report=report))
+        assert rig.run() is None
+        reasons = [frame.info["reason"] for frame in rig.output("labelled")]
+        assert "labelled with settings old instead of new" in reasons[2]
+        assert rig.output("report")["review"]["by_check"] == {"fingerprint": 1}
+
     def test_nothing_labelled_is_a_failure_even_if_all_may_fail(self, label: Starter, plant: Any, pes: Any) -> None:
         rig = label(lambda _: plant(labelled=pes(2, labelled=True, failed=2)), max_failed_fraction=orm.Float(1.0))
         assert rig.run().status == 402
@@ -246,6 +258,15 @@ class TestTraining:
             return child
 
         return make
+
+    def test_labels_of_several_settings_are_refused_before_any_job_unless_they_may_mix(
+        self, train: Starter, failing: Any, pes: Any
+    ) -> None:
+        mixed = pes(3, labelled=True, fingerprint=["a", "b", ""], split=["train", "validation", "train"])
+        exit_code = train(failing(), dataset=mixed).run()
+        assert exit_code.status == 401
+        assert "several settings (1 of a, 1 of b)" in exit_code.message
+        assert train(failing(), dataset=mixed, allow_mixed=orm.Bool(True)).run() is None
 
     def test_every_member_has_a_seed_of_its_own(self, train: Starter, failing: Any) -> None:
         rig = train(failing())

@@ -141,6 +141,18 @@ def test_a_stage_alone_takes_no_inputs_that_it_does_not_declare(stage: str) -> N
         builder.setings = orm.Dict({})
 
 
+def test_a_dataset_with_labels_of_several_settings_is_refused_unless_they_are_allowed_to_mix(
+    refusal: Any, start: Any, inputs: dict[str, Any], pes: Any
+) -> None:
+    mixed = pes(4, labelled=True, fingerprint=["a", "a", "b", ""])
+    message = refusal(structures=None, augment=None, dataset=mixed)
+    assert "dataset: its labels were made with several settings (2 of a, 1 of b)" in message
+    assert "train.allow_mixed" in message
+    inputs["train"]["allow_mixed"] = orm.Bool(True)
+    given = {key: value for key, value in inputs.items() if value is not None}
+    assert start(ActiveLearningWorkChain, None, **given).process.inputs.train.allow_mixed.value
+
+
 def test_an_empty_dataset_is_refused(refusal: Any, pes: Any) -> None:
     assert "dataset: the dataset has no frame" in refusal(structures=None, augment=None, dataset=pes(0))
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import click
 from aiida import orm
 from aiida.cmdline.params import arguments, types
 
+from aiida_alpot.cli.reviewing import review_imported, review_option
 from aiida_alpot.cli.settings import read_mapping
 from aiida_alpot.engines.label.importing import ImportedCalculations, import_finished
 from aiida_alpot.kernel.summaries import summarise_labels
@@ -32,11 +34,14 @@ from aiida_alpot.report.labels import describe_labels
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="YAML file with parameters of a label engine: labels made with its settings take its fingerprint.",
 )
+@review_option
 def import_finished_calculations(
     processes: tuple[orm.ProcessNode, ...],
     groups: tuple[orm.Group, ...],
+    *,
     engine: str | None,
     parameters: Path | None,
+    is_reviewed: bool,
 ) -> None:
     """Take finished calculations, and those that WorkChains have called, as labels."""
     if (engine is None) != (parameters is None):
@@ -47,9 +52,13 @@ def import_finished_calculations(
     try:
         like = None if engine is None else (engine, read_mapping(parameters))
         imported = import_finished(chosen, like)
+        review = ""
+        if is_reviewed and imported.dataset is not None:
+            reviewed, review = review_imported(imported.dataset)
+            imported = replace(imported, dataset=reviewed)
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
-    for line in describe_import(imported):
+    for line in filter(None, [review, *describe_import(imported)]):
         click.echo(line)
     if imported.dataset is None:
         raise click.ClickException("none of the calculations gives a label: nothing was stored")

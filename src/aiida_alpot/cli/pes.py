@@ -10,7 +10,10 @@ from aiida.cmdline.params import arguments, types
 from aiida.cmdline.utils import decorators, echo
 
 from aiida_alpot.calculations.functions.dataset import import_frames
+from aiida_alpot.cli.reviewing import review_imported, review_option
 from aiida_alpot.data.pes import PESData
+from aiida_alpot.kernel.summaries import summarise_labels
+from aiida_alpot.report.labels import describe_labels
 
 DATASET = types.DataParamType(sub_classes=("aiida.data:alpot.pes",))
 
@@ -53,14 +56,25 @@ def export(datum: PESData, path: Path, file_format: str | None, only_labelled: b
 @pes.command("import")
 @click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--format", "file_format", help="Name of the format if the ending of the file does not tell.")
+@review_option
 @decorators.with_dbenv()
-def import_(path: Path, file_format: str | None) -> None:
+def import_(path: Path, file_format: str | None, *, is_reviewed: bool) -> None:
     """Store the frames of PATH as a dataset."""
     try:
         node = import_file(path, file_format)
+        node, review = review_imported(node) if is_reviewed else (node, "")
     except (OSError, ValueError) as error:
         echo.echo_critical(str(error))
+    for line in _reasons(node, review) if review else ():
+        echo.echo(line)
     echo.echo_success(f"stored {len(node)} frames ({node.n_labelled} labelled) as PESData <{node.pk}>")
+
+
+def _reasons(node: PESData, review: str) -> list[str]:
+    """Return what a review says and, if it objects, why frames have no label to train on."""
+    with node.dataset() as reader:
+        lines = describe_labels(summarise_labels(reader))
+    return [review, *lines] if node.n_labelled < len(node) else [review]
 
 
 def import_file(path: Path, file_format: str | None = None) -> PESData:

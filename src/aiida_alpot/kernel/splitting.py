@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -85,6 +86,22 @@ def find_superseded(ids: npt.NDArray[Any], fingerprints: npt.NDArray[Any]) -> np
     }
     pairs = zip(ids, fingerprints, strict=True)
     return np.array([last.get(str(identity), str(found)) != str(found) for identity, found in pairs], dtype=np.bool_)
+
+
+def find_mixed_settings(dataset: Dataset, *, is_split: bool = True) -> str:
+    """Return of which settings labels are that would be fitted to together, "" if of one only.
+
+    Labels that nobody knows the settings of, such as those of a file, are not counted, nor those that were superseded.
+
+    :param is_split: only frames that have a split; otherwise all, of which any may get one.
+    """
+    fingerprints = dataset.column("fingerprint")
+    taken = (dataset.column("status") == "labelled") & (fingerprints != "")
+    taken &= ~find_superseded(dataset.frame_ids(labels=False), fingerprints)
+    if is_split:
+        taken &= dataset.column("split") != ""
+    counts = Counter(fingerprints[taken].tolist())
+    return ", ".join(f"{n} of {name}" for name, n in sorted(counts.items())) if len(counts) > 1 else ""
 
 
 def join_groups(groups: npt.NDArray[Any], ids: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -9,7 +9,7 @@ from aiida_alpot.data.potential import validate_members, validate_species
 from aiida_alpot.data.uncertainty import validate_committee
 from aiida_alpot.plugins import Kind, known_engines, load_engine
 from aiida_alpot.workflows.gates import check_validation
-from aiida_alpot.workflows.train import check_members
+from aiida_alpot.workflows.train import check_members, check_settings
 
 
 def committee_validator(value: Any, _: Any) -> str | None:
@@ -89,7 +89,15 @@ def _check_datasets(inputs: Mapping[str, Any]) -> str | None:
         node = inputs.get(name)
         if node is not None and node.n_labelled == 0:
             return f"{name}: it has no labelled frame; give frames to be labelled as structures"
-    return _check_species(inputs)
+    return _check_settings(inputs) or _check_species(inputs)
+
+
+def _check_settings(inputs: Mapping[str, Any]) -> str | None:
+    """Refuse a dataset that would be trained on although its labels were made with several settings."""
+    dataset, train = inputs.get("dataset"), inputs.get("train")
+    if dataset is None or not train or ("allow_mixed" in train and train["allow_mixed"].value):
+        return None
+    return check_settings(dataset, "dataset", is_split=False) or None
 
 
 def _check_species(inputs: Mapping[str, Any]) -> str | None:

@@ -12,15 +12,14 @@ from aiida.engine.processes.workchains.workchain import WorkChainSpec
 from aiida_alpot.calculations.base import fraction_validator, non_empty_validator, settings_validator
 from aiida_alpot.calculations.functions.review import (
     add_stress_probes,
-    quarantine_labels,
-    review_labels,
+    review_dataset,
     take_stress_probes,
 )
 from aiida_alpot.calculations.functions.summary import summarise_labels
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.engines.job import CONTINUABLE, REPEATABLE, Job, JobResources
 from aiida_alpot.engines.label.base import LabelRequest
-from aiida_alpot.kernel.labelling.quality import QualitySettings, count_parts
+from aiida_alpot.kernel.labelling.quality import QualitySettings
 from aiida_alpot.plugins import known_engines, load_engine
 from aiida_alpot.workflows.base import StageWorkChain, find_jobs, validate_options
 
@@ -162,9 +161,7 @@ class LabellingWorkChain(StageWorkChain):
         """Ask the engine, and leave out what the stage that is resumed has done."""
         is_checked = self.inputs.check_stress.value
         self.ctx.frames = add_stress_probes(self.inputs.frames) if is_checked else self.inputs.frames
-        known = self.inputs.known.symbols if "known" in self.inputs else []
-        symbols = sorted({*self.inputs.frames.symbols, *known})
-        self.ctx.settings = self.engine.complete(self.inputs.parameters.get_dict(), symbols)
+        self.ctx.settings = self._complete(self.inputs)
         keys = list(self.engine.plan_jobs(self.request))
         done = self.earlier_jobs()
         if done:
@@ -194,14 +191,34 @@ class LabellingWorkChain(StageWorkChain):
         return "; ".join([*parts, said] if said else parts)
 
     def earlier_jobs(self) -> dict[str, orm.ProcessNode]:
-        """Return the jobs that ended well in the stages that this one resumes, by key."""
+        """Return the jobs that ended well in the stages that this one resumes, by key; not those of other settings."""
         found: dict[str, orm.ProcessNode] = {}
         stage: Any = self.node
         while "resume_from" in stage.inputs:
             stage = orm.load_node(stage.inputs.resume_from.value)
+            if not self._has_same_settings(stage):
+                break
             jobs = {key: nodes[-1] for key, nodes in find_jobs(stage).items() if nodes[-1].is_finished_ok}
             found = {**jobs, **found}
         return found
+
+    def _has_same_settings(self, stage: Any) -> bool:
+        """Return whether an earlier stage has labelled with the settings of this one."""
+        if stage.inputs.engine.value != self.inputs.engine.value:
+            return False
+        try:
+            settings = self._complete(stage.inputs)
+        except ValueError:  # e.g. its pseudopotentials are gone
+            return False
+        found, wanted = self.engine.fingerprint(settings), self.engine.fingerprint(self.ctx.settings)
+        return bool(settings == self.ctx.settings if wanted is None else found == wanted)
+
+    def _complete(self, inputs: Any) -> dict[str, Any]:
+        """Return the parameters of a stage with what follows from the species of all its frames."""
+        known = inputs.known.symbols if "known" in inputs else []
+        symbols = sorted({*inputs.frames.symbols, *known})
+        settings: dict[str, Any] = self.engine.complete(inputs.parameters.get_dict(), symbols)
+        return settings
 
     def attach_results(self) -> ExitCode | None:
         """Attach all frames, and end with an exit code if a job was lost or too many have no label."""
@@ -215,7 +232,7 @@ class LabellingWorkChain(StageWorkChain):
         if self.inputs.check_stress.value:
             labelled, problem = self._check_stress(labelled)
         try:
-            labelled, reviews = self._review(labelled)
+            labelled, reviews = self._review(labelled, self.engine.made_fingerprint(self.request, jobs))
         except ValueError as error:
             self.out("labelled", labelled)
             return self.exit_codes.ERROR_REVIEW_FAILED.format(detail=str(error))
@@ -240,16 +257,14 @@ class LabellingWorkChain(StageWorkChain):
         is_wrong = outcome in ("wrong_sign", "wrong_unit")
         return taken["labelled"], self.exit_codes.ERROR_WRONG_STRESS.format(detail=reason) if is_wrong else None
 
-    def _review(self, labelled: PESData) -> tuple[PESData, dict[str, orm.Dict]]:
-        """Return the frames with the labels set aside that do not fit the others, and the verdicts by part."""
-        known = {"known": self.inputs.known} if "known" in self.inputs else {}
-        n_parts = count_parts(labelled.n_labelled)
-        reviews = {}
-        for k in range(n_parts):
-            part = orm.Dict({"part": k, "n_parts": n_parts})
-            reviews[f"p{k:03d}"] = review_labels(labelled, self.inputs.frames, self.inputs.quality, part, **known)
+    def _review(self, labelled: PESData, fingerprint: str | None) -> tuple[PESData, dict[str, orm.Dict]]:
+        """Return the frames with the labels set aside that do not fit, and the verdicts by part.
+
+        :param fingerprint: that new labels must have; labels that the frames were given with may have others.
+        """
+        known = self.inputs.get("known", None)
+        found, reviews = review_dataset(labelled, self.inputs.quality, self.inputs.frames, known, fingerprint)
         objections = [verdict for review in reviews.values() for verdict in review["quarantined"].values()]
-        if not objections:
-            return labelled, reviews
-        self.report(f"label: {len(objections)} labels are put into quarantine, e.g. {objections[0]['reason']}")
-        return quarantine_labels(labelled, **reviews), reviews
+        if objections:
+            self.report(f"label: {len(objections)} labels are put into quarantine, e.g. {objections[0]['reason']}")
+        return found, reviews

@@ -18,6 +18,7 @@ from aiida_alpot.engines.job import CONTINUABLE, REPEATABLE, Job, JobResources
 from aiida_alpot.engines.train.base import MemberInputs
 from aiida_alpot.kernel.defaults import COMMITTEE_SIZE
 from aiida_alpot.kernel.settings import unknown_key_message
+from aiida_alpot.kernel.splitting import find_mixed_settings
 from aiida_alpot.plugins import known_engines, load_engine
 from aiida_alpot.workflows.base import StageWorkChain, namespace
 
@@ -56,6 +57,21 @@ def check_members(inputs: Mapping[str, Any], parents: Iterable[str], where: str)
     names = member_names(size)
     unknown = [name for name in parents if name not in names]
     return unknown_key_message(unknown[0], names, where) if unknown else None
+
+
+def check_settings(dataset: PESData, name: str, *, is_split: bool = True) -> str:
+    """Return why labels of a dataset are not to be fitted to together, "" if they may be.
+
+    :param name: of the input that the dataset is.
+    :param is_split: see :func:`~aiida_alpot.kernel.splitting.find_mixed_settings`.
+    """
+    try:
+        with dataset.dataset() as reader:
+            mixed = find_mixed_settings(reader, is_split=is_split)
+    except (OSError, ValueError) as error:
+        return f"{name}: its file cannot be read: {error}"
+    remedy = "keep those of one, label the others anew, or set train.allow_mixed if their difference does not matter"
+    return f"{name}: its labels were made with several settings ({mixed}); {remedy}" if mixed else ""
 
 
 def _validate(inputs: Any, _: Any) -> str | None:
@@ -106,6 +122,12 @@ class TrainingWorkChain(StageWorkChain):
             validator=_validate_min_members,
             help="Fewest members that must be usable for the stage to succeed.",
         )
+        spec.input(
+            "allow_mixed",
+            valid_type=orm.Bool,
+            default=lambda: orm.Bool(False),
+            help="Train on labels that were made with several settings; refused otherwise.",
+        )
         spec.input("seed", valid_type=orm.Int, validator=non_negative_validator("seed"), help="Seed of the committee.")
         spec.input_namespace(
             "parents",
@@ -130,7 +152,13 @@ class TrainingWorkChain(StageWorkChain):
         return REPEATABLE | CONTINUABLE | {OUT_OF_MEMORY}
 
     def plan_jobs(self) -> list[str]:
-        """Give every member a seed of its own."""
+        """Give every member a seed of its own.
+
+        :raises ValueError: if the labels were made with several settings and this is not allowed.
+        """
+        problem = "" if self.inputs.allow_mixed.value else check_settings(self.inputs.dataset, "dataset")
+        if problem:
+            raise ValueError(problem)
         seeds = plan_committee(self.inputs.seed, self.inputs.committee_size)
         self.ctx.seeds = {key: node.pk for key, node in seeds.items()}
         return sorted(seeds)

@@ -2,35 +2,65 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import numpy as np
 from aiida import orm
 from aiida.engine import calcfunction
 
 from aiida_alpot.calculations.functions.dataset import store_view
 from aiida_alpot.data.pes import PESData
-from aiida_alpot.kernel.labelling.quality import QualitySettings, quarantine_columns, review_part
+from aiida_alpot.kernel.labelling.quality import QualitySettings, count_parts, quarantine_columns, review_part
 from aiida_alpot.kernel.labelling.stress_check import PROBE, add_probes, judge_probes
 from aiida_alpot.kernel.settings import parse_settings
 
 
+def review_dataset(
+    labelled: PESData,
+    settings: orm.Dict,
+    frames: PESData | None = None,
+    known: PESData | None = None,
+    fingerprint: str | None = None,
+) -> tuple[PESData, dict[str, orm.Dict]]:
+    """Return a dataset with the labels set aside that do not fit, and the verdicts by part.
+
+    :param labelled: stored; it is returned itself if there is no objection.
+    :param settings: stored or not, see :func:`review_labels` for all inputs.
+    :param fingerprint: that new labels must have, None if any will do.
+    :raises ValueError: if a labelled frame has no finite energy and forces, or settings are wrong.
+    """
+    given = {name: node for name, node in (("frames", frames), ("known", known)) if node is not None}
+    n_parts = count_parts(labelled.n_labelled)
+    reviews = {}
+    for k in range(n_parts):
+        part = orm.Dict({"part": k, "n_parts": n_parts, "fingerprint": fingerprint})
+        reviews[f"p{k:03d}"] = review_labels(labelled, settings, part, **given)
+    has_objections = any(review["n_quarantined"] for review in reviews.values())
+    return quarantine_labels(labelled, **reviews) if has_objections else labelled, reviews
+
+
 @calcfunction
 def review_labels(
-    labelled: PESData, frames: PESData, settings: orm.Dict, part: orm.Dict, known: PESData | None = None
+    labelled: PESData,
+    settings: orm.Dict,
+    part: orm.Dict,
+    frames: PESData | None = None,
+    known: PESData | None = None,
 ) -> orm.Dict:
-    """Return the verdicts on one part of the labels that a labelling has made.
+    """Return the verdicts on one part of the labels that a labelling or an import has made.
 
-    :param labelled: the labelling's result.
-    :param frames: the frames it was given; labels that these had are not judged again.
+    :param labelled: the labels.
     :param settings: see :class:`~aiida_alpot.kernel.labelling.quality_settings.QualitySettings`.
-    :param part: ``part`` of ``n_parts``.
+    :param part: ``part`` of ``n_parts``, and the ``fingerprint`` that the labels must have, null if any will do.
+    :param frames: what a labelling was given; labels that these had are not judged again.
     :param known: labels that were accepted before.
     """
     parsed = parse_settings(QualitySettings, settings.get_dict(), "label.quality")
-    with labelled.dataset() as found, frames.dataset() as given:
-        if known is None:
-            return orm.Dict(review_part(found, given, parsed, **part.get_dict()))
-        with known.dataset() as before:
-            return orm.Dict(review_part(found, given, parsed, before, **part.get_dict()))
+    with ExitStack() as stack:
+        found = stack.enter_context(labelled.dataset())
+        given = None if frames is None else stack.enter_context(frames.dataset())
+        before = None if known is None else stack.enter_context(known.dataset())
+        return orm.Dict(review_part(found, given, parsed, before, **part.get_dict()))
 
 
 @calcfunction

@@ -50,3 +50,13 @@ class AseLabelEngine(LabelEngine):
         """Return the output of the job."""
         outputs = [job.outputs.labelled for job in jobs.values() if "labelled" in job.outputs]
         return outputs[0] if outputs else None
+
+    @classmethod
+    def made_fingerprint(
+        cls,
+        request: LabelRequest,  # noqa: ARG003
+        jobs: Mapping[str, orm.ProcessNode],
+    ) -> str | None:
+        """Return what the report of the job says: the version of the package that labels is in it."""
+        reports = [job.outputs.report["results"] for job in jobs.values() if "report" in job.outputs]
+        return next((str(results["fingerprint"]) for results in reports if results.get("fingerprint")), None)

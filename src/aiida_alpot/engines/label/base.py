@@ -113,6 +113,26 @@ class LabelEngine(ABC):
         """
 
     @classmethod
+    def fingerprint(cls, settings: Mapping[str, Any]) -> str | None:  # noqa: ARG003
+        """Return what tells labels of different settings apart, None if only a job can say it.
+
+        :param settings: the parameters, completed.
+        """
+        return None
+
+    @classmethod
+    def made_fingerprint(
+        cls,
+        request: LabelRequest,
+        jobs: Mapping[str, orm.ProcessNode],  # noqa: ARG003
+    ) -> str | None:
+        """Return the fingerprint that the labels of a stage must have, None if nothing says it.
+
+        :param jobs: the last attempt at every job, by key.
+        """
+        return cls.fingerprint(request.settings)
+
+    @classmethod
     def inspect_calculation(cls, calculation: orm.CalcJobNode) -> FinishedCalculation:
         """Return a finished calculation as a source of labels.
 

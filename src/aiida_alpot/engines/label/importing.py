@@ -221,7 +221,7 @@ def _adopt(sources: Sequence[_Source], name: str, parameters: Mapping[str, Any])
     :raises ValueError: if the parameters are wrong.
     """
     engine = load_engine("label", name)
-    if not hasattr(engine, "fingerprint") or not engine.CALCULATIONS:
+    if not engine.CALCULATIONS:
         raise ValueError(f"the label engine {name!r} imports no calculations")
     problem = engine.validate(parameters)
     if problem is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -142,27 +142,30 @@ def _conclude(frame: int, findings: Sequence[Finding]) -> Verdict:
 
 def review_part(
     labelled: Dataset,
-    frames: Dataset,
+    frames: Dataset | None,
     settings: QualitySettings,
     known: Dataset | None = None,
     *,
     part: int = 0,
     n_parts: int = 1,
+    fingerprint: str | None = None,
 ) -> dict[str, Any]:
     """Judge one part of the labels that a labelling made, beside a sample of all others.
 
     Frames are named by their ids and parts are drawn by them, so that the order of the rows does not matter.
 
     :param labelled: what the labelling returned: :func:`review` judges the labels that were not among *frames*.
-    :param frames: what it was given.
+    :param frames: what it was given; None if all labels are new.
     :param known: labels that were accepted before.
     :param part: which of *n_parts* is judged, see :func:`count_parts`.
+    :param fingerprint: of the settings that were asked for, unless *settings* name one.
     :return: ``n_reviewed``, ``n_quarantined``, counts ``by_check``, and ``quarantined``: by the id of the frame,
         ``check``, ``reason``, ``value`` and ``limit``; all of it plain values that JSON can hold.
     """
+    settings = replace(settings, fingerprint=settings.fingerprint or fingerprint)
     ids = labelled.frame_ids()
     has_label = labelled.column("status") == "labelled"
-    is_new = has_label & ~np.isin(ids, frames.frame_ids())
+    is_new = has_label if frames is None else has_label & ~np.isin(ids, frames.frame_ids())
     rows = np.flatnonzero(is_new)[np.argsort(ids[is_new], kind="stable")][part::n_parts]
     fingerprints = np.unique(labelled.column("fingerprint")[rows])
     others = has_label & np.isin(labelled.column("fingerprint"), fingerprints)

@@ -14,8 +14,8 @@ class QualitySettings:
     Limits hold for every frame. Factors are multiples of the median over comparable labels (same fingerprint and
     charge), taken only if there are at least *n_min* of them, and raised where the distribution has a heavy tail.
 
-    :param fingerprint: settings that were asked for: labels of others are quarantined. None accepts any; labels are
-        compared with those of the same settings only.
+    :param fingerprint: settings that were asked for: labels of others are quarantined. None is that of the engine in a
+        labelling, and elsewhere accepts any; labels are compared with those of the same settings only.
     :param n_min: labels below which nothing is concluded from statistics.
     :param min_ratio: smallest distance over the sum of covalent radii.
     :param max_drift: eV/Å, largest ``|Σ F|/√N``, the noise per atom that a net force stands for. None where a net

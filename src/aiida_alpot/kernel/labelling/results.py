@@ -39,6 +39,8 @@ class Result:
     parent: str = ""
     notes: Mapping[str, Any] = field(default_factory=dict)
     """Further columns of the frame."""
+    fingerprint: str = ""
+    """Of the settings that it was made with, if these are others than were asked for: the review sets it aside."""
 
 
 def label_frame(atoms: Atoms, result: Result, fingerprint: str) -> Atoms:
@@ -57,7 +59,7 @@ def label_frame(atoms: Atoms, result: Result, fingerprint: str) -> Atoms:
     if status == "failed":
         frame.calc = None
     notes = {"cost": result.cost, "parent": result.parent, **result.notes}
-    frame.info.update(status=status, reason=reason, fingerprint=fingerprint, **notes)
+    frame.info.update(status=status, reason=reason, fingerprint=result.fingerprint or fingerprint, **notes)
     return frame
 
 
