@@ -11,16 +11,15 @@ import numpy.typing as npt
 from ase import Atoms
 
 from aiida_alpot.kernel import defaults
-from aiida_alpot.kernel.cutouts import core_of, keep_core
+from aiida_alpot.kernel.active_rows import OutlierKind, build_active_set
+from aiida_alpot.kernel.cutouts import core_of
 from aiida_alpot.kernel.features import FeatureSpec
 from aiida_alpot.kernel.potentials import Potential, Predictions, predict_committee, reference_predictions
 from aiida_alpot.kernel.settings import check_device
 from aiida_alpot.kernel.uncertainty import (
     PROPERTIES,
-    ActiveSet,
     Calibration,
     ClusterSettings,
-    LocalActiveSet,
     UncertaintyModel,
     disagreement,
     error,
@@ -68,6 +67,8 @@ class CalibrateSettings:
         makes them infinite.
     :param clusters: parts the training atoms into clusters that each have an active set; a grade is then the smallest
         of theirs. None for one active set, which the strategies ``"ladder"`` and ``"best_first"`` need.
+    :param force_outliers: leaves training atoms out of the active set whose reference force (``"force"``), or the error
+        of the mean force of the committee (``"force_error"``), exceeds Q3 + 1.5 IQR of their species; None keeps all.
     :param gamma_save: grade above which a frame is kept and may be selected.
     :param gamma_break: grade above which a trajectory stops.
     :param device: where the potentials are evaluated.
@@ -87,6 +88,7 @@ class CalibrateSettings:
     feature_parameters: Mapping[str, Any] = field(default_factory=dict)
     active_set_start: Literal["strict", "eps"] = "eps"
     clusters: ClusterSettings | None = None
+    force_outliers: OutlierKind | None = None
     gamma_save: float | None = None
     gamma_break: float | None = None
     device: str = "cpu"
@@ -121,7 +123,7 @@ class CalibrateSettings:
 
     def _check_features(self) -> None:
         if self.feature_spec is None:
-            for name in ("feature_parameters", "clusters", "gamma_save", "gamma_break"):
+            for name in ("feature_parameters", "clusters", "force_outliers", "gamma_save", "gamma_break"):
                 if getattr(self, name):
                     raise ValueError(f"{name}: needs the active set that feature_kind null leaves out")
 
@@ -247,10 +249,12 @@ def fit_uncertainty(
     spec = settings.feature_spec
     if spec is not None and train_frames:
         spec = spec.complete(number for atoms in train_frames for number in atoms.numbers)
+    active_set, report = (None, {}) if spec is None else build_active_set(potentials, train_frames, settings, spec)
     return UncertaintyModel(
         calibrations=calibrations,
         tolerances=dict(settings.tolerances),
-        active_set=None if spec is None else build_active_set(potentials, train_frames, settings, spec),
+        active_set=active_set,
+        active_set_report=report,
         feature_kind="" if spec is None else spec.kind,
         feature_parameters={} if spec is None else spec.parameters,
         gamma_save=settings.gamma_save,
@@ -260,27 +264,6 @@ def fit_uncertainty(
         category_column=settings.category_column or "",
         point_categories=held_out.categories,
     )
-
-
-def build_active_set(
-    potentials: Sequence[Potential], frames: Sequence[Atoms], settings: CalibrateSettings, spec: FeatureSpec
-) -> ActiveSet | LocalActiveSet | None:
-    """Return the active set of training frames, one per cluster if there are clusters; None without frames.
-
-    :param potentials: the committee; the first member that has such features gives them.
-    :param spec: of the features, complete.
-    """
-    if not frames:
-        return None
-    features = spec.build(potentials, settings.batch_size)(frames)
-    features = spec.require_known(keep_core(features, frames), frames)
-    start, kind = settings.active_set_start, spec.kind
-    if settings.clusters is None:
-        return ActiveSet.build(features, start=start, kind=kind)
-    labels = None
-    if settings.clusters.method == "column":
-        labels = frame_categories(frames, settings.clusters.column)[features.frame_index]
-    return LocalActiveSet.build(features, labels, settings.clusters, start=start, kind=kind)
 
 
 def rates(model: UncertaintyModel, held_out: SplitErrors) -> dict[str, Any]:

@@ -1,0 +1,115 @@
+"""From training frames to active sets: which atoms enter, and what a report says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from aiida_alpot.kernel.cutouts import core_of
+from aiida_alpot.kernel.features import FeatureSpec
+from aiida_alpot.kernel.potentials import Features, Potential, predict_committee, reference_predictions
+from aiida_alpot.kernel.uncertainty import ActiveSet, LocalActiveSet, mean_prediction
+from aiida_alpot.kernel.uncertainty.categories import frame_categories
+from aiida_alpot.kernel.uncertainty.outliers import Outliers, find_outliers
+from aiida_alpot.kernel.units import BoolArray, FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from aiida_alpot.kernel.calibrating import CalibrateSettings
+
+OutlierKind = Literal["force", "force_error"]
+
+N_LISTED: Final = 50
+"""Frames with outliers that a report names, those with the most first."""
+
+
+def build_active_set(
+    potentials: Sequence[Potential], frames: Sequence[Atoms], settings: CalibrateSettings, spec: FeatureSpec
+) -> tuple[ActiveSet | LocalActiveSet | None, dict[str, Any]]:
+    """Return the active set of training frames, one per cluster if there are clusters, and what to know of it.
+
+    :param potentials: the committee; the first member that has such features gives them.
+    :param frames: their cores enter; without any there is no set.
+    :param spec: of the features, complete.
+    :return: the set, and a report for JSON: with a filter the entry ``outliers``, see :func:`describe_outliers`.
+    """
+    if not frames:
+        return None, {}
+    report: dict[str, Any] = {}
+    kept = core_of(frames)
+    if settings.force_outliers is not None:
+        outliers = find_force_outliers(potentials, frames, settings.force_outliers, settings.batch_size)
+        report["outliers"] = describe_outliers(outliers, frames, settings.force_outliers)
+        kept &= ~outliers.mask
+    features = spec.build(potentials, settings.batch_size)(frames)
+    features = spec.require_known(_take(features, kept), frames)
+    start, kind = settings.active_set_start, spec.kind
+    if settings.clusters is None:
+        return ActiveSet.build(features, start=start, kind=kind), report
+    labels = None
+    if settings.clusters.method == "column":
+        labels = frame_categories(frames, settings.clusters.column)[features.frame_index]
+    return LocalActiveSet.build(features, labels, settings.clusters, start=start, kind=kind), report
+
+
+def find_force_outliers(
+    potentials: Sequence[Potential], frames: Sequence[Atoms], kind: OutlierKind, batch_size: int
+) -> Outliers:
+    """Return the atoms whose reference force, or the error of the committee's mean force, is an outlier.
+
+    Atoms without label, and those around the core of a piece, are no outliers and no part of the quantiles.
+
+    :param kind: ``"force"`` for ``|F|``, ``"force_error"`` for ``|ΔF|``.
+    """
+
+    def chunks() -> Iterator[tuple[IntArray, FloatArray]]:
+        for first in range(0, len(frames), batch_size):
+            chunk = frames[first : first + batch_size]
+            forces = reference_predictions(chunk).forces
+            if kind == "force_error":
+                forces = forces - mean_prediction(predict_committee(potentials, chunk, batch_size=batch_size)).forces
+            sizes = np.where(core_of(chunk), np.linalg.norm(forces, axis=1), np.nan)
+            yield np.concatenate([atoms.numbers for atoms in chunk]), sizes
+
+    return find_outliers(chunks())
+
+
+def describe_outliers(outliers: Outliers, frames: Sequence[Atoms], kind: OutlierKind) -> dict[str, Any]:
+    """Return for JSON what was left out and why.
+
+    :return: ``by`` (what was measured), ``limits`` by species (eV/Å), ``n_atoms`` left out, by ``species`` as shares,
+        ``n_unknown`` atoms that could not be judged, ``n_frames`` with atoms left out, and of :data:`N_LISTED` of them
+        the number among the training frames, the group, and how many atoms of how many were left out.
+    """
+    owner = np.repeat(np.arange(len(frames)), [len(atoms) for atoms in frames])
+    counts = np.bincount(owner[outliers.mask], minlength=len(frames))
+    numbers = np.concatenate([atoms.numbers for atoms in frames])
+    worst = np.argsort(-counts, kind="stable")[: min(N_LISTED, np.count_nonzero(counts))]
+    return {
+        "by": kind,
+        "limits": {chemical_symbols[number]: limit for number, limit in outliers.limits.items()},
+        "n_atoms": int(outliers.mask.sum()),
+        "shares": {
+            chemical_symbols[number]: float(outliers.mask[numbers == number].mean()) for number in outliers.limits
+        },
+        "n_unknown": outliers.n_unknown,
+        "n_frames": int(np.count_nonzero(counts)),
+        "frames": [
+            {
+                "frame": k,
+                "group": str(frames[k].info.get("group", "")),
+                "n_left_out": int(counts[k]),
+                "n_atoms": len(frames[k]),
+            }
+            for k in worst.tolist()
+        ],
+    }
+
+
+def _take(features: Features, kept: BoolArray) -> Features:
+    if kept.all():
+        return features
+    return Features(features.values[kept], features.species[kept], features.frame_index[kept])
