@@ -8,7 +8,7 @@ import pytest
 from aiida_alpot.kernel.active_rows import find_force_outliers
 from aiida_alpot.kernel.calibrating import CalibrateSettings, assess, fit_uncertainty
 from aiida_alpot.kernel.cutouts import CORE
-from aiida_alpot.kernel.uncertainty import UncertaintyModel
+from aiida_alpot.kernel.uncertainty import ClusterSettings, UncertaintyModel
 
 STRAY = (2, 3)
 """Frame and atom that are out of all proportion."""
@@ -45,7 +45,7 @@ def test_an_atom_with_a_force_out_of_proportion_is_left_out_and_reported(make, f
     # the far atom decides what is known, unless its force keeps it out
     assert STRAY[0] in far.active_set.owners[29]
     np.testing.assert_array_equal(without.active_set.blocks[29].rows, filtered.active_set.blocks[29].rows)
-    assert plain.active_set_report == far.active_set_report == {}
+    assert plain.active_set_report == far.active_set_report == {"mode": "neighbourhood"}
     report = filtered.active_set_report["outliers"]
     sizes = np.sort([*(1.0 + 0.01 * np.delete(np.arange(32.0), 11)), 50.0])
     low, high = np.quantile(sizes, [0.25, 0.75])
@@ -83,3 +83,16 @@ def test_atoms_around_the_core_of_a_piece_are_not_judged(make, frames):
 def test_the_filter_needs_an_active_set():
     with pytest.raises(ValueError, match="force_outliers: needs the active set"):
         CalibrateSettings(feature_kind=None, force_outliers="force")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"mode": "configuration", "force_outliers": "force"}, "set mode to 'neighbourhood'"),
+        ({"mode": "configuration", "clusters": ClusterSettings()}, r"clusters\.level: .* set it to 'frame'"),
+        ({"feature_kind": None, "mode": "configuration"}, "mode: needs the active set"),
+    ],
+)
+def test_settings_that_do_not_go_with_configurations_are_named(values, message):
+    with pytest.raises(ValueError, match=message):
+        CalibrateSettings(**values)

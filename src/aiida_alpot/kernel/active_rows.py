@@ -34,11 +34,12 @@ def build_active_set(
     :param potentials: the committee; the first member that has such features gives them.
     :param frames: their cores enter; without any there is no set.
     :param spec: of the features, complete.
-    :return: the set, and a report for JSON: with a filter the entry ``outliers``, see :func:`describe_outliers`.
+    :return: the set, and a report for JSON: what the rows are (``mode``), and with a filter ``outliers``, see
+        :func:`describe_outliers`.
     """
     if not frames:
         return None, {}
-    report: dict[str, Any] = {}
+    report: dict[str, Any] = {"mode": settings.mode}
     kept = core_of(frames)
     if settings.force_outliers is not None:
         outliers = find_force_outliers(potentials, frames, settings.force_outliers, settings.batch_size)
@@ -46,13 +47,13 @@ def build_active_set(
         kept &= ~outliers.mask
     features = spec.build(potentials, settings.batch_size)(frames)
     features = spec.require_known(_take(features, kept), frames)
-    start, kind = settings.active_set_start, spec.kind
+    start, kind, mode = settings.active_set_start, spec.kind, settings.mode
     if settings.clusters is None:
-        return ActiveSet.build(features, start=start, kind=kind), report
+        return ActiveSet.build(features, start=start, kind=kind, mode=mode), report
     labels = None
     if settings.clusters.method == "column":
         labels = frame_categories(frames, settings.clusters.column)[features.frame_index]
-    return LocalActiveSet.build(features, labels, settings.clusters, start=start, kind=kind), report
+    return LocalActiveSet.build(features, labels, settings.clusters, start=start, kind=kind, mode=mode), report
 
 
 def find_force_outliers(

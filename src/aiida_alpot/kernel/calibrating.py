@@ -26,6 +26,7 @@ from aiida_alpot.kernel.uncertainty import (
     mean_prediction,
     report_rates,
 )
+from aiida_alpot.kernel.uncertainty.active_set import Mode
 from aiida_alpot.kernel.uncertainty.categories import StrArray, frame_categories
 from aiida_alpot.kernel.units import FloatArray
 
@@ -67,6 +68,8 @@ class CalibrateSettings:
         makes them infinite.
     :param clusters: parts the training atoms into clusters that each have an active set; a grade is then the smallest
         of theirs. None for one active set, which the strategies ``"ladder"`` and ``"best_first"`` need.
+    :param mode: what the rows of the active sets are: ``"neighbourhood"``, atoms, or ``"configuration"``, frames, by
+        the sums of the features of their atoms (MLIP-2, AutoPot); every atom then has the grade of its frame.
     :param force_outliers: leaves training atoms out of the active set whose reference force (``"force"``), or the error
         of the mean force of the committee (``"force_error"``), exceeds Q3 + 1.5 IQR of their species; None keeps all.
     :param gamma_save: grade above which a frame is kept and may be selected.
@@ -88,6 +91,7 @@ class CalibrateSettings:
     feature_parameters: Mapping[str, Any] = field(default_factory=dict)
     active_set_start: Literal["strict", "eps"] = "eps"
     clusters: ClusterSettings | None = None
+    mode: Mode = "neighbourhood"
     force_outliers: OutlierKind | None = None
     gamma_save: float | None = None
     gamma_break: float | None = None
@@ -126,6 +130,13 @@ class CalibrateSettings:
             for name in ("feature_parameters", "clusters", "force_outliers", "gamma_save", "gamma_break"):
                 if getattr(self, name):
                     raise ValueError(f"{name}: needs the active set that feature_kind null leaves out")
+            if self.mode != "neighbourhood":
+                raise ValueError("mode: needs the active set that feature_kind null leaves out")
+        if self.mode == "configuration":
+            if self.force_outliers is not None:
+                raise ValueError("force_outliers: a configuration has all its atoms; set mode to 'neighbourhood'")
+            if self.clusters is not None and self.clusters.method != "column" and self.clusters.level == "atom":
+                raise ValueError("clusters.level: clusters of configurations are made of frames, set it to 'frame'")
 
     def _check_method(self) -> None:
         if self.target_tpr is not None and not 0 < self.target_tpr <= 1:

@@ -142,7 +142,7 @@ def build_table(
     :param settings: of :func:`complete_features`.
     :return: the table that a selection needs, and the same with calibrated errors as arrays for people.
     :raises ValueError: if distances need one composition and the candidates have several, or the strategy or a limit
-        of grades an active set that the model lacks.
+        of grades an active set that the model lacks, or frames are to be cut by grades of configurations.
     """
     if get_strategy(settings.strategy).needs_active_set:
         require_active_set(model.active_set)
@@ -150,6 +150,11 @@ def build_table(
         raise ValueError(
             f"gamma_select = {settings.gamma_select} needs grades, and the calibration has none; calibrate with "
             "'feature_kind' set, or leave gamma_select out"
+        )
+    if settings.cutout is not None and model.active_set is not None and model.active_set.mode == "configuration":
+        raise ValueError(
+            "cutout: the grade of a configuration does not tell which of its atoms is new; calibrate with "
+            "mode 'neighbourhood', or leave cutout out"
         )
     if settings.needs_features and settings.features == SORTED_DISTANCES:
         require_one_composition(_numbers(candidates))
