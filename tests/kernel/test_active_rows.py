@@ -8,6 +8,8 @@ import pytest
 from aiida_alpot.kernel.active_rows import find_force_outliers
 from aiida_alpot.kernel.calibrating import CalibrateSettings, assess, fit_uncertainty
 from aiida_alpot.kernel.cutouts import CORE
+from aiida_alpot.kernel.exploration.monitor import Monitor
+from aiida_alpot.kernel.predicting import Predictor, PredictSettings
 from aiida_alpot.kernel.uncertainty import ClusterSettings, UncertaintyModel
 
 STRAY = (2, 3)
@@ -90,9 +92,34 @@ def test_the_filter_needs_an_active_set():
     [
         ({"mode": "configuration", "force_outliers": "force"}, "set mode to 'neighbourhood'"),
         ({"mode": "configuration", "clusters": ClusterSettings()}, r"clusters\.level: .* set it to 'frame'"),
+        ({"scale_grades": True, "active_set_start": "strict"}, "set active_set_start to 'eps'"),
         ({"feature_kind": None, "mode": "configuration"}, "mode: needs the active set"),
     ],
 )
-def test_settings_that_do_not_go_with_configurations_are_named(values, message):
+def test_settings_that_do_not_go_together_are_named(values, message):
     with pytest.raises(ValueError, match=message):
         CalibrateSettings(**values)
+
+
+@pytest.mark.parametrize("clusters", [None, ClusterSettings(n_clusters=2, rows_per_rank=0.0)])
+def test_grades_in_units_of_left_out_frames(make, clusters, tmp_path):
+    frames, new = make.crystals(12), make.crystals(3, seed=7)
+    committee = [make.OffTarget(frames + new, force=d) for d in (0.1, -0.1)]
+    plain = fit(make, frames, committee, clusters=clusters)
+    scaled = fit(make, frames, committee, clusters=clusters, scale_grades=True)
+    report = scaled.active_set_report["scaling"]
+    assert (report["n_folds"], report["n_groups"]) == (10, 12)
+    assert len(report["units"]) == (1 if clusters is None else 2)
+    members = [model.active_set.members if clusters else (model.active_set,) for model in (plain, scaled)]
+    features = committee[0].features(new)
+    expected = np.min(
+        [member.grade(features) / units["Cu"] for member, units in zip(members[0], report["units"], strict=True)],
+        axis=0,
+    )
+    scaled.save(tmp_path / "u.h5")
+    np.testing.assert_allclose(UncertaintyModel.load(tmp_path / "u.h5").grade(features), expected)
+    np.testing.assert_allclose(
+        Monitor(committee, scaled).assess(new).grade, np.maximum.reduceat(expected, [0, 4, 8]), rtol=1e-12
+    )
+    predicted = Predictor(committee, scaled, PredictSettings()).predict(new)
+    np.testing.assert_allclose(np.concatenate([atoms.arrays["atom_grade"] for atoms in predicted]), expected)

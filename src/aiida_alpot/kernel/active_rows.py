@@ -13,8 +13,12 @@ from aiida_alpot.kernel.cutouts import core_of
 from aiida_alpot.kernel.features import FeatureSpec
 from aiida_alpot.kernel.potentials import Features, Potential, predict_committee, reference_predictions
 from aiida_alpot.kernel.uncertainty import ActiveSet, LocalActiveSet, mean_prediction
+from aiida_alpot.kernel.uncertainty.active_set import FeatureSource
 from aiida_alpot.kernel.uncertainty.categories import frame_categories
+from aiida_alpot.kernel.uncertainty.configurations import CONFIGURATION
+from aiida_alpot.kernel.uncertainty.local import part_atoms, take_clusters
 from aiida_alpot.kernel.uncertainty.outliers import Outliers, find_outliers
+from aiida_alpot.kernel.uncertainty.scaling import assign_folds, scale_grades
 from aiida_alpot.kernel.units import BoolArray, FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -49,11 +53,42 @@ def build_active_set(
     features = spec.require_known(_take(features, kept), frames)
     start, kind, mode = settings.active_set_start, spec.kind, settings.mode
     if settings.clusters is None:
-        return ActiveSet.build(features, start=start, kind=kind, mode=mode), report
-    labels = None
-    if settings.clusters.method == "column":
-        labels = frame_categories(frames, settings.clusters.column)[features.frame_index]
-    return LocalActiveSet.build(features, labels, settings.clusters, start=start, kind=kind, mode=mode), report
+        found: ActiveSet | LocalActiveSet = ActiveSet.build(features, start=start, kind=kind, mode=mode)
+        parts = [features]
+    else:
+        given = None
+        if settings.clusters.method == "column":
+            given = frame_categories(frames, settings.clusters.column)[features.frame_index]
+        parts = take_clusters(features, part_atoms(features, given, settings.clusters, mode))
+        found = LocalActiveSet([ActiveSet.build(part, start=start, kind=kind, mode=mode) for part in parts])
+    if settings.scale_grades:
+        report["scaling"] = scale_by_left_out(found, parts, frames)
+    return found, report
+
+
+def scale_by_left_out(
+    active_set: ActiveSet | LocalActiveSet, parts: Sequence[Features | FeatureSource], frames: Sequence[Atoms]
+) -> dict[str, Any]:
+    """Give an active set units from training frames that are left out, and return what to know of them.
+
+    :param parts: the features of each cluster.
+    :return: for JSON: how many folds (``n_folds``) of how many groups (``n_groups``), and the ``units`` of each
+        cluster by species, or by ``configuration``.
+    """
+    groups = [str(atoms.info.get("group", "")) for atoms in frames]
+    folds = assign_folds(groups)
+    members = active_set.members if isinstance(active_set, LocalActiveSet) else (active_set,)
+    for member, part in zip(members, parts, strict=True):
+        scale_grades(member, part, folds)
+    return {
+        "n_folds": len(np.unique(folds)),
+        "n_groups": len(set(groups) - {""}) + groups.count(""),
+        "units": [{_name(number): unit for number, unit in member.units.items()} for member in members],
+    }
+
+
+def _name(number: int) -> str:
+    return "configuration" if number == CONFIGURATION else chemical_symbols[number]
 
 
 def find_force_outliers(

@@ -72,6 +72,8 @@ class CalibrateSettings:
         the sums of the features of their atoms (MLIP-2, AutoPot); every atom then has the grade of its frame.
     :param force_outliers: leaves training atoms out of the active set whose reference force (``"force"``), or the error
         of the mean force of the committee (``"force_error"``), exceeds Q3 + 1.5 IQR of their species; None keeps all.
+    :param scale_grades: give grades in units of what nine of ten training frames keep that are left out, group by
+        group: one unit per species and cluster. Needs *active_set_start* ``"eps"``.
     :param gamma_save: grade above which a frame is kept and may be selected.
     :param gamma_break: grade above which a trajectory stops.
     :param device: where the potentials are evaluated.
@@ -93,6 +95,7 @@ class CalibrateSettings:
     clusters: ClusterSettings | None = None
     mode: Mode = "neighbourhood"
     force_outliers: OutlierKind | None = None
+    scale_grades: bool = False
     gamma_save: float | None = None
     gamma_break: float | None = None
     device: str = "cpu"
@@ -127,11 +130,20 @@ class CalibrateSettings:
 
     def _check_features(self) -> None:
         if self.feature_spec is None:
-            for name in ("feature_parameters", "clusters", "force_outliers", "gamma_save", "gamma_break"):
+            for name in (
+                "feature_parameters",
+                "clusters",
+                "force_outliers",
+                "scale_grades",
+                "gamma_save",
+                "gamma_break",
+            ):
                 if getattr(self, name):
                     raise ValueError(f"{name}: needs the active set that feature_kind null leaves out")
             if self.mode != "neighbourhood":
                 raise ValueError("mode: needs the active set that feature_kind null leaves out")
+        if self.scale_grades and self.active_set_start != "eps":
+            raise ValueError("scale_grades: an infinite grade has no unit; set active_set_start to 'eps'")
         if self.mode == "configuration":
             if self.force_outliers is not None:
                 raise ValueError("force_outliers: a configuration has all its atoms; set mode to 'neighbourhood'")

@@ -46,6 +46,7 @@ class ActiveSet:
     :ivar tol: largest coefficient that is left by an exchange.
     :ivar constant_column: whether a column of ones is added to the features.
     :ivar mode: ``"neighbourhood"``: a row is an atom. ``"configuration"``: a row is a frame.
+    :ivar units: what the grades of each block are divided by, see :mod:`.scaling`; one where it is not named.
     :ivar columns: atomic numbers in the order of their columns in the row of a frame; none if a row is an atom.
     """
 
@@ -57,6 +58,7 @@ class ActiveSet:
         constant_column: bool,
         mode: Mode = "neighbourhood",
         columns: Iterable[int] = (),
+        units: Mapping[int, float] | None = None,
     ) -> None:
         if start not in ("strict", "eps"):
             raise ValueError(f"start: expected 'strict' or 'eps', got {start!r}")
@@ -73,6 +75,7 @@ class ActiveSet:
         self.constant_column = constant_column
         self.mode: Mode = mode
         self.columns = tuple(columns)
+        self.units = dict(units or {})
 
     @classmethod
     def build(
@@ -134,6 +137,11 @@ class ActiveSet:
         return sum((block.log_det for block in self.blocks.values()), 0.0)
 
     @property
+    def known_grade(self) -> float:
+        """Grade that no atom of the set exceeds, :attr:`tol` in its units, but not below it."""
+        return self.tol / min([1.0, *self.units.values()])
+
+    @property
     def converged(self) -> bool:
         """Whether every block was built to ``tol``."""
         return all(block.converged for block in self.blocks.values())
@@ -142,8 +150,8 @@ class ActiveSet:
         """Return the extrapolation grade of every atom, shape (n_atoms,).
 
         Features of single precision are graded in single precision where that is good for three digits.
-        Infinite for a species without training atom, for features that are not finite and, with a strict start, for
-        features outside the span of the training atoms.
+        In the units of the set. Infinite for a species without training atom, for features that are not finite and,
+        with a strict start, for features outside the span of the training atoms.
 
         :raises ValueError: if the number of features is not the one the set was built with.
         """
@@ -162,7 +170,7 @@ class ActiveSet:
                 if int(number) in self.blocks:
                     rows = np.flatnonzero(species == number)
                     chosen = values if len(rows) == len(values) else values[rows]
-                    grades[first + rows] = self.blocks[int(number)].grade(chosen)
+                    grades[first + rows] = self.blocks[int(number)].grade(chosen) / self.units.get(int(number), 1.0)
         return grades
 
     def residual(self, features: Features) -> FloatArray:
@@ -188,7 +196,9 @@ class ActiveSet:
         return shares
 
     def absorb(self, features: Features, tags: npt.ArrayLike | None = None) -> int:
-        """Take atoms in, so that none of them has a grade above ``tol`` any more; changes the set in place.
+        """Take atoms in, so that none of them has a grade above :attr:`known_grade` any more; changes the set in place.
+
+        Units stay what they are.
 
         :param features: atoms of one or several frames.
         :param tags: as in :meth:`build`.
@@ -228,6 +238,8 @@ class ActiveSet:
         for number, block in self.blocks.items():
             for name in ("rows", "owners", "scale", *_SCALARS):
                 arrays[f"{number}/{name}"] = np.asarray(getattr(block, name))
+            if number in self.units:
+                arrays[f"{number}/unit"] = np.array(self.units[number])
         return arrays
 
     @classmethod
@@ -242,7 +254,8 @@ class ActiveSet:
             blocks = {number: _block_from_arrays(arrays, number, start) for number in numbers}
             columns = np.asarray(arrays.get("columns", ()), dtype=np.int64).tolist()
             mode: Mode = "configuration" if "columns" in arrays else "neighbourhood"
-            return cls(blocks, start, float(arrays["tol"]), bool(arrays["constant_column"]), mode, columns)
+            units = {number: float(arrays[f"{number}/unit"]) for number in numbers if f"{number}/unit" in arrays}
+            return cls(blocks, start, float(arrays["tol"]), bool(arrays["constant_column"]), mode, columns, units)
         except KeyError as error:
             raise ValueError(f"not an active set: {error} is missing") from error
 

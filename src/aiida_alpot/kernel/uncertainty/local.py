@@ -101,19 +101,13 @@ class LocalActiveSet:
         :param mode: see :class:`~.active_set.ActiveSet`; clusters of configurations are made of whole frames.
         :raises ValueError: if there is no atom, a feature is not finite, the shapes do not fit, or labels are missing.
         """
-        settings = ClusterSettings() if clusters is None else clusters
-        if features.n_atoms == 0 or not np.all(np.isfinite(features.values)):
-            raise ValueError("clustering needs at least one atom, and features that are finite")
-        if mode == "configuration" and labels is None and settings.level == "atom":
-            raise ValueError("clusters of configurations are made of frames: set clusters.level to 'frame'")
-        found = cluster_atoms(features, settings) if labels is None else _integer_labels(labels, features.n_atoms)
-        merge = _merge_frames if mode == "configuration" else _merge_atoms
-        found = merge(features, found, settings.rows_per_rank)
-        members = [
-            ActiveSet.build(_take(features, found == label), start, tol, kind, constant_column, mode=mode)
-            for label in np.unique(found)
-        ]
-        return cls(members)
+        found = part_atoms(features, labels, clusters, mode)
+        return cls(
+            [
+                ActiveSet.build(part, start, tol, kind, constant_column, mode=mode)
+                for part in take_clusters(features, found)
+            ]
+        )
 
     @property
     def species(self) -> tuple[int, ...]:
@@ -171,6 +165,32 @@ class LocalActiveSet:
         :raises ValueError: if the file is of another kind or of an unknown schema.
         """
         return cls.from_arrays(read_arrays(path, "local_active_set")[0])
+
+
+def part_atoms(
+    features: Features,
+    labels: npt.ArrayLike | None = None,
+    clusters: ClusterSettings | None = None,
+    mode: Mode = "neighbourhood",
+) -> IntArray:
+    """Return the cluster of each atom after small ones were merged, shape (n_atoms,).
+
+    See :meth:`LocalActiveSet.build` for parameters and errors.
+    """
+    settings = ClusterSettings() if clusters is None else clusters
+    if features.n_atoms == 0 or not np.all(np.isfinite(features.values)):
+        raise ValueError("clustering needs at least one atom, and features that are finite")
+    if mode == "configuration" and labels is None and settings.level == "atom":
+        raise ValueError("clusters of configurations are made of frames: set clusters.level to 'frame'")
+    found = cluster_atoms(features, settings) if labels is None else _integer_labels(labels, features.n_atoms)
+    merge = _merge_frames if mode == "configuration" else _merge_atoms
+    return merge(features, found, settings.rows_per_rank)
+
+
+def take_clusters(features: Features, labels: IntArray) -> list[Features]:
+    """Return the features of each cluster, in the order of the labels."""
+    masks = [labels == label for label in np.unique(labels)]
+    return [Features(features.values[m], features.species[m], features.frame_index[m]) for m in masks]
 
 
 def cluster_atoms(features: Features, settings: ClusterSettings) -> IntArray:
@@ -239,7 +259,3 @@ def _integer_labels(labels: npt.ArrayLike, n_atoms: int) -> IntArray:
     if values.shape != (n_atoms,):
         raise ValueError(f"labels: expected one per atom, shape ({n_atoms},), got {values.shape}")
     return np.asarray(np.unique(values, return_inverse=True)[1], dtype=np.int64)
-
-
-def _take(features: Features, mask: npt.NDArray[np.bool_]) -> Features:
-    return Features(features.values[mask], features.species[mask], features.frame_index[mask])
