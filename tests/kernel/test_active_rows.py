@@ -9,6 +9,7 @@ from aiida_alpot.kernel.active_rows import find_force_outliers
 from aiida_alpot.kernel.calibrating import CalibrateSettings, assess, fit_uncertainty
 from aiida_alpot.kernel.cutouts import CORE
 from aiida_alpot.kernel.exploration.monitor import Monitor
+from aiida_alpot.kernel.features import spool
 from aiida_alpot.kernel.predicting import Predictor, PredictSettings
 from aiida_alpot.kernel.uncertainty import ClusterSettings, UncertaintyModel
 
@@ -123,3 +124,13 @@ def test_grades_in_units_of_left_out_frames(make, clusters, tmp_path):
     )
     predicted = Predictor(committee, scaled, PredictSettings()).predict(new)
     np.testing.assert_allclose(np.concatenate([atoms.arrays["atom_grade"] for atoms in predicted]), expected)
+
+
+@pytest.mark.parametrize("values", [{}, {"mode": "configuration"}, {"scale_grades": True, "force_outliers": "force"}])
+def test_features_beyond_the_memory_give_the_same_active_set(make, frames, monkeypatch, values):
+    expected = fit(make, frames, batch_size=3, **values)
+    monkeypatch.setattr(spool, "IN_MEMORY", 0)
+    found = fit(make, frames, batch_size=3, **values)
+    for number, block in expected.active_set.blocks.items():
+        np.testing.assert_array_equal(found.active_set.blocks[number].rows, block.rows)
+    assert found.active_set.units == pytest.approx(expected.active_set.units)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
@@ -10,8 +11,9 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from aiida_alpot.kernel.cutouts import core_of
-from aiida_alpot.kernel.features import FeatureSpec
-from aiida_alpot.kernel.potentials import Features, Potential, predict_committee, reference_predictions
+from aiida_alpot.kernel.features import FeatureFunction, FeatureSpec
+from aiida_alpot.kernel.features.spool import gather_features, join_features
+from aiida_alpot.kernel.potentials import Features, Potential, offsets_of, predict_committee, reference_predictions
 from aiida_alpot.kernel.uncertainty import ActiveSet, LocalActiveSet, mean_prediction
 from aiida_alpot.kernel.uncertainty.active_set import FeatureSource
 from aiida_alpot.kernel.uncertainty.categories import frame_categories
@@ -31,13 +33,20 @@ N_LISTED: Final = 50
 
 
 def build_active_set(
-    potentials: Sequence[Potential], frames: Sequence[Atoms], settings: CalibrateSettings, spec: FeatureSpec
+    potentials: Sequence[Potential],
+    frames: Sequence[Atoms],
+    settings: CalibrateSettings,
+    spec: FeatureSpec,
+    folder: Path | None = None,
 ) -> tuple[ActiveSet | LocalActiveSet | None, dict[str, Any]]:
     """Return the active set of training frames, one per cluster if there are clusters, and what to know of it.
+
+    Features that are too many for the memory are written to a file, unless they are to be clustered.
 
     :param potentials: the committee; the first member that has such features gives them.
     :param frames: their cores enter; without any there is no set.
     :param spec: of the features, complete.
+    :param folder: for that file, see :class:`~aiida_alpot.kernel.features.spool.SpooledFeatures`.
     :return: the set, and a report for JSON: what the rows are (``mode``), and with a filter ``outliers``, see
         :func:`describe_outliers`.
     """
@@ -49,14 +58,14 @@ def build_active_set(
         outliers = find_force_outliers(potentials, frames, settings.force_outliers, settings.batch_size)
         report["outliers"] = describe_outliers(outliers, frames, settings.force_outliers)
         kept &= ~outliers.mask
-    features = spec.build(potentials, settings.batch_size)(frames)
-    features = spec.require_known(_take(features, kept), frames)
+    chunks = iterate_features(spec, spec.build(potentials, settings.batch_size), frames, kept, settings.batch_size)
     start, kind, mode = settings.active_set_start, spec.kind, settings.mode
+    parts: Sequence[Features | FeatureSource]
     if settings.clusters is None:
-        found: ActiveSet | LocalActiveSet = ActiveSet.build(features, start=start, kind=kind, mode=mode)
-        parts = [features]
+        parts = [gather_features(chunks, int(np.count_nonzero(kept)), folder)]
+        found: ActiveSet | LocalActiveSet = ActiveSet.build(parts[0], start=start, kind=kind, mode=mode)
     else:
-        given = None
+        features, given = join_features(chunks), None
         if settings.clusters.method == "column":
             given = frame_categories(frames, settings.clusters.column)[features.frame_index]
         parts = take_clusters(features, part_atoms(features, given, settings.clusters, mode))
@@ -64,6 +73,23 @@ def build_active_set(
     if settings.scale_grades:
         report["scaling"] = scale_by_left_out(found, parts, frames)
     return found, report
+
+
+def iterate_features(
+    spec: FeatureSpec, compute: FeatureFunction, frames: Sequence[Atoms], kept: BoolArray, batch_size: int
+) -> Iterator[Features]:
+    """Yield the features of the atoms that are kept, some frames at a time; ``frame_index`` counts all frames.
+
+    :param compute: what *spec* builds.
+    :param kept: shape (n_atoms,).
+    :raises ValueError: naming the first atom that the features are not defined for.
+    """
+    offsets = offsets_of(frames)
+    for first in range(0, len(frames), batch_size):
+        chunk = frames[first : first + batch_size]
+        rows = kept[offsets[first] : offsets[first + len(chunk)]]
+        features = spec.require_known(_take(compute(chunk), rows), chunk)
+        yield Features(features.values, features.species, features.frame_index + first)
 
 
 def scale_by_left_out(

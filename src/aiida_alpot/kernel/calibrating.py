@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -18,8 +19,10 @@ from aiida_alpot.kernel.potentials import Potential, Predictions, predict_commit
 from aiida_alpot.kernel.settings import check_device
 from aiida_alpot.kernel.uncertainty import (
     PROPERTIES,
+    ActiveSet,
     Calibration,
     ClusterSettings,
+    LocalActiveSet,
     UncertaintyModel,
     disagreement,
     error,
@@ -248,12 +251,14 @@ def fit_uncertainty(
     train_frames: Sequence[Atoms],
     settings: CalibrateSettings,
     previous: UncertaintyModel | None = None,
+    folder: Path | None = None,
 ) -> UncertaintyModel:
     """Return calibrations from held-out frames and active sets from the training frames.
 
     :param hashes: sha256 of the model files, in the order of *potentials*.
     :param train_frames: their features, by the first member that has any, make the active sets.
     :param previous: of the committee before; scales from few points are drawn towards its scales.
+    :param folder: for temporary files; that of the system if None.
     """
     calibrations = {}
     for name in PROPERTIES:
@@ -272,7 +277,10 @@ def fit_uncertainty(
     spec = settings.feature_spec
     if spec is not None and train_frames:
         spec = spec.complete(number for atoms in train_frames for number in atoms.numbers)
-    active_set, report = (None, {}) if spec is None else build_active_set(potentials, train_frames, settings, spec)
+    active_set: ActiveSet | LocalActiveSet | None = None
+    report: dict[str, Any] = {}
+    if spec is not None:
+        active_set, report = build_active_set(potentials, train_frames, settings, spec, folder)
     return UncertaintyModel(
         calibrations=calibrations,
         tolerances=dict(settings.tolerances),

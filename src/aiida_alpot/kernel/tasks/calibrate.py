@@ -40,7 +40,9 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         errors[EXTERNAL] = assess(committee.potentials, external, settings).summary
     held_out, splits = _assess_held_out(committee, frames, settings)
     previous = UncertaintyModel.load(find_file(task, "previous", folder)) if "previous" in task else None
-    model = fit_uncertainty(committee.potentials, committee.hashes, held_out, frames["train"], settings, previous)
+    model = fit_uncertainty(
+        committee.potentials, committee.hashes, held_out, frames["train"], settings, previous, folder
+    )
     model.save(folder / OUTPUT)
     return {
         "errors": errors,
