@@ -16,6 +16,7 @@ from aiida_alpot.kernel.evaluating import (
     build_table,
     canonical_order,
     count_extrapolated,
+    count_out_of_span,
     flagging_grade,
     select_candidates,
     selected_frames,
@@ -90,7 +91,7 @@ def test_arrays_for_people_can_be_stored_without_pickle(opened, frames, committe
         assert set(stored) == {
             *(f"disagreement_{name}" for name in ("energy", "force", "force_max", "stress")),
             *(f"error_{name}" for name in ("energy", "force", "force_max", "stress")),
-            *("grade", "healthy", "group", "structure_id"),
+            *("grade", "residual", "healthy", "group", "structure_id"),
         }
         assert stored["group"].tolist() == [atoms.info["group"] for atoms in frames]
 
@@ -289,6 +290,20 @@ def test_grades_of_configurations_reach_the_candidates(opened, frames, committee
     for k in chosen.indices:
         grown.absorb(committee[0].features([frames[k]]))
     assert grown.grade(committee[0].features(frames)).max() <= 1.5
+
+
+@pytest.mark.parametrize("start", ["eps", "strict"])
+def test_candidates_outside_the_span_of_the_training_atoms_are_counted(opened, make, start):
+    flat, new = make.crystals(4), make.crystals(6, seed=3)
+    for atoms in [*flat, *new[:2]]:
+        atoms.positions[:, 2] = 0.0
+        make.label(atoms)
+    committee = [make.OffTarget(flat + new, force=s) for s in (SPREAD, -SPREAD)]
+    model = UncertaintyModel(active_set=ActiveSet.build(committee[0].features(flat), start=start))
+    _, arrays = build_table(opened(new), committee, model, EvaluateSettings())
+    assert count_out_of_span(arrays) == 4
+    _, arrays = build_table(opened(new), committee, UncertaintyModel(), EvaluateSettings())
+    assert count_out_of_span(arrays) is None
 
 
 def test_only_frames_above_the_grade_are_flagged_when_there_is_no_threshold(opened, frames, committee):

@@ -30,7 +30,7 @@ from aiida_alpot.kernel.selection import (
     sorted_distance_features,
 )
 from aiida_alpot.kernel.settings import check_device
-from aiida_alpot.kernel.uncertainty import PROPERTIES, UncertaintyModel, disagreement, mean_prediction
+from aiida_alpot.kernel.uncertainty import OUT_OF_SPAN, PROPERTIES, UncertaintyModel, disagreement, mean_prediction
 from aiida_alpot.kernel.units import BoolArray, FloatArray
 
 _CHUNK: Final = 256
@@ -158,7 +158,7 @@ def build_table(
         )
     if settings.needs_features and settings.features == SORTED_DISTANCES:
         require_one_composition(_numbers(candidates))
-    monitor = Monitor(potentials, model)
+    monitor = Monitor(potentials, model, with_residual=True)
     measured = settings.needs_features and len(candidates) > 0
     frame_features = build_frame_features(settings, potentials) if measured else None
     parts: list[Assessment] = []
@@ -190,9 +190,11 @@ def build_table(
         if parts
     }
     arrays: dict[str, npt.NDArray[Any]] = {f"disagreement_{name}": values for name, values in columns.items()}
+    residuals = [part.residual for part in parts if part.residual is not None]
     arrays.update(
         errors,
         grade=grade,
+        residual=np.concatenate(residuals) if residuals else np.zeros(0),
         healthy=healthy,
         group=np.asarray(table.group, dtype=np.str_),
         structure_id=np.asarray(table.structure_id, dtype=np.str_),
@@ -275,6 +277,16 @@ def count_extrapolated(model: UncertaintyModel, arrays: Mapping[str, npt.NDArray
         for name in PROPERTIES
         if name in model.calibrations
     }
+
+
+def count_out_of_span(arrays: Mapping[str, npt.NDArray[Any]]) -> int | None:
+    """Return how many candidates have an atom with features that no combination of training atoms has.
+
+    :param arrays: of :func:`build_table`.
+    :return: None if nothing is known of any candidate.
+    """
+    known = arrays["residual"][~np.isnan(arrays["residual"])]
+    return int(np.count_nonzero(known > OUT_OF_SPAN)) if known.size else None
 
 
 def flagging_grade(model: UncertaintyModel, settings: EvaluateSettings) -> float | None:

@@ -28,6 +28,8 @@ class Assessment:
     :param disagreement: property to shape (n_frames,): eV/atom, eV/Å, eV/Å, eV/Å³.
     :param error: the same as calibrated errors, for the properties that have a calibration.
     :param grade: largest extrapolation grade of the atoms of a frame, shape (n_frames,).
+    :param residual: largest share of the features of an atom of a frame outside the span of the training atoms, shape
+        (n_frames,); None where nobody asked.
     :param finite: whether every member predicts finite energies and forces, shape (n_frames,).
     """
 
@@ -35,6 +37,7 @@ class Assessment:
     error: Mapping[str, FloatArray]
     grade: FloatArray
     finite: BoolArray
+    residual: FloatArray | None = None
 
     @classmethod
     def unknown(cls, n_frames: int) -> Assessment:
@@ -55,13 +58,17 @@ class Monitor:
 
     :param potentials: the committee; a single member has no disagreement.
     :param model: calibrations and active set; None leaves errors and grades unknown.
+    :param with_residual: whether the share outside the span is asked for.
     """
 
-    def __init__(self, potentials: Sequence[Potential], model: UncertaintyModel | None = None) -> None:
+    def __init__(
+        self, potentials: Sequence[Potential], model: UncertaintyModel | None = None, *, with_residual: bool = False
+    ) -> None:
         if not potentials:
             raise ValueError("a monitor needs at least one potential, got none")
         self.potentials = tuple(potentials)
         self.model = model
+        self._with_residual = with_residual
         self._features: FeatureFunction | None = None
         if model is not None and model.active_set is not None:
             self._features = model.feature_spec.build(self.potentials)
@@ -77,8 +84,9 @@ class Monitor:
         members = predict_committee(self.potentials, frames)
         finite = np.all([member.finite for member in members], axis=0)
         kept = np.flatnonzero(finite)
+        residual = np.full(len(frames), np.nan) if self._with_residual else None
         if not len(kept):
-            return Assessment(result.disagreement, {}, result.grade, finite)
+            return Assessment(result.disagreement, {}, result.grade, finite, residual)
         known = [frames[int(k)] for k in kept]
         error: dict[str, FloatArray] = {}
         if len(members) > 1:
@@ -90,16 +98,14 @@ class Monitor:
             for name, values in self._predict_error(found, known).items():
                 error[name] = np.full(len(frames), np.nan)
                 error[name][kept] = values
-        result.grade[kept] = self._grade(known)
-        return Assessment(result.disagreement, error, result.grade, finite)
+        if self.model is not None and self._features is not None:
+            features = keep_core(self._features(known), known)
+            result.grade[kept] = self.model.frame_grade(features, len(known))
+            if residual is not None:
+                residual[kept] = self.model.frame_residual(features, len(known))
+        return Assessment(result.disagreement, error, result.grade, finite, residual)
 
     def _predict_error(self, found: Disagreement, frames: Sequence[Atoms]) -> dict[str, FloatArray]:
         if self.model is None:
             return {}
         return self.model.predict_error(found, self.model.frame_categories(frames))
-
-    def _grade(self, frames: Sequence[Atoms]) -> FloatArray:
-        if self.model is None or self._features is None:
-            return np.full(len(frames), np.nan)
-        features = keep_core(self._features(frames), frames)
-        return np.asarray(self.model.frame_grade(features, len(frames)), dtype=float)

@@ -19,6 +19,7 @@ from aiida_alpot.kernel.evaluating import (
     canonical_order,
     complete_features,
     count_extrapolated,
+    count_out_of_span,
     flagging_grade,
     select_candidates,
     selected_frames,
@@ -77,6 +78,7 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "thresholds": model.thresholds,
         "disagreement": {name: _quantiles(arrays[f"disagreement_{name}"]) for name in PROPERTIES},
         "grade": _quantiles(arrays["grade"]),
+        "n_out_of_span": count_out_of_span(arrays),
         "extrapolated": count_extrapolated(model, arrays),
         "warnings": selection_warnings(len(committee.potentials), model, settings),
     }

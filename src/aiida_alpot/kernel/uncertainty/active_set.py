@@ -28,6 +28,9 @@ from aiida_alpot.kernel.units import FloatArray, IntArray
 FeatureSource = Callable[[], Iterable[Features]]
 """Returns a new iterator over the same chunks of features every time it is called."""
 
+OUT_OF_SPAN = 1e-4
+"""Share of the features of an atom outside the span of the training atoms above which it counts as outside."""
+
 Mode = Literal["neighbourhood", "configuration"]
 
 TOL = 1.01

@@ -148,6 +148,15 @@ class UncertaintyModel:
         """
         return compute_frame_grade(self.grade(features), features.frame_index, n_frames)
 
+    def frame_residual(self, features: Features, n_frames: int) -> FloatArray:
+        """Return the largest share of an atom's features outside the span of the active set, shape (n_frames,).
+
+        :raises ValueError: as :meth:`frame_grade`.
+        """
+        if self.active_set is None:
+            raise ValueError("this uncertainty model has no active set: it spans nothing")
+        return compute_frame_grade(self.active_set.residual(features), features.frame_index, n_frames)
+
     def flag(
         self,
         disagreement: Disagreement,
