@@ -10,10 +10,9 @@ import numpy.typing as npt
 
 from aiida_alpot.kernel.potentials import Features
 from aiida_alpot.kernel.uncertainty import ActiveSet, ClusterSettings, LocalActiveSet
-from aiida_alpot.kernel.uncertainty.local import cluster_atoms
+from aiida_alpot.kernel.uncertainty.local import cluster_atoms, take_clusters
+from aiida_alpot.kernel.uncertainty.scaling import scale_grades
 
-LEFT_OUT: Final = 0.9
-"""Share of left-out training frames that scaled grades call known, cluster by cluster."""
 N_CLUSTERS: Final = 6
 
 Bools = npt.NDArray[np.bool_]
@@ -59,38 +58,19 @@ def measure_grades(training: Features, test: Features, kinds: Ints, feature_kind
     return measures
 
 
-def compute_scaled_grades(training: Features, test: Features, labels: Ints, feature_kind: str) -> Floats:
+def compute_scaled_grades(
+    training: Features, test: Features, labels: Ints, feature_kind: str, folds: Ints | None = None
+) -> Floats:
     """Return the smallest grade over clusters, each in units of what nine of ten left-out training frames keep.
 
     The grades are those of the start ``"eps"``: finite outside the span of a cluster too.
 
     :param labels: clusters of the training atoms, shape (n_atoms,).
+    :param folds: of the training frames, which are left out together; by default they are left out one by one.
     """
-    parts = [take(training, labels == label) for label in np.unique(labels)]
-    sets = [ActiveSet.build(part, start="eps", kind=feature_kind) for part in parts]
-    scales = [left_out_quantile(left_out_grades(part, feature_kind)) for part in parts]
-    return np.min([found.grade(test) / scale for found, scale in zip(sets, scales, strict=True)], axis=0)
-
-
-def left_out_grades(features: Features, feature_kind: str, start: str = "eps") -> Floats:
-    """Return the largest grade of the atoms of each frame by the active set of the other frames, (n_frames,)."""
-    whole = ActiveSet.build(features, start=start, kind=feature_kind)
-    owners = np.concatenate(list(whole.owners.values()))
-    grades = []
-    for frame in np.unique(features.frame_index):
-        inside = features.frame_index == frame
-        # a frame without active row leaves the set what it is
-        others = ActiveSet.build(take(features, ~inside), start, kind=feature_kind) if frame in owners else whole
-        grades.append(others.grade(take(features, inside)).max())
-    return np.array(grades)
-
-
-def left_out_quantile(grades: Floats) -> float:
-    """Return what a new frame exceeds with a probability of at most a tenth; of fewer than nine frames the largest."""
-    rank = int(np.ceil((len(grades) + 1) * LEFT_OUT))
-    return float(np.sort(grades)[min(rank, len(grades)) - 1])
-
-
-def take(features: Features, chosen: Bools) -> Features:
-    """Return the features of some atoms."""
-    return Features(features.values[chosen], features.species[chosen], features.frame_index[chosen])
+    alone = np.arange(training.frame_index[-1] + 1)
+    members = []
+    for part in take_clusters(training, labels):
+        members.append(ActiveSet.build(part, start="eps", kind=feature_kind))
+        scale_grades(members[-1], part, alone if folds is None else folds)
+    return LocalActiveSet(members).grade(test)

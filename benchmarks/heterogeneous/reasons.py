@@ -15,7 +15,7 @@ import linear
 import numpy as np
 import structures
 from ase import Atoms
-from measures import Floats, left_out_grades, left_out_quantile
+from measures import Floats, compute_scaled_grades
 
 from aiida_alpot.kernel.potentials import Features
 from aiida_alpot.kernel.uncertainty import ActiveSet, compute_adaptive_threshold, compute_frame_grade
@@ -70,8 +70,8 @@ def describe(training: Frames, new: Frames) -> list[str]:
     found = ActiveSet.build(training.features, kind="linear")
     n_owners = len(np.unique(np.concatenate(list(found.owners.values()))))
     grades = new.largest(found.grade(new.features))
-    scale = left_out_quantile(left_out_grades(training.features, "linear"))
-    scaled = new.largest(ActiveSet.build(training.features, start="eps", kind="linear").grade(new.features)) > scale
+    one_cluster = np.zeros(training.features.n_atoms, dtype=np.int64)
+    scaled = new.largest(compute_scaled_grades(training.features, new.features, one_cluster, "linear")) > 1.0
     coefficients = linear.fit(training.features.values, training.energies)
     errors = new.largest(np.abs(linear.predict(new.features.values, coefficients) - new.energies))
     usual = training.largest(linear.left_out_errors(training.features, training.energies))

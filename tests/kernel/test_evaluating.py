@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from aiida_alpot.kernel.calibrating import CalibrateSettings, assess, fit_uncertainty
 from aiida_alpot.kernel.criterion import find_limits
+from aiida_alpot.kernel.cutting import CuttingSettings
 from aiida_alpot.kernel.dataset import Dataset, merge, write
 from aiida_alpot.kernel.evaluating import (
     EvaluateSettings,
@@ -16,11 +18,13 @@ from aiida_alpot.kernel.evaluating import (
     canonical_order,
     choose_strategy,
     count_extrapolated,
+    count_out_of_span,
     flagging_grade,
     select_candidates,
     selected_frames,
     selection_warnings,
 )
+from aiida_alpot.kernel.exploration.monitor import Monitor
 from aiida_alpot.kernel.selection import STRATEGIES, CandidateTable, get_strategy
 from aiida_alpot.kernel.settings import SettingsError, parse_settings
 from aiida_alpot.kernel.uncertainty import ActiveSet, Calibration, UncertaintyModel
@@ -90,7 +94,7 @@ def test_arrays_for_people_can_be_stored_without_pickle(opened, frames, committe
         assert set(stored) == {
             *(f"disagreement_{name}" for name in ("energy", "force", "force_max", "stress")),
             *(f"error_{name}" for name in ("energy", "force", "force_max", "stress")),
-            *("grade", "healthy", "group", "structure_id"),
+            *("grade", "residual", "healthy", "group", "structure_id"),
         }
         assert stored["group"].tolist() == [atoms.info["group"] for atoms in frames]
 
@@ -286,6 +290,40 @@ def test_grades_come_from_the_active_set(opened, frames, committee):
     table, _ = build_table(opened(frames), committee, model, EvaluateSettings())
     expected = model.frame_grade(committee[0].features(frames), 12)
     np.testing.assert_allclose(table.grade, expected, rtol=1e-12)
+
+
+def test_grades_of_configurations_reach_the_candidates(opened, frames, committee):
+    settings = CalibrateSettings(mode="configuration", tolerances={"force": 1.0}, gamma_save=1.5)
+    found = assess(committee, frames[:4], settings)
+    model = fit_uncertainty(committee, ["a", "b"], found, frames[:4], settings)
+    assert model.active_set_report == {"mode": "configuration"}
+    table, _ = build_table(opened(frames), committee, model, EvaluateSettings())
+    sums = np.array([[*atoms.positions.sum(axis=0), len(atoms)] for atoms in frames])
+    active = np.sort(model.active_set.owners[0])
+    expected = np.abs(sums @ np.linalg.inv(sums[active])).max(axis=1)
+    np.testing.assert_allclose(table.grade, expected, rtol=1e-8)
+    np.testing.assert_allclose(Monitor(committee, model).assess(frames).grade, expected, rtol=1e-8)
+    with pytest.raises(ValueError, match=r"cutout: .* calibrate with mode 'neighbourhood'"):
+        build_table(opened(frames), committee, model, EvaluateSettings(cutout=CuttingSettings(max_atoms=2)))
+    chosen = select(opened(frames), committee, model, strategy="best_first", gamma_select=1.5, control_share=0.0)
+    grown = model.active_set.copy()
+    for k in chosen.indices:
+        grown.absorb(committee[0].features([frames[k]]))
+    assert grown.grade(committee[0].features(frames)).max() <= 1.5
+
+
+@pytest.mark.parametrize("start", ["eps", "strict"])
+def test_candidates_outside_the_span_of_the_training_atoms_are_counted(opened, make, start):
+    flat, new = make.crystals(4), make.crystals(6, seed=3)
+    for atoms in [*flat, *new[:2]]:
+        atoms.positions[:, 2] = 0.0
+        make.label(atoms)
+    committee = [make.OffTarget(flat + new, force=s) for s in (SPREAD, -SPREAD)]
+    model = UncertaintyModel(active_set=ActiveSet.build(committee[0].features(flat), start=start))
+    _, arrays = build_table(opened(new), committee, model, EvaluateSettings())
+    assert count_out_of_span(arrays) == 4
+    _, arrays = build_table(opened(new), committee, UncertaintyModel(), EvaluateSettings())
+    assert count_out_of_span(arrays) is None
 
 
 def test_only_frames_above_the_grade_are_flagged_when_there_is_no_threshold(opened, frames, committee):

@@ -1,10 +1,12 @@
 """Predictions of a committee with error bars, for frames that have no label."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from aiida_alpot.kernel.potentials import Predictions, predict_committee, reference_predictions
-from aiida_alpot.kernel.predicting import Predictor, PredictSettings, summarise
+from aiida_alpot.kernel.predicting import Predictor, PredictSettings, extrapolation_warnings, summarise
 from aiida_alpot.kernel.settings import SettingsError, parse_settings
 from aiida_alpot.kernel.uncertainty import ActiveSet, Calibration, UncertaintyModel, disagreement, error
 
@@ -84,8 +86,40 @@ def test_a_frame_that_a_member_cannot_predict_is_unknown_and_the_others_are_not(
     unknown = [bool(np.isnan(atoms.info["error_force"])) for atoms in predicted]
     assert np.flatnonzero(unknown).tolist() == [3]
     assert np.isnan(predicted[3].arrays["committee_forces"]).all()
-    summary = summarise(predicted, {"force": 1e-6})
+    summary = summarise(predicted, replace(predictor.model, tolerances={"force": 1e-6}))
     assert (summary["n_frames"], summary["n_unknown"], summary["above_tolerance"]) == (12, 1, {"force": 11})
+    assert (summary["extrapolated"], summary["n_out_of_span"]) == ({"force": 0}, None)
+    assert set(summary["quantiles"]) == {"error_force", "radius_force"}
+
+
+def test_frames_beyond_the_largest_disagreement_of_the_calibration_are_counted_and_told(make, frames):
+    committee = [make.OffTarget(frames, force=s) for s in (SPREAD, -SPREAD)]
+    for atoms in frames[:5]:
+        labels = committee[0].labels[atoms.positions.tobytes()]
+        labels["forces"] = labels["forces"] + 4 * SPREAD
+    model = make_model([1.0], [1.0])
+    limited = replace(model.calibrations["force"], largest_disagreement=2 * SPREAD)
+    model = replace(model, calibrations={"force": limited})
+    summary = summarise(Predictor(committee, model, PredictSettings()).predict(frames), model)
+    assert summary["extrapolated"] == {"force": 5}
+    (note,) = extrapolation_warnings(summary)
+    assert note.startswith("force: 5 of 12 frames disagree more than any frame of the calibration")
+
+
+@pytest.mark.parametrize("start", ["eps", "strict"])
+def test_frames_outside_the_span_of_the_training_atoms_are_counted_and_told(make, start):
+    flat, new = make.crystals(4), make.crystals(6, seed=3)
+    for atoms in [*flat, *new[:2]]:
+        atoms.positions[:, 2] = 0.0
+        make.label(atoms)
+    committee = [make.OffTarget(flat + new, force=s) for s in (SPREAD, -SPREAD)]
+    active = ActiveSet.build(committee[0].features(flat), start=start)
+    model = make_model([1.0], [1.0], active_set=active)
+    predicted = Predictor(committee, model, PredictSettings()).predict(new)
+    assert [atoms.info["outside_span"] > 1e-3 for atoms in predicted] == [False] * 2 + [True] * 4
+    summary = summarise(predicted, model)
+    assert summary["n_out_of_span"] == 4
+    assert any(note.startswith("4 of 6 frames have an atom") for note in extrapolation_warnings(summary))
 
 
 def test_too_few_points_for_the_confidence_are_told(committee):

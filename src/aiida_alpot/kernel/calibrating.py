@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -11,7 +12,8 @@ import numpy.typing as npt
 from ase import Atoms
 
 from aiida_alpot.kernel import defaults
-from aiida_alpot.kernel.cutouts import core_of, keep_core
+from aiida_alpot.kernel.active_rows import OutlierKind, build_active_set
+from aiida_alpot.kernel.cutouts import core_of
 from aiida_alpot.kernel.features import FeatureSpec
 from aiida_alpot.kernel.potentials import Potential, Predictions, predict_committee, reference_predictions
 from aiida_alpot.kernel.settings import check_device
@@ -27,6 +29,7 @@ from aiida_alpot.kernel.uncertainty import (
     mean_prediction,
     report_rates,
 )
+from aiida_alpot.kernel.uncertainty.active_set import Mode
 from aiida_alpot.kernel.uncertainty.categories import StrArray, frame_categories
 from aiida_alpot.kernel.units import FloatArray
 
@@ -68,6 +71,12 @@ class CalibrateSettings:
         makes them infinite.
     :param clusters: parts the training atoms into clusters that each have an active set; a grade is then the smallest
         of theirs. None for one active set, which the strategies ``"ladder"`` and ``"best_first"`` need.
+    :param mode: what the rows of the active sets are: ``"neighbourhood"``, atoms, or ``"configuration"``, frames, by
+        the sums of the features of their atoms (MLIP-2, AutoPot); every atom then has the grade of its frame.
+    :param force_outliers: leaves training atoms out of the active set whose reference force (``"force"``), or the error
+        of the mean force of the committee (``"force_error"``), exceeds Q3 + 1.5 IQR of their species; None keeps all.
+    :param scale_grades: give grades in units of what nine of ten training frames keep that are left out, group by
+        group: one unit per species and cluster. Needs *active_set_start* ``"eps"``.
     :param gamma_save: grade above which a frame is kept and may be selected.
     :param gamma_break: grade above which a trajectory stops.
     :param device: where the potentials are evaluated.
@@ -87,6 +96,9 @@ class CalibrateSettings:
     feature_parameters: Mapping[str, Any] = field(default_factory=dict)
     active_set_start: Literal["strict", "eps"] = "eps"
     clusters: ClusterSettings | None = None
+    mode: Mode = "neighbourhood"
+    force_outliers: OutlierKind | None = None
+    scale_grades: bool = False
     gamma_save: float | None = None
     gamma_break: float | None = None
     device: str = "cpu"
@@ -121,9 +133,25 @@ class CalibrateSettings:
 
     def _check_features(self) -> None:
         if self.feature_spec is None:
-            for name in ("feature_parameters", "clusters", "gamma_save", "gamma_break"):
+            for name in (
+                "feature_parameters",
+                "clusters",
+                "force_outliers",
+                "scale_grades",
+                "gamma_save",
+                "gamma_break",
+            ):
                 if getattr(self, name):
                     raise ValueError(f"{name}: needs the active set that feature_kind null leaves out")
+            if self.mode != "neighbourhood":
+                raise ValueError("mode: needs the active set that feature_kind null leaves out")
+        if self.scale_grades and self.active_set_start != "eps":
+            raise ValueError("scale_grades: an infinite grade has no unit; set active_set_start to 'eps'")
+        if self.mode == "configuration":
+            if self.force_outliers is not None:
+                raise ValueError("force_outliers: a configuration has all its atoms; set mode to 'neighbourhood'")
+            if self.clusters is not None and self.clusters.method != "column" and self.clusters.level == "atom":
+                raise ValueError("clusters.level: clusters of configurations are made of frames, set it to 'frame'")
 
     def _check_method(self) -> None:
         if self.target_tpr is not None and not 0 < self.target_tpr <= 1:
@@ -223,12 +251,14 @@ def fit_uncertainty(
     train_frames: Sequence[Atoms],
     settings: CalibrateSettings,
     previous: UncertaintyModel | None = None,
+    folder: Path | None = None,
 ) -> UncertaintyModel:
     """Return calibrations from held-out frames and active sets from the training frames.
 
     :param hashes: sha256 of the model files, in the order of *potentials*.
     :param train_frames: their features, by the first member that has any, make the active sets.
     :param previous: of the committee before; scales from few points are drawn towards its scales.
+    :param folder: for temporary files; that of the system if None.
     """
     calibrations = {}
     for name in PROPERTIES:
@@ -247,10 +277,15 @@ def fit_uncertainty(
     spec = settings.feature_spec
     if spec is not None and train_frames:
         spec = spec.complete(number for atoms in train_frames for number in atoms.numbers)
+    active_set: ActiveSet | LocalActiveSet | None = None
+    report: dict[str, Any] = {}
+    if spec is not None:
+        active_set, report = build_active_set(potentials, train_frames, settings, spec, folder)
     return UncertaintyModel(
         calibrations=calibrations,
         tolerances=dict(settings.tolerances),
-        active_set=None if spec is None else build_active_set(potentials, train_frames, settings, spec),
+        active_set=active_set,
+        active_set_report=report,
         feature_kind="" if spec is None else spec.kind,
         feature_parameters={} if spec is None else spec.parameters,
         gamma_save=settings.gamma_save,
@@ -260,27 +295,6 @@ def fit_uncertainty(
         category_column=settings.category_column or "",
         point_categories=held_out.categories,
     )
-
-
-def build_active_set(
-    potentials: Sequence[Potential], frames: Sequence[Atoms], settings: CalibrateSettings, spec: FeatureSpec
-) -> ActiveSet | LocalActiveSet | None:
-    """Return the active set of training frames, one per cluster if there are clusters; None without frames.
-
-    :param potentials: the committee; the first member that has such features gives them.
-    :param spec: of the features, complete.
-    """
-    if not frames:
-        return None
-    features = spec.build(potentials, settings.batch_size)(frames)
-    features = spec.require_known(keep_core(features, frames), frames)
-    start, kind = settings.active_set_start, spec.kind
-    if settings.clusters is None:
-        return ActiveSet.build(features, start=start, kind=kind)
-    labels = None
-    if settings.clusters.method == "column":
-        labels = frame_categories(frames, settings.clusters.column)[features.frame_index]
-    return LocalActiveSet.build(features, labels, settings.clusters, start=start, kind=kind)
 
 
 def rates(model: UncertaintyModel, held_out: SplitErrors) -> dict[str, Any]:

@@ -253,7 +253,7 @@ class _Cutter:
         if self._active_set is None or limit is None or not site.value > limit:
             return True
         core = keep_core(self._judge.features([piece]), [piece])
-        if float(self._active_set.grade(core).max()) <= max(limit, self._active_set.tol):
+        if float(self._active_set.grade(core).max()) <= max(limit, self._active_set.known_grade):
             return False
         self._active_set.absorb(core)
         return True

@@ -33,7 +33,7 @@ from aiida_alpot.kernel.selection import (
     sorted_distance_features,
 )
 from aiida_alpot.kernel.settings import check_device
-from aiida_alpot.kernel.uncertainty import PROPERTIES, UncertaintyModel, disagreement, mean_prediction
+from aiida_alpot.kernel.uncertainty import OUT_OF_SPAN, PROPERTIES, UncertaintyModel, disagreement, mean_prediction
 from aiida_alpot.kernel.units import BoolArray, FloatArray
 
 _CHUNK: Final = 256
@@ -165,7 +165,7 @@ def build_table(
     :param settings: of :func:`complete_features`.
     :return: the table that a selection needs, and the same with calibrated errors as arrays for people.
     :raises ValueError: if distances need one composition and the candidates have several, or the strategy or a limit
-        of grades an active set that the model lacks.
+        of grades an active set that the model lacks, or frames are to be cut by grades of configurations.
     """
     if settings.rule.needs_active_set:
         require_active_set(model.active_set)
@@ -174,9 +174,14 @@ def build_table(
             f"gamma_select = {settings.gamma_select} needs grades, and the calibration has none; calibrate with "
             "'feature_kind' set, or leave gamma_select out"
         )
+    if settings.cutout is not None and model.active_set is not None and model.active_set.mode == "configuration":
+        raise ValueError(
+            "cutout: the grade of a configuration does not tell which of its atoms is new; calibrate with "
+            "mode 'neighbourhood', or leave cutout out"
+        )
     if settings.needs_features and settings.features == SORTED_DISTANCES:
         require_one_composition(_numbers(candidates))
-    monitor = Monitor(potentials, model, settings.criterion.measure)
+    monitor = Monitor(potentials, model, settings.criterion.measure, with_residual=True)
     has_features = settings.needs_features and len(candidates) > 0
     frame_features = build_frame_features(settings, potentials) if has_features else None
     parts: list[Assessment] = []
@@ -212,10 +217,12 @@ def build_table(
         if parts
     }
     arrays: dict[str, npt.NDArray[Any]] = {f"disagreement_{name}": values for name, values in columns.items()}
+    residuals = [part.residual for part in parts if part.residual is not None]
     arrays.update(
         **errors,
         **measured,
         grade=grade,
+        residual=np.concatenate(residuals) if residuals else np.zeros(0),
         healthy=healthy,
         group=np.asarray(table.group, dtype=np.str_),
         structure_id=np.asarray(table.structure_id, dtype=np.str_),
@@ -285,6 +292,16 @@ def count_extrapolated(model: UncertaintyModel, arrays: Mapping[str, npt.NDArray
         for name in PROPERTIES
         if name in model.calibrations
     }
+
+
+def count_out_of_span(arrays: Mapping[str, npt.NDArray[Any]]) -> int | None:
+    """Return how many candidates have an atom with features that no combination of training atoms has.
+
+    :param arrays: of :func:`build_table`.
+    :return: None if nothing is known of any candidate.
+    """
+    known = arrays["residual"][~np.isnan(arrays["residual"])]
+    return int(np.count_nonzero(known > OUT_OF_SPAN)) if known.size else None
 
 
 def flagging_grade(model: UncertaintyModel, settings: EvaluateSettings) -> float | None:

@@ -13,6 +13,7 @@ from aiida_alpot.kernel.features import FeatureFunction
 from aiida_alpot.kernel.potentials import BATCH_SIZE, Potential, Predictions, concatenate, predict_committee
 from aiida_alpot.kernel.settings import check_device
 from aiida_alpot.kernel.uncertainty import (
+    OUT_OF_SPAN,
     PROPERTIES,
     Calibration,
     UncertaintyModel,
@@ -23,6 +24,7 @@ from aiida_alpot.kernel.uncertainty import (
 from aiida_alpot.kernel.units import FloatArray
 
 GRADE: Final = "grade"
+RESIDUAL: Final = "outside_span"
 QUANTILES: Final = (0.5, 0.9, 1.0)
 
 
@@ -91,7 +93,8 @@ class Predictor:
 
         Columns of a frame: ``committee_energy`` (eV), ``committee_stress`` (eV/Å³); for every property that is
         calibrated ``disagreement_…``, ``error_…`` (calibrated) and ``radius_…`` (conformal), in eV/atom, eV/Å, eV/Å³;
-        with an active set ``grade``, the largest of its atoms. Columns of atoms: ``committee_forces`` (eV/Å),
+        with an active set ``grade``, the largest of its atoms, and ``outside_span``, the largest share of an atom's
+        features that no combination of training atoms has. Columns of atoms: ``committee_forces`` (eV/Å),
         ``force_disagreement`` (eV/Å), ``atom_grade``. A frame of which a member predicts something that is not finite
         has NaN everywhere.
 
@@ -131,13 +134,17 @@ class Predictor:
             features = self.features(frames)
             arrays["atom_grade"] = self.model.grade(features)
             columns[GRADE] = compute_frame_grade(arrays["atom_grade"], features.frame_index, len(frames))
+            columns[RESIDUAL] = self.model.frame_residual(features, len(frames))
         return columns, arrays
 
 
-def summarise(frames: Iterable[Atoms], tolerances: Mapping[str, float]) -> dict[str, Any]:
-    """Return what became of all frames: quantiles by column, and how many are expected above tolerance.
+def summarise(frames: Iterable[Atoms], model: UncertaintyModel) -> dict[str, Any]:
+    """Return what became of all frames: quantiles by column, and how many are beyond what is known.
 
-    :param frames: of :meth:`Predictor.predict`.
+    :param frames: of :meth:`Predictor.predict` with *model*.
+    :return: for JSON: ``quantiles`` by column; how many frames are expected above tolerance (``above_tolerance``), and
+        how many disagree more than any frame of the calibration (``extrapolated``), by property; how many have an atom
+        outside the span of the training atoms (``n_out_of_span``, None without an active set).
     """
     values: dict[str, list[float]] = {}
     n_frames = n_unknown = 0
@@ -145,19 +152,46 @@ def summarise(frames: Iterable[Atoms], tolerances: Mapping[str, float]) -> dict[
         n_frames += 1
         n_unknown += bool(np.isnan(atoms.info["committee_energy"]))
         for name, value in atoms.info.items():
-            if name == GRADE or name.startswith(("error_", "radius_")):
+            if name in (GRADE, RESIDUAL) or name.startswith(("error_", "radius_", "disagreement_")):
                 values.setdefault(name, []).append(float(value))
     columns = {name: np.array(column) for name, column in sorted(values.items())}
+    quantiles = {name: _quantiles(column) for name, column in columns.items() if not name.startswith("disagreement_")}
+    calibrated = [name for name in PROPERTIES if name in model.calibrations and f"error_{name}" in columns]
     return {
         "n_frames": n_frames,
         "n_unknown": n_unknown,
-        "quantiles": {name: _quantiles(column) for name, column in columns.items()},
+        "quantiles": quantiles,
         "above_tolerance": {
-            name: int(np.count_nonzero(columns[f"error_{name}"] > tolerances[name]))
-            for name in PROPERTIES
-            if name in tolerances and f"error_{name}" in columns
+            name: int(np.count_nonzero(columns[f"error_{name}"] > model.tolerances[name]))
+            for name in calibrated
+            if name in model.tolerances
         },
+        "extrapolated": {
+            name: int(np.count_nonzero(model.calibrations[name].extrapolates(columns[f"disagreement_{name}"])))
+            for name in calibrated
+        },
+        "n_out_of_span": int(np.count_nonzero(columns[RESIDUAL] > OUT_OF_SPAN)) if RESIDUAL in columns else None,
     }
+
+
+def extrapolation_warnings(summary: Mapping[str, Any]) -> list[str]:
+    """Return which error bars rest on nothing that was measured.
+
+    :param summary: of :func:`summarise`.
+    """
+    n_frames = summary["n_frames"]
+    notes = [
+        f"{name}: {n} of {n_frames} frames disagree more than any frame of the calibration; their errors and radii are "
+        "extrapolated"
+        for name, n in summary["extrapolated"].items()
+        if n
+    ]
+    if summary["n_out_of_span"]:
+        notes.append(
+            f"{summary['n_out_of_span']} of {n_frames} frames have an atom with features that no combination of "
+            "training atoms has; their error bars promise nothing"
+        )
+    return notes
 
 
 def _quantiles(values: FloatArray) -> list[float] | None:
@@ -177,6 +211,6 @@ def _blank(atoms: Atoms, properties: Iterable[str], *, has_grade: bool) -> Atoms
     for name in properties:
         result.info.update({f"{kind}_{name}": nothing for kind in ("disagreement", "error", "radius")})
     if has_grade:
-        result.info[GRADE] = nothing
+        result.info.update({GRADE: nothing, RESIDUAL: nothing})
         result.arrays["atom_grade"] = np.full(len(atoms), nothing)
     return result

@@ -28,6 +28,8 @@ class Assessment:
     :param disagreement: property to shape (n_frames,): eV/atom, eV/Å, eV/Å, eV/Å³.
     :param error: the same as calibrated errors, for the properties that have a calibration.
     :param grade: largest extrapolation grade of the atoms of a frame, shape (n_frames,).
+    :param residual: largest share of the features of an atom of a frame outside the span of the training atoms, shape
+        (n_frames,); None where nobody asked.
     :param finite: whether every member predicts finite energies and forces, shape (n_frames,).
     :param measured: what else was asked for, each of shape (n_frames,).
     """
@@ -36,6 +38,7 @@ class Assessment:
     error: Mapping[str, FloatArray]
     grade: FloatArray
     finite: BoolArray
+    residual: FloatArray | None = None
     measured: Mapping[str, FloatArray] = field(default_factory=dict)
 
     @classmethod
@@ -62,16 +65,23 @@ class Monitor:
     :param potentials: the committee; a single member has no disagreement.
     :param model: calibrations and active set; None leaves errors and grades unknown.
     :param measure: what else is to be found of frames from the predictions of the committee.
+    :param with_residual: whether the share outside the span is asked for.
     """
 
     def __init__(
-        self, potentials: Sequence[Potential], model: UncertaintyModel | None = None, measure: Measure | None = None
+        self,
+        potentials: Sequence[Potential],
+        model: UncertaintyModel | None = None,
+        measure: Measure | None = None,
+        *,
+        with_residual: bool = False,
     ) -> None:
         if not potentials:
             raise ValueError("a monitor needs at least one potential, got none")
         self.potentials = tuple(potentials)
         self.model = model
         self._measure = measure
+        self._with_residual = with_residual
         self._features: FeatureFunction | None = None
         if model is not None and model.active_set is not None:
             self._features = model.feature_spec.build(self.potentials)
@@ -87,8 +97,9 @@ class Monitor:
         members = predict_committee(self.potentials, frames)
         finite = np.all([member.finite for member in members], axis=0)
         kept = np.flatnonzero(finite)
+        residual = np.full(len(frames), np.nan) if self._with_residual else None
         if not len(kept):
-            return Assessment(result.disagreement, {}, result.grade, finite)
+            return Assessment(result.disagreement, {}, result.grade, finite, residual)
         known = [frames[int(k)] for k in kept]
         error: dict[str, FloatArray] = {}
         measured: dict[str, FloatArray] = {}
@@ -101,19 +112,17 @@ class Monitor:
             error = _spread(self._predict_error(found, known), kept, len(frames))
             if self._measure is not None:
                 measured = _spread(self._measure(shared, known, found), kept, len(frames))
-        result.grade[kept] = self._grade(known)
-        return Assessment(result.disagreement, error, result.grade, finite, measured)
+        if self.model is not None and self._features is not None:
+            features = keep_core(self._features(known), known)
+            result.grade[kept] = self.model.frame_grade(features, len(known))
+            if residual is not None:
+                residual[kept] = self.model.frame_residual(features, len(known))
+        return Assessment(result.disagreement, error, result.grade, finite, residual, measured)
 
     def _predict_error(self, found: Disagreement, frames: Sequence[Atoms]) -> dict[str, FloatArray]:
         if self.model is None:
             return {}
         return self.model.predict_error(found, self.model.frame_categories(frames))
-
-    def _grade(self, frames: Sequence[Atoms]) -> FloatArray:
-        if self.model is None or self._features is None:
-            return np.full(len(frames), np.nan)
-        features = keep_core(self._features(frames), frames)
-        return np.asarray(self.model.frame_grade(features, len(frames)), dtype=float)
 
 
 def _spread(values: Mapping[str, FloatArray], rows: IntArray, n_frames: int) -> dict[str, FloatArray]:

@@ -41,8 +41,8 @@ def grade_limit(gamma_select: float | None, active_set: ActiveSet | LocalActiveS
 
     :raises ValueError: as :func:`require_active_set`.
     """
-    # atoms up to ``tol`` count as known: a lower limit would never be reached
-    return max(FINAL_GRADE if gamma_select is None else gamma_select, require_active_set(active_set).tol)
+    # what the set holds counts as known: a lower limit would never be reached
+    return max(FINAL_GRADE if gamma_select is None else gamma_select, require_active_set(active_set).known_grade)
 
 
 class GrowingSet:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
@@ -39,7 +40,9 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         errors[EXTERNAL] = assess(committee.potentials, external, settings).summary
     held_out, splits = _assess_held_out(committee, frames, settings)
     previous = UncertaintyModel.load(find_file(task, "previous", folder)) if "previous" in task else None
-    model = fit_uncertainty(committee.potentials, committee.hashes, held_out, frames["train"], settings, previous)
+    model = fit_uncertainty(
+        committee.potentials, committee.hashes, held_out, frames["train"], settings, previous, folder
+    )
     model.save(folder / OUTPUT)
     return {
         "errors": errors,
@@ -50,6 +53,8 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "tolerances": dict(settings.tolerances),
         "uncalibrated": sorted(set(settings.tolerances) - set(model.calibrations)),
         "active_atoms": count_active_atoms(model),
+        "active_frames": count_active_frames(model),
+        "active_set": dict(model.active_set_report),
         "features": describe_features(model),
         "n_clusters": len(model.active_set.members) if isinstance(model.active_set, LocalActiveSet) else None,
     }
@@ -70,10 +75,19 @@ def _assess_held_out(
 
 
 def count_active_atoms(model: UncertaintyModel) -> dict[str, int]:
-    """Return how many atoms of each species span the training features, those of all clusters together."""
-    if model.active_set is None:
+    """Return how many atoms of each species span the training features, those of all clusters together.
+
+    None where configurations do.
+    """
+    if model.active_set is None or model.active_set.mode == "configuration":
         return {}
     return {chemical_symbols[number]: len(rows) for number, rows in model.active_set.owners.items()}
+
+
+def count_active_frames(model: UncertaintyModel) -> int:
+    """Return how many training frames have an atom in the active set, or are in it as a whole."""
+    owners = [] if model.active_set is None else list(model.active_set.owners.values())
+    return len(np.unique(np.concatenate(owners))) if owners else 0
 
 
 def describe_features(model: UncertaintyModel) -> dict[str, Any] | None:
@@ -81,7 +95,7 @@ def describe_features(model: UncertaintyModel) -> dict[str, Any] | None:
     if model.active_set is None:
         return None
     members = model.active_set.members if isinstance(model.active_set, LocalActiveSet) else (model.active_set,)
-    sizes = {block.n_features - member.constant_column for member in members for block in member.blocks.values()}
+    sizes = {member.n_features for member in members}
     return {
         "kind": model.feature_kind,
         "parameters": dict(model.feature_parameters),

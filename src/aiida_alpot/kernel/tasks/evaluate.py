@@ -21,6 +21,7 @@ from aiida_alpot.kernel.evaluating import (
     choose_strategy,
     complete_features,
     count_extrapolated,
+    count_out_of_span,
     flagging_grade,
     select_candidates,
     selected_frames,
@@ -86,6 +87,7 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         **({"adaptive_thresholds": adaptive} if adaptive else {}),
         "disagreement": {name: _quantiles(arrays[f"disagreement_{name}"]) for name in PROPERTIES},
         "grade": _quantiles(arrays["grade"]),
+        "n_out_of_span": count_out_of_span(arrays),
         "extrapolated": count_extrapolated(model, arrays),
         "warnings": selection_warnings(len(committee.potentials), model, settings),
     }

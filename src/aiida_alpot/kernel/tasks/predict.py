@@ -9,7 +9,7 @@ from typing import Any
 from ase import Atoms
 
 from aiida_alpot.kernel.dataset import Dataset, write
-from aiida_alpot.kernel.predicting import Predictor, PredictSettings, summarise
+from aiida_alpot.kernel.predicting import Predictor, PredictSettings, extrapolation_warnings, summarise
 from aiida_alpot.kernel.settings import parse_settings
 from aiida_alpot.kernel.tasks.entries import find_file, read_entry
 from aiida_alpot.kernel.tasks.inputs import load_committee, load_uncertainty
@@ -32,5 +32,6 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
     write(folder / OUTPUT, predicted())
     with Dataset.open(folder / OUTPUT) as done:
-        summary = summarise(done, model.tolerances)
-    return {**summary, "tolerances": dict(model.tolerances), "warnings": predictor.warnings}
+        summary = summarise(done, model)
+    warnings = predictor.warnings + extrapolation_warnings(summary)
+    return {**summary, "tolerances": dict(model.tolerances), "warnings": warnings}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aiida_alpot.kernel.uncertainty.active_set import ActiveSet, compute_frame_grade
+from aiida_alpot.kernel.uncertainty.active_set import OUT_OF_SPAN, ActiveSet, compute_frame_grade
 from aiida_alpot.kernel.uncertainty.calibration import Calibration
 from aiida_alpot.kernel.uncertainty.committee import (
     PROPERTIES,
@@ -29,6 +29,7 @@ from aiida_alpot.kernel.uncertainty.model import UncertaintyModel
 from aiida_alpot.kernel.uncertainty.rates import compute_ppv, compute_tpr, report_rates
 
 __all__ = [
+    "OUT_OF_SPAN",
     "PROPERTIES",
     "QUERY_THRESHOLDS",
     "ActiveSet",

@@ -135,6 +135,20 @@ class Block:
             entered += self._swap(values, tags)
         return entered
 
+    def add_columns(self, n: int) -> None:
+        """Add features that are zero in every row so far; artificial rows along them if the start is ``"eps"``.
+
+        :param n: number of columns, put behind the others.
+        """
+        unit = float(self.scale.mean())
+        self.rows = np.pad(self.rows, ((0, 0), (0, n)))
+        self.scale = np.append(self.scale, np.full(n, unit))
+        if self.start == "eps":
+            artificial = np.pad(EPS * unit * np.eye(n), ((0, 0), (self.rows.shape[1] - n, 0)))
+            self.rows = np.concatenate([self.rows, artificial])
+            self.owners = np.append(self.owners, np.full(n, -1))
+        self._factorise()
+
     def certify(self, source: ChunkSource, tags: IntArray) -> None:
         """Measure a block of deficient rank against all training rows, and exchange rows where it falls short.
 

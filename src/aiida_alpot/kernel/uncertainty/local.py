@@ -19,7 +19,8 @@ from aiida_alpot.kernel.potentials.base import Features
 from aiida_alpot.kernel.seeds import derive_seed
 from aiida_alpot.kernel.uncertainty._block import Start
 from aiida_alpot.kernel.uncertainty._hdf5 import read_arrays, write_arrays
-from aiida_alpot.kernel.uncertainty.active_set import TOL, ActiveSet
+from aiida_alpot.kernel.uncertainty.active_set import TOL, ActiveSet, Mode
+from aiida_alpot.kernel.uncertainty.configurations import sum_configurations
 from aiida_alpot.kernel.uncertainty.maxvol import as_source, compute_span
 from aiida_alpot.kernel.units import FloatArray, IntArray
 
@@ -40,8 +41,8 @@ class ClusterSettings:
     :param n_clusters: how many are looked for; not for ``"column"``.
     :param level: ``"atom"``: the atoms of each species are clustered; ``"frame"``: frames are, by the mean features of
         their atoms. Not for ``"column"``.
-    :param rows_per_rank: a cluster with fewer atoms of a species than this times the rank of their features is merged
-        into the nearest one; 0 keeps every cluster.
+    :param rows_per_rank: a cluster with fewer atoms of a species (or frames, if rows are configurations) than this
+        times the rank of their features is merged into the nearest one; 0 keeps every cluster.
     :param seed: of k-means.
     """
 
@@ -87,6 +88,7 @@ class LocalActiveSet:
         tol: float = TOL,
         kind: str = "last_layer",
         constant_column: bool | None = None,
+        mode: Mode = "neighbourhood",
     ) -> LocalActiveSet:
         """Return the active sets of the clusters of the training atoms.
 
@@ -96,21 +98,16 @@ class LocalActiveSet:
         :param clusters: how to look, and which clusters are too small; the defaults without.
         :param start: see :class:`~.active_set.ActiveSet`.
         :param kind: see :meth:`.ActiveSet.build`, as are *tol* and *constant_column*.
+        :param mode: see :class:`~.active_set.ActiveSet`; clusters of configurations are made of whole frames.
         :raises ValueError: if there is no atom, a feature is not finite, the shapes do not fit, or labels are missing.
         """
-        settings = ClusterSettings() if clusters is None else clusters
-        if features.n_atoms == 0 or not np.all(np.isfinite(features.values)):
-            raise ValueError("clustering needs at least one atom, and features that are finite")
-        found = cluster_atoms(features, settings) if labels is None else _integer_labels(labels, features.n_atoms)
-        for number in np.unique(features.species):
-            mask = features.species == number
-            values = np.asarray(features.values[mask], dtype=np.float64)
-            found[mask] = _merge_small(values, found[mask], settings.rows_per_rank)
-        members = [
-            ActiveSet.build(_take(features, found == label), start, tol, kind, constant_column)
-            for label in np.unique(found)
-        ]
-        return cls(members)
+        found = part_atoms(features, labels, clusters, mode)
+        return cls(
+            [
+                ActiveSet.build(part, start, tol, kind, constant_column, mode=mode)
+                for part in take_clusters(features, found)
+            ]
+        )
 
     @property
     def species(self) -> tuple[int, ...]:
@@ -119,9 +116,15 @@ class LocalActiveSet:
 
     @property
     def owners(self) -> dict[int, IntArray]:
-        """Tags of the active rows of all clusters per atomic number, artificial rows left out."""
+        """Tags of the active rows of all clusters, see :attr:`.ActiveSet.owners`."""
         parts = [member.owners for member in self.members]
-        return {number: np.concatenate([part[number] for part in parts if number in part]) for number in self.species}
+        numbers = sorted({number for part in parts for number in part})
+        return {number: np.concatenate([part[number] for part in parts if number in part]) for number in numbers}
+
+    @property
+    def mode(self) -> Mode:
+        """What a row is, see :class:`~.active_set.ActiveSet`."""
+        return self.members[0].mode
 
     def grade(self, features: Features) -> FloatArray:
         """Return the smallest grade over the clusters for every atom, shape (n_atoms,); see :meth:`.ActiveSet.grade`.
@@ -164,6 +167,32 @@ class LocalActiveSet:
         return cls.from_arrays(read_arrays(path, "local_active_set")[0])
 
 
+def part_atoms(
+    features: Features,
+    labels: npt.ArrayLike | None = None,
+    clusters: ClusterSettings | None = None,
+    mode: Mode = "neighbourhood",
+) -> IntArray:
+    """Return the cluster of each atom after small ones were merged, shape (n_atoms,).
+
+    See :meth:`LocalActiveSet.build` for parameters and errors.
+    """
+    settings = ClusterSettings() if clusters is None else clusters
+    if features.n_atoms == 0 or not np.all(np.isfinite(features.values)):
+        raise ValueError("clustering needs at least one atom, and features that are finite")
+    if mode == "configuration" and labels is None and settings.level == "atom":
+        raise ValueError("clusters of configurations are made of frames: set clusters.level to 'frame'")
+    found = cluster_atoms(features, settings) if labels is None else _integer_labels(labels, features.n_atoms)
+    merge = _merge_frames if mode == "configuration" else _merge_atoms
+    return merge(features, found, settings.rows_per_rank)
+
+
+def take_clusters(features: Features, labels: IntArray) -> list[Features]:
+    """Return the features of each cluster, in the order of the labels."""
+    masks = [labels == label for label in np.unique(labels)]
+    return [Features(features.values[m], features.species[m], features.frame_index[m]) for m in masks]
+
+
 def cluster_atoms(features: Features, settings: ClusterSettings) -> IntArray:
     """Return the cluster of each atom, shape (n_atoms,); small clusters are not merged yet.
 
@@ -191,6 +220,24 @@ def _cluster(values: FloatArray, settings: ClusterSettings, name: str) -> IntArr
     return cluster_kmeans(points, settings.n_clusters, derive_seed(settings.seed, name))
 
 
+def _merge_atoms(features: Features, labels: IntArray, rows_per_rank: float) -> IntArray:
+    """Merge small clusters of the atoms of each species."""
+    found = labels.copy()
+    for number in np.unique(features.species):
+        mask = features.species == number
+        found[mask] = _merge_small(np.asarray(features.values[mask], dtype=np.float64), labels[mask], rows_per_rank)
+    return found
+
+
+def _merge_frames(features: Features, labels: IntArray, rows_per_rank: float) -> IntArray:
+    """Merge small clusters of frames, whose atoms have one label."""
+    rows, row_of = sum_configurations(features, np.unique(features.species).tolist(), count=False)
+    first = np.unique(row_of, return_index=True)[1]
+    if np.any(labels != labels[first][row_of]):
+        raise ValueError("labels: the atoms of a configuration are of one cluster, got several")
+    return _merge_small(rows.values, labels[first], rows_per_rank)[row_of]
+
+
 def _merge_small(values: FloatArray, labels: IntArray, rows_per_rank: float) -> IntArray:
     """Return labels after the smallest cluster with too few atoms was merged, again and again."""
     labels, points = labels.copy(), compute_components(values)
@@ -212,7 +259,3 @@ def _integer_labels(labels: npt.ArrayLike, n_atoms: int) -> IntArray:
     if values.shape != (n_atoms,):
         raise ValueError(f"labels: expected one per atom, shape ({n_atoms},), got {values.shape}")
     return np.asarray(np.unique(values, return_inverse=True)[1], dtype=np.int64)
-
-
-def _take(features: Features, mask: npt.NDArray[np.bool_]) -> Features:
-    return Features(features.values[mask], features.species[mask], features.frame_index[mask])

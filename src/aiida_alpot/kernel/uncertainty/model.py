@@ -43,6 +43,7 @@ class UncertaintyModel:
     :param points: the pairs (D, ε) of each calibration, for plots and for intervals at another confidence.
     :param category_column: column of the frames with the categories of the calibrations, empty if there are none.
     :param point_categories: of the frames of the points, shape (n_points,); None without categories, or not known.
+    :param active_set_report: how the active set was made, for people: what was left out of it and why.
     :raises ValueError: if a property is unknown or a number out of range.
     """
 
@@ -57,6 +58,7 @@ class UncertaintyModel:
     category_column: str = ""
     point_categories: StrArray | None = None
     feature_parameters: Mapping[str, Any] = field(default_factory=dict)
+    active_set_report: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("calibrations", "tolerances", "points"):
@@ -146,6 +148,15 @@ class UncertaintyModel:
         """
         return compute_frame_grade(self.grade(features), features.frame_index, n_frames)
 
+    def frame_residual(self, features: Features, n_frames: int) -> FloatArray:
+        """Return the largest share of an atom's features outside the span of the active set, shape (n_frames,).
+
+        :raises ValueError: as :meth:`frame_grade`.
+        """
+        if self.active_set is None:
+            raise ValueError("this uncertainty model has no active set: it spans nothing")
+        return compute_frame_grade(self.active_set.residual(features), features.frame_index, n_frames)
+
     def flag(
         self,
         disagreement: Disagreement,
@@ -201,6 +212,7 @@ class UncertaintyModel:
             "gamma_break": self.gamma_break,
             "model_hashes": list(self.model_hashes),
             "active_set": _KINDS.get(type(self.active_set), ""),
+            "active_set_report": dict(self.active_set_report),
         }
         # as an array: an attribute is limited to 64 kB, which an isotonic fit may exceed
         text = json.dumps(header, sort_keys=True, allow_nan=False).encode()
@@ -246,6 +258,7 @@ class UncertaintyModel:
             category_column=header.get("category_column", ""),
             point_categories=_load_words(arrays.get("point_categories")),
             feature_parameters=header.get("feature_parameters", {}),
+            active_set_report=header.get("active_set_report", {}),
         )
 
 
