@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ase.build import bulk
 
 from aiida_alpot.calculations.augment import AugmentCalculation
 from aiida_alpot.calculations.kernel import get_kernel
 from aiida_alpot.data.pes import PESData
+from aiida_alpot.data.potential import PotentialData
 from aiida_alpot.kernel.dataset import Dataset
+from aiida_alpot.kernel.potentials import load
+from aiida_alpot.kernel.tasks.augment import mean_energy
+from aiida_alpot.testing.models import make_tiny_mace
 
 SETTINGS = {"copies": 2, "rattle": {}}
 
@@ -86,3 +92,66 @@ def test_wrong_settings_are_refused_by_name(
 def test_an_empty_dataset_is_refused(run_job: Callable[..., Any]) -> None:
     with pytest.raises(ValueError, match="frames: the dataset has no frame"):
         run_job(AugmentCalculation, frames=PESData.from_frames([]), settings=SETTINGS, seed=1)
+
+
+# Monte-Carlo swaps with a real potential, loaded in the job
+
+
+SWAPS = {"copies": 3, "keep_input": False, "swap": {"temperature": 500.0, "attempts": 8}}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    paths = [tmp_path_factory.mktemp("alloy") / f"m{seed}.model" for seed in range(2)]
+    for seed, path in enumerate(paths):
+        make_tiny_mace(path, species=(29, 79), seed=seed)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def potentials(aiida_profile: Any, models: list[Path]) -> dict[str, PotentialData]:
+    return {
+        path.stem: PotentialData.from_file(path, engine="mace", symbols=["Cu", "Au"], cutoff=4.0).store()
+        for path in models
+    }
+
+
+@pytest.fixture(scope="module")
+def alloy(aiida_profile: Any) -> PESData:
+    atoms = bulk("Cu", a=3.7, cubic=True) * (2, 1, 1)
+    atoms.symbols[:3] = "Au"
+    return PESData.from_frames([atoms]).store()
+
+
+def test_atoms_change_places_by_the_energies_of_the_potential(
+    run_job: Callable[..., Any], alloy: PESData, potentials: dict[str, PotentialData], models: list[Path]
+) -> None:
+    outputs, node = run_job(AugmentCalculation, frames=alloy, settings=SWAPS, seed=1, potentials=potentials)
+    assert node.is_finished_ok, node.exit_message
+    compute = mean_energy([load(path, "mace", dtype="float64") for path in models])
+    for atoms in outputs["frames"]:
+        assert atoms.info["config_type"] == "swap"
+        assert Counter(atoms.symbols) == {"Au": 3, "Cu": 5}
+        told = json.loads(atoms.info["parameters"])["swap"]
+        assert told["energy_start"] == pytest.approx(compute(alloy[0]))
+        assert told["energy_end"] == pytest.approx(compute(atoms))
+
+
+def test_the_potentials_must_be_there_and_know_the_species(
+    run_job: Callable[..., Any], alloy: PESData, potentials: dict[str, PotentialData]
+) -> None:
+    inputs = {"frames": alloy, "settings": SWAPS, "seed": 1}
+    with pytest.raises(ValueError, match="swap: the energies of a potential are needed, got none"):
+        run_job(AugmentCalculation, **inputs)
+    silver = PESData.from_frames([bulk("Ag") * (2, 1, 1)]).store()
+    with pytest.raises(ValueError, match="frames: Ag unknown to the potential"):
+        run_job(AugmentCalculation, **{**inputs, "frames": silver}, potentials=potentials)
+
+
+def test_an_element_of_the_alloy_that_the_potential_lacks_is_told(
+    run_job: Callable[..., Any], alloy: PESData, potentials: dict[str, PotentialData]
+) -> None:
+    settings = {**SWAPS, "alloy": {"alloy_species": ["Cu", "Ag"]}}
+    _, node = run_job(AugmentCalculation, frames=alloy, settings=settings, seed=1, potentials=potentials)
+    assert node.exit_status == 320
+    assert "Ag" in node.exit_message

@@ -13,6 +13,8 @@ from ase.io import read, write
 from click.testing import CliRunner, Result
 
 from aiida_alpot.cli import main
+from aiida_alpot.data.potential import PotentialData
+from aiida_alpot.testing.models import make_tiny_mace
 
 SETTINGS = "copies: 2\nrattle: {}\nfilters: {max_atoms: 50}\n"
 
@@ -62,6 +64,19 @@ def test_with_a_code_a_job_makes_the_same_frames(call: Any, structures: list[Ato
     assert [atoms.positions.tolist() for atoms in here] == [atoms.positions.tolist() for atoms in job]
 
 
+def test_a_potential_is_named_by_its_pk(call: Any, structures: list[Atoms], python_code: Any, tmp_path: Path) -> None:
+    alloy = "alloy: {alloy_species: [Cu, Au], compositions: [{Cu: 0.5, Au: 0.5}]}"
+    Path("settings.yaml").write_text(f"copies: 1\nkeep_input: false\n{alloy}\nswap: {{attempts: 2}}\n")
+    write("in.xyz", [atoms * (2, 1, 1) for atoms in structures], format="extxyz")
+    make_tiny_mace(tmp_path / "m.model", species=(29, 79), seed=0)
+    node = PotentialData.from_file(tmp_path / "m.model", engine="mace", symbols=["Cu", "Au"], cutoff=4.0).store()
+    result = call("--code", python_code.pk, "--potential", node.pk)
+    assert result.exit_code == 0, result.output
+    assert "2 × alloy+swap" in result.output
+    result = call("--code", python_code.pk, "--potential", python_code.pk, "--force")
+    assert "is a InstalledCode, expected a PotentialData" in result.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "settings", "message"),
     [
@@ -70,6 +85,13 @@ def test_with_a_code_a_job_makes_the_same_frames(call: Any, structures: list[Ato
         (["--submit"], SETTINGS, "--submit"),
         (["--seed", "-1"], SETTINGS, "--seed"),
         (["--output", "out.cif"], SETTINGS, "cannot write '.cif'"),
+        (
+            [],
+            "swap: {}",
+            "swap: the energies of a potential are needed, got none; give --potential PK and --code",
+        ),
+        (["--potential", "1"], "swap: {}", "--potential: it is a job that evaluates it; give it a --code"),
+        (["--potential", "1"], SETTINGS, "no manipulation asks them"),
         ([], "copies: 0\nfilters: {max_atoms: 1}", "no frame is left of 3"),
     ],
 )

@@ -61,6 +61,18 @@ class TestSingleJobs:
         with pytest.raises(ValueError, match="seed: expected at least 0, got -1"):
             augment(None, seed=orm.Int(-1))
 
+    def test_swaps_get_their_potentials_and_are_refused_without(
+        self, augment: Starter, plant: Any, pes: Any, committee: Any
+    ) -> None:
+        settings, members = orm.Dict({"copies": 2, "swap": {}}), committee()
+        rig = augment(lambda _: plant(frames=pes(4), report=orm.Dict({})), settings=settings, potentials=members)
+        assert rig.run() is None
+        assert rig.sent("augment")["potentials"] == members
+        with pytest.raises(ValueError, match=r"augment\.settings: swap: the energies .* give the job 'potentials'"):
+            augment(None, settings=settings)
+        with pytest.raises(ValueError, match="no manipulation asks them: switch swap on, or leave them out"):
+            augment(None, potentials=members)
+
     def test_calibration_hands_on_inputs_and_outputs(
         self, start: Starter, python_code: Any, plant: Any, pes: Any, committee: Any, error_bars: Any
     ) -> None:

@@ -18,7 +18,7 @@ from aiida.engine.processes.process_spec import CalcJobProcessSpec
 
 from aiida_alpot.calculations.kernel import get_kernel
 from aiida_alpot.data.pes import PESData
-from aiida_alpot.data.potential import PotentialData, validate_members, validate_species
+from aiida_alpot.data.potential import PotentialData, validate_members, validate_potentials, validate_species
 from aiida_alpot.data.uncertainty import UncertaintyData, validate_committee
 from aiida_alpot.kernel.archive import FILENAME as KERNEL_FILE
 from aiida_alpot.kernel.settings import parse_settings
@@ -156,6 +156,18 @@ def add_committee(spec: CalcJobProcessSpec) -> None:
     )
 
 
+def add_optional_potentials(spec: CalcJobProcessSpec, help_text: str) -> None:
+    """Declare potentials that not every run needs: one is enough, since nobody asks how much they disagree."""
+    spec.input_namespace(
+        "potentials",
+        valid_type=PotentialData,
+        validator=_optional_potentials_validator,
+        required=False,
+        dynamic=True,
+        help=help_text,
+    )
+
+
 def add_error_bars(spec: CalcJobProcessSpec) -> None:
     """Declare what belongs to this committee and no other."""
     spec.input("uncertainty", valid_type=UncertaintyData, help="Error bars of this committee.")
@@ -259,3 +271,8 @@ def non_empty_validator(name: str) -> Callable[[Any, Any], str | None]:
 def potentials_validator(value: Any, _: Any) -> str | None:
     """Refuse a committee of one, clones and models of unknown origin."""
     return validate_members(value)
+
+
+def _optional_potentials_validator(value: Any, _: Any) -> str | None:
+    """Refuse models of unknown origin."""
+    return validate_potentials(value) if value else None

@@ -11,5 +11,5 @@ class AugmentWorkChain(SingleJobWorkChain):
 
     STAGE = "augment"
     CALCULATION = AugmentCalculation
-    INPUTS = ("frames", "settings", "seed")
+    INPUTS = ("frames", "settings", "seed", "potentials")
     OUTPUTS = ("frames", "report")

@@ -60,6 +60,11 @@ def test_wrong_settings_and_an_empty_result_are_refused(make_copper: Make) -> No
         run(frames, {"filters": {"max_atoms": 1}})
 
 
+def test_swaps_are_refused_with_the_way_to_run_them(make_copper: Make) -> None:
+    with pytest.raises(ValueError, match="got none; run it as a job with 'potentials', with AugmentWorkChain"):
+        run(PESData.from_frames(make_copper(1)).store(), {"swap": {}})
+
+
 def test_structures_become_frames_in_the_order_of_their_names() -> None:
     given = {"b_bulk": bulk("NaCl", "rocksalt", a=5.6), "a_slab": fcc111("Al", (1, 1, 3), vacuum=6.0)}
     frames = collect_structures(**{name: orm.StructureData(ase=atoms) for name, atoms in given.items()})

@@ -231,3 +231,27 @@ def test_augmenting_again_begins_a_new_history():
     again = augment(first, {"copies": 1, "strain": {}}, 0).frames
     assert [atoms.info["origin"] for atoms in again] == ["input 0", "input 0 > strain"]
     assert "parameters" not in again[0].info
+
+
+def test_swaps_follow_the_alloy_and_distort_the_arrangement_that_they_end_in():
+    cell = bulk("Cu", a=3.8, cubic=True) * (2, 1, 1)
+    halves = {"alloy_species": ["Cu", "Au"], "compositions": [{"Cu": 0.5, "Au": 0.5}]}
+    settings = {"copies": 3, "keep_input": False, "alloy": halves, "swap": {"attempts": 30}, "rattle": {}}
+
+    def energy(atoms):
+        return -float(np.abs(atoms.positions[atoms.symbols == "Au", 0]).sum())
+
+    result = augment([cell], settings, 1, energy)
+    assert [atoms.info["config_type"] for atoms in result.frames] == ["alloy+swap+rattle"] * 3
+    for atoms in result.frames:
+        told = json.loads(atoms.info["parameters"])["swap"]
+        assert told["energy_end"] <= told["energy_start"] + 0.6  # some k_B T at 1000 K
+        assert sorted(atoms.symbols) == ["Au"] * 4 + ["Cu"] * 4
+    assert augment([cell], settings, 1, energy).frames == result.frames
+
+
+def test_swaps_without_energies_and_energies_without_swaps_are_refused():
+    with pytest.raises(ValueError, match="swap: the energies of a potential are needed, got none; give 'energy'"):
+        augment([bulk("Cu")], {"swap": {}}, 1)
+    with pytest.raises(ValueError, match="no manipulation asks them"):
+        augment([bulk("Cu")], {"rattle": {}}, 1, lambda _: 0.0)

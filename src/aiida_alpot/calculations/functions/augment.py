@@ -11,9 +11,11 @@ from aiida.engine import calcfunction
 from ase import Atoms
 
 from aiida_alpot.data.pes import PESData
-from aiida_alpot.kernel.augmentation import AugmentSettings, Report, stream_augmented
+from aiida_alpot.kernel.augmentation import AugmentSettings, Report, check_potential, stream_augmented
 from aiida_alpot.kernel.settings import parse_settings
 from aiida_alpot.kernel.tasks.augment import order_inputs, require_frames
+
+REMEDY: Final = "run it as a job with 'potentials', with AugmentWorkChain and a code"
 
 MAX_FRAMES: Final = 10_000
 """Most frames that are made in the process that calls; more are for a job, see AugmentWorkChain."""
@@ -27,9 +29,11 @@ def augment_frames(frames: PESData, settings: orm.Dict, seed: orm.Int) -> dict[s
     :param settings: which manipulations and how, see :class:`~aiida_alpot.kernel.augmentation.AugmentSettings`.
     :param seed: seed of all draws.
     :return: ``frames``, without labels, and ``report``, see :class:`~aiida_alpot.kernel.augmentation.AugmentResult`.
-    :raises ValueError: if a setting is wrong, no frame is left, or there are more than :data:`MAX_FRAMES`.
+    :raises ValueError: if a setting is wrong or needs a potential, no frame is left, or there are more than
+        :data:`MAX_FRAMES`.
     """
     parsed = parse_settings(AugmentSettings, settings.get_dict(), "augment.settings")
+    check_potential(parsed, is_given=False, remedy=REMEDY)
     report = Report()
     with frames.dataset() as reader:
         made = stream_augmented(order_inputs(reader), parsed, seed.value, report)

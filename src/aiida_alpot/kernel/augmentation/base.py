@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import BaseCalculator
 
 BOOKKEEPING = frozenset(
     {"split", "group", "origin", "iteration", "parent", "cost", "status", "reason", "fingerprint"}
@@ -22,6 +23,10 @@ _LABEL = re.compile(
 )
 _PLAIN = (str, bool, int, float, list, tuple, np.generic, np.ndarray)
 _KEPT = frozenset({"initial_magmoms"})
+
+
+Energy: TypeAlias = Callable[[Atoms], float] | BaseCalculator
+"""The total energy of a frame, eV: a function, or an ASE calculator."""
 
 
 class Step(NamedTuple):
@@ -84,3 +89,10 @@ def copy_info(atoms: Atoms) -> dict[str, Any]:
 
 def _is_label(key: object) -> bool:
     return isinstance(key, str) and key not in _KEPT and _LABEL.fullmatch(key) is not None
+
+
+def energy_function(energy: Energy) -> Callable[[Atoms], float]:
+    """Return a function of a frame that gives its energy, eV."""
+    if callable(energy):
+        return lambda atoms: float(energy(atoms))
+    return lambda atoms: float(energy.get_potential_energy(atoms))

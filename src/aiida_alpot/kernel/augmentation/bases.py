@@ -73,7 +73,7 @@ def _make(name: str, parent: Draft, run: Run, material: Atoms | Sequence[str]) -
 def _iterate_steps(name: str, material: Atoms | Sequence[str], run: Run, key: str) -> Iterator[Step]:
     """Yield what a manipulation makes, and count the reasons that stand in the place of a frame, or end them all."""
     try:
-        made: Iterator[Made] = MANIPULATIONS[name].function(material, getattr(run.settings, name), run.rng(name, key))
+        made: Iterator[Made] = run.perform(name, material, key)
         for step in made:
             if isinstance(step, Step):
                 yield step

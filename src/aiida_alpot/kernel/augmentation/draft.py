@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ase import Atoms
 
-from aiida_alpot.kernel.augmentation.base import Done, DroppedFrameError, NotApplicableError, Outcome
+from aiida_alpot.kernel.augmentation.base import Done, DroppedFrameError, Energy, NotApplicableError, Outcome
 from aiida_alpot.kernel.augmentation.registry import MANIPULATIONS, Stage, names_of
 from aiida_alpot.kernel.augmentation.report import Report
 from aiida_alpot.kernel.augmentation.settings import AugmentSettings
@@ -54,11 +54,12 @@ class Draft(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """One augmentation: settings, seed and report."""
+    """One augmentation: settings, seed, report, and the energy of a potential if there is one."""
 
     settings: AugmentSettings
     seed: int
     report: Report = field(default_factory=Report)
+    energy: Energy | None = None
 
     def names(self, stage: Stage) -> list[str]:
         """Return the manipulations of a stage that are switched on, in their order."""
@@ -68,11 +69,16 @@ class Run:
         """Return the generator of one manipulation of one draft."""
         return np.random.default_rng(derive_seed(self.seed, f"{name}/{key}"))
 
+    def perform(self, name: str, material: Any, key: str) -> Any:
+        """Return what the function of a manipulation makes of a frame, or of elements."""
+        manipulation = MANIPULATIONS[name]
+        energy = (self.energy,) if manipulation.takes_energy else ()
+        return manipulation.function(material, getattr(self.settings, name), self.rng(name, key), *energy)
+
     def apply(self, name: str, draft: Draft) -> Draft | None:
         """Return the draft after one manipulation, unchanged if it has no meaning, ``None`` if the frame is lost."""
-        settings = getattr(self.settings, name)
         try:
-            atoms, *said = MANIPULATIONS[name].function(draft.atoms, settings, self.rng(name, draft.key))
+            atoms, *said = self.perform(name, draft.atoms, draft.key)
         except (NotApplicableError, DroppedFrameError) as reason:
             return self.note(name, draft, reason)
         return self.note(name, draft, Done(*said), atoms)

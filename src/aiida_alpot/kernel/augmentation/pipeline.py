@@ -10,12 +10,13 @@ from typing import Any
 
 from ase import Atoms
 
-from aiida_alpot.kernel.augmentation.base import copy_info
+from aiida_alpot.kernel.augmentation.base import Energy, copy_info
 from aiida_alpot.kernel.augmentation.bases import Frames, iterate_bases, validate_inputs
 from aiida_alpot.kernel.augmentation.chain import iterate_copies, plan_chains
 from aiida_alpot.kernel.augmentation.draft import Draft, Run
 from aiida_alpot.kernel.augmentation.duplicates import name_group, structure_key
 from aiida_alpot.kernel.augmentation.filters import Filters
+from aiida_alpot.kernel.augmentation.registry import check_potential
 from aiida_alpot.kernel.augmentation.report import Report
 from aiida_alpot.kernel.augmentation.settings import AugmentSettings
 from aiida_alpot.kernel.dataset.atoms import build_frame
@@ -37,7 +38,9 @@ class AugmentResult:
     report: dict[str, Any]
 
 
-def augment(frames: Iterable[Atoms], settings: AugmentSettings | Mapping[str, Any], seed: int) -> AugmentResult:
+def augment(
+    frames: Iterable[Atoms], settings: AugmentSettings | Mapping[str, Any], seed: int, energy: Energy | None = None
+) -> AugmentResult:
     """Return the frames that the settings make of *frames*, and a report, see :func:`stream_augmented`.
 
     :param settings: or a mapping for :func:`~aiida_alpot.kernel.settings.parse_settings`.
@@ -45,19 +48,21 @@ def augment(frames: Iterable[Atoms], settings: AugmentSettings | Mapping[str, An
     if not isinstance(settings, AugmentSettings):
         settings = parse_settings(AugmentSettings, settings, "augment")
     report = Report()
-    made = list(stream_augmented(list(frames), settings, seed, report))
+    made = list(stream_augmented(list(frames), settings, seed, report, energy))
     return AugmentResult(made, report.to_dict())
 
 
-def stream_augmented(frames: Frames, settings: AugmentSettings, seed: int, report: Report) -> Iterator[Atoms]:
+def stream_augmented(
+    frames: Frames, settings: AugmentSettings, seed: int, report: Report, energy: Energy | None = None
+) -> Iterator[Atoms]:
     """Yield the frames that the settings make of *frames*, one after the other, so that memory does not grow.
 
     The bases are each input, then the shapes made of it (slabs, scans), and after the last input what is made of the
     elements alone (clusters, prototypes). A base gets its vacuum or its repeats, and is followed by its copies: each is
-    given other elements, strained and rattled, as far as these are switched on. A copy is followed by its defective
-    copies, which a share of the copies (rattled ones, if strained and rattled copies are not the same) has; a base
-    without copies has them itself. Labels, constraints and book-keeping of the inputs are not carried over. What the
-    filters object to is left out, and so are exact duplicates.
+    given other elements, its atoms change places, and it is strained and rattled, as far as these are switched on. A
+    copy is followed by its defective copies, which a share of the copies (rattled ones, if strained and rattled copies
+    are not the same) has; a base without copies has them itself. Labels, constraints and book-keeping of the inputs are
+    not carried over. What the filters object to is left out, and so are exact duplicates.
 
     Every frame has ``origin`` (e.g. ``input 3 > supercell 2x2x2 > strain > rattle``), ``config_type`` (the user's, else
     the manipulations), ``group`` (its own; that of the copy for a defective copy; one for all points of a scan),
@@ -68,12 +73,15 @@ def stream_augmented(frames: Frames, settings: AugmentSettings, seed: int, repor
     manipulation on does not change what the others draw.
 
     :param report: is filled on the way.
-    :raises ValueError: if a frame is empty or not finite; the message names it.
+    :param energy: of a potential, for the manipulations that need one.
+    :raises ValueError: if a frame is empty or not finite, the message names it; if there is no energy and one is
+        needed, or the other way round.
     """
+    check_potential(settings, is_given=energy is not None, remedy="give 'energy', a function or an ASE calculator")
     validate_inputs(frames)
     report.n_input = len(frames)
     filters = Filters(settings.filters, report)
-    for draft in _iterate_drafts(frames, Run(settings, seed, report)):
+    for draft in _iterate_drafts(frames, Run(settings, seed, report, energy)):
         key = structure_key(draft.atoms)
         if filters.accept(draft.atoms, key, draft.origin, is_crowded=draft.is_crowded):
             report.n_output += 1

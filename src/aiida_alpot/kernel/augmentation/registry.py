@@ -23,6 +23,7 @@ from aiida_alpot.kernel.augmentation.stacking_fault import StackingFaultSettings
 from aiida_alpot.kernel.augmentation.strain import StrainSettings, design_strains, strain, strain_copies
 from aiida_alpot.kernel.augmentation.substitution import SubstitutionSettings, substitute
 from aiida_alpot.kernel.augmentation.supercell import SupercellSettings, make_supercell
+from aiida_alpot.kernel.augmentation.swap import SwapSettings, swap
 from aiida_alpot.kernel.augmentation.twin import TwinSettings, make_twins
 from aiida_alpot.kernel.augmentation.vacancy import VacancySettings, make_vacancies
 from aiida_alpot.kernel.augmentation.vacuum import VacuumSettings, make_vacuum
@@ -46,6 +47,8 @@ class Manipulation:
     :param is_final: of a ``source`` or a ``shape``: the bases it makes are neither distorted nor given defects.
     :param many: of the ``chain``: the same for many copies at once that differ in species only.
     :param design: what is drawn for all copies of a base together, one row each.
+    :param takes_energy: the function has one more argument, the energy of a potential; ``None`` unless the
+        ``needs_energy`` of its settings is true.
     """
 
     settings: type[Any]
@@ -54,6 +57,7 @@ class Manipulation:
     is_final: bool = False
     many: Callable[[Copies, Any, Sequence[np.random.Generator], FloatArray | None], list[Outcome]] | None = None
     design: Callable[[Atoms, Any, int, np.random.Generator], FloatArray | None] | None = None
+    takes_energy: bool = False
 
 
 MANIPULATIONS: Final[Mapping[str, Manipulation]] = MappingProxyType(
@@ -67,6 +71,7 @@ MANIPULATIONS: Final[Mapping[str, Manipulation]] = MappingProxyType(
         "vacuum": Manipulation(VacuumSettings, make_vacuum, "cell"),
         "supercell": Manipulation(SupercellSettings, make_supercell, "cell"),
         "alloy": Manipulation(AlloySettings, alloy, "chain"),
+        "swap": Manipulation(SwapSettings, swap, "chain", takes_energy=True),
         "strain": Manipulation(StrainSettings, strain, "chain", many=strain_copies, design=design_strains),
         "rattle": Manipulation(RattleSettings, rattle, "chain", many=rattle_copies),
         "vacancy": Manipulation(VacancySettings, make_vacancies, "defect"),
@@ -80,3 +85,26 @@ MANIPULATIONS: Final[Mapping[str, Manipulation]] = MappingProxyType(
 def names_of(stage: Stage) -> list[str]:
     """Return the manipulations of a stage in their order."""
     return [name for name, manipulation in MANIPULATIONS.items() if manipulation.stage == stage]
+
+
+def find_asking(settings: Any) -> list[str]:
+    """Return the manipulations that are switched on and ask a potential for energies.
+
+    :param settings: :class:`~aiida_alpot.kernel.augmentation.settings.AugmentSettings`.
+    """
+    candidates = [name for name, manipulation in MANIPULATIONS.items() if manipulation.takes_energy]
+    return [name for name in candidates if getattr(getattr(settings, name), "needs_energy", False)]
+
+
+def check_potential(settings: Any, *, is_given: bool, remedy: str) -> None:
+    """Refuse manipulations that lack their potential, and a potential that nothing asks.
+
+    :param settings: as in :func:`find_asking`.
+    :param remedy: how a potential is given.
+    :raises ValueError: naming the manipulations.
+    """
+    asking = find_asking(settings)
+    if asking and not is_given:
+        raise ValueError(f"{', '.join(asking)}: the energies of a potential are needed, got none; {remedy}")
+    if is_given and not asking:
+        raise ValueError("potentials are given and no manipulation asks them: switch swap on, or leave them out")

@@ -17,6 +17,7 @@ from aiida_alpot.kernel.augmentation.stacking_fault import StackingFaultSettings
 from aiida_alpot.kernel.augmentation.strain import StrainSettings
 from aiida_alpot.kernel.augmentation.substitution import SubstitutionSettings
 from aiida_alpot.kernel.augmentation.supercell import SupercellSettings
+from aiida_alpot.kernel.augmentation.swap import SwapSettings
 from aiida_alpot.kernel.augmentation.twin import TwinSettings
 from aiida_alpot.kernel.augmentation.vacancy import VacancySettings
 from aiida_alpot.kernel.augmentation.vacuum import VacuumSettings
@@ -33,6 +34,7 @@ class AugmentSettings:
     :param copies: distorted copies of every input, and of every frame that is cut from one or made of the elements;
         20 make about a thousand of the 48 inputs in [TrainsPot].
     :param combined: apply strain and rattle to the same copy; otherwise each has its own *copies*.
+    :param device: where the potentials are evaluated, for ``swap``: ``cpu`` or ``cuda``.
     :param filters: which of the frames made are left out; without it exact duplicates alone.
     """
 
@@ -48,11 +50,13 @@ class AugmentSettings:
     vacuum: VacuumSettings | None = None
     supercell: SupercellSettings | None = None
     alloy: AlloySettings | None = None
+    swap: SwapSettings | None = None
     strain: StrainSettings | None = None
     rattle: RattleSettings | None = None
     vacancy: VacancySettings | None = None
     interstitial: InterstitialSettings | None = None
     substitution: SubstitutionSettings | None = None
+    device: str = "cpu"
     filters: FilterSettings | None = None
 
     def __post_init__(self) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import BaseCalculator
 
-from aiida_alpot.kernel.augmentation.base import DroppedFrameError, NotApplicableError, Step
+from aiida_alpot.kernel.augmentation.base import (
+    DroppedFrameError,
+    Energy,
+    NotApplicableError,
+    Step,
+    energy_function,
+)
 from aiida_alpot.kernel.augmentation.species import (
     UnlikePairs,
     check_symbols,
@@ -20,9 +24,6 @@ from aiida_alpot.kernel.augmentation.species import (
     site_labels,
 )
 from aiida_alpot.kernel.units import KB
-
-Energy: TypeAlias = Callable[[Atoms], float] | BaseCalculator
-"""The total energy of a frame, eV."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class SwapSettings:
     species: tuple[str, ...] | None = None
     column: str | None = None
     molecules: bool = False
+
+    needs_energy: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not self.temperature > 0.0:
@@ -72,7 +75,7 @@ def swap(atoms: Atoms, settings: SwapSettings, rng: np.random.Generator, energy:
     pairs = UnlikePairs(atoms.numbers[mobile], groups)
     if pairs.n_pairs == 0:
         raise NotApplicableError("single_species")
-    compute = _energy_function(energy)
+    compute = energy_function(energy)
     current, start = atoms, compute(atoms)
     if not math.isfinite(start):
         raise DroppedFrameError("energy_not_finite")
@@ -86,9 +89,3 @@ def swap(atoms: Atoms, settings: SwapSettings, rng: np.random.Generator, energy:
     energies = {"energy_start": start, "energy_end": value}
     parameters = {"temperature": settings.temperature, "attempts": settings.attempts, "accepted": n_accepted}
     return Step(current.copy(), f"swap {n_accepted}", parameters | energies)
-
-
-def _energy_function(energy: Energy) -> Callable[[Atoms], float]:
-    if callable(energy):
-        return lambda atoms: float(energy(atoms))
-    return lambda atoms: float(energy.get_potential_energy(atoms))
