@@ -14,7 +14,7 @@ import pytest
 from aiida import orm
 from aiida.engine import run_get_node
 from ase import Atoms
-from ase.build import bulk
+from ase.build import bulk, fcc111
 from ase.io import read
 
 from aiida_alpot.data.pes import PESData
@@ -226,10 +226,26 @@ class TestInputs:
         assert inputs.ldau_mapping["mapping"] == {"Si1": ["p", 2.5], "Si2": ["p", 2.5]}
         assert "ldau_mapping" not in self.build(atoms, python_code, hubbard={"Fe-3d": 4.0})
 
-    def test_a_charged_frame_is_refused_not_labelled_as_neutral(self, family: str, python_code: Any) -> None:
+    def test_the_charge_of_a_frame_is_taken_from_the_electrons_of_its_potcars(
+        self, family: str, python_code: Any
+    ) -> None:
         atoms = bulk("Si")
-        atoms.info["charge"] = 1.0
-        with pytest.raises(ValueError, match="the frame has the charge 1"):
+        atoms.info["charge"] = 0.5
+        inputs = self.build(atoms, python_code, **R2SCAN)
+        assert inputs.parameters["incar"]["nelect"] == pytest.approx(2 * 1.111 - 0.5)
+        assert inputs.preconverge["incar"]["nelect"] == inputs.parameters["incar"]["nelect"]
+        assert "nelect" not in self.build(bulk("Si"), python_code).parameters["incar"]
+
+    def test_a_charged_frame_whose_energy_depends_on_its_box_is_refused(self, family: str, python_code: Any) -> None:
+        for atoms in (fcc111("Si", (1, 1, 2), a=5.4, vacuum=4.0), Atoms("Si")):
+            atoms.info["charge"] = -1.0
+            with pytest.raises(ValueError, match="has the charge -1 and is not periodic along all axes"):
+                self.build(atoms, python_code)
+
+    def test_a_charge_that_leaves_no_electrons_is_refused(self, family: str, python_code: Any) -> None:
+        atoms = bulk("Si")
+        atoms.info["charge"] = 3.0
+        with pytest.raises(ValueError, match=r"has the charge 3, but its POTCARs have 2\.222 electrons"):
             self.build(atoms, python_code)
 
     def test_output_with_its_atoms_in_another_order_is_refused(self, family: str) -> None:
@@ -298,21 +314,40 @@ class TestInputs:
         assert fingerprint(metagga="R2SCAN") != fingerprint()
 
 
-def test_potcars_tell_labels_apart_the_name_of_their_family_does_not(family: str) -> None:
-    from aiida_vasp.data.potcar import PotcarGroup
+def test_potcars_of_the_elements_tell_labels_apart_and_nothing_else_of_a_family(family: str, tmp_path: Path) -> None:
+    from aiida_vasp.data.potcar import PotcarData
 
     engine = load_engine("label", "vasp")
-    nodes = list(PotcarGroup.collection.get(label=family).nodes)
+    stub = (HERE / "potcar" / "Si" / "POTCAR").read_text()
 
-    def settings(label: str, members: list[Any]) -> dict[str, Any]:
-        group = PotcarGroup.collection.get_or_create(label=label)[0]
-        group.clear()
-        group.add_nodes(members)
-        return engine.complete({"potential_family": label}, ())
+    def fingerprint(label: str, **potcars: str) -> str:
+        for name, text in potcars.items():
+            (tmp_path / label / name).mkdir(parents=True, exist_ok=True)
+            (tmp_path / label / name / "POTCAR").write_text(text)
+        PotcarData.upload_potcar_family(str(tmp_path / label), label, "stubs", stop_if_existing=False)
+        return str(engine.fingerprint(engine.complete({"potential_family": label}, ("Si",))))
 
-    first = settings(family, nodes)
-    assert engine.fingerprint(settings("same-potcars", nodes)) == engine.fingerprint(first)
-    assert engine.fingerprint(settings("other-potcars", nodes[1:])) != engine.fingerprint(first)
+    other = stub.replace("EATOM  =   111.1111", "EATOM  =   222.2222")
+    germanium = stub.replace("PAW_PBE Si", "PAW_PBE Ge_d").replace("=Si:", "=Ge:")
+    first = engine.fingerprint(engine.complete({"potential_family": family}, ("Si",)))
+    assert fingerprint("same", Si=stub) == first
+    assert fingerprint("same", Ge_d=germanium) == first
+    assert fingerprint("another", Si=other, Ge_d=germanium) != first
+    both = engine.complete({"potential_family": "same"}, ("Ge", "Si"))
+    assert sorted(both["potcars"]) == ["Ge", "Si"]
+
+
+def test_a_charged_frame_is_labelled_with_its_electrons(label: Any, tmp_path: Path) -> None:
+    """The output is that of the neutral cell."""
+    shutil.copytree(HERE / "records" / "silicon_static", tmp_path / "charged" / "silicon_static")
+    with (tmp_path / "charged" / "silicon_static" / "inp" / "INCAR").open("a") as incar:
+        incar.write("NELECT = 1.722\n")
+    atoms = recorded("silicon_static")
+    atoms.info["charge"] = 0.5
+    node = label([atoms], tmp_path / "charged")
+    assert node.is_finished_ok, node.exit_message
+    (frame,) = node.outputs.labelled
+    assert (frame.info["charge"], frame.info["status"]) == (0.5, "labelled")
 
 
 def test_the_second_of_two_steps_gives_the_labels_and_the_first_is_its_parent(label: Any) -> None:
