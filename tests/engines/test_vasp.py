@@ -14,7 +14,7 @@ import pytest
 from aiida import orm
 from aiida.engine import run_get_node
 from ase import Atoms
-from ase.build import bulk
+from ase.build import bulk, fcc111
 from ase.io import read
 
 from aiida_alpot.data.pes import PESData
@@ -107,13 +107,26 @@ def recorded(name: str) -> Atoms:
     return read(HERE / "records" / name / "inp" / "POSCAR", format="vasp")
 
 
+def stub_family(label: str, folder: Path, **names: str) -> str:
+    """Upload a family of POTCARs without potentials, by element the name of each, and return its label."""
+    from aiida_vasp.data.potcar import PotcarData
+
+    stub = (HERE / "potcar" / "Si" / "POTCAR").read_text()
+    for element, name in names.items():
+        (folder / label / name).mkdir(parents=True)
+        text = stub.replace("PAW_PBE Si", f"PAW_PBE {name}").replace("=Si:", f"={element}:")
+        (folder / label / name / "POTCAR").write_text(text)
+    PotcarData.upload_potcar_family(str(folder / label), label, "without potentials", stop_if_existing=False)
+    return label
+
+
 def with_nelm(name: str, nelm: int, folder: Path) -> Path:
     """Return a registry with a copy of a record as if it had been allowed fewer electronic steps."""
     registry = folder / f"{name}_nelm_{nelm}"
     shutil.copytree(HERE / "records" / name, registry / name)
     for file in ("inp/INCAR", "out/OUTCAR", "out/vasprun.xml"):
         path = registry / name / file
-        text, n_changed = re.subn(r"(NELM(\s*=|\">)\s*)15\b", rf"\g<1>{nelm}", path.read_text())
+        text, n_changed = re.subn(r"(NELM(\s*=|\">)\s*)\d+\b", rf"\g<1>{nelm}", path.read_text())
         assert n_changed
         path.write_text(text)
     return registry
@@ -185,6 +198,69 @@ def test_the_step_that_did_not_converge_takes_no_other_with_it(label: Any, tmp_p
     assert frame.get_potential_energy() == second.get_potential_energy(force_consistent=True)
 
 
+ONE_POINT = {"ionic_steps": 0, "incar": {**SMALL["incar"], "ibrion": -1, "potim": 0.01}}
+"""What nelm_7 and nelm_150 were computed with, but for the number of electronic steps."""
+
+
+def test_a_frame_whose_electronic_loop_runs_out_of_steps_alone_has_no_label_and_says_why(
+    label: Any, tmp_path: Path
+) -> None:
+    """The other record is of 13 steps, of which its copy was allowed no more."""
+    registry, records = with_nelm("silicon_static", 13, tmp_path), HERE / "records"
+    shutil.copytree(records / "nelm_150", registry / "nelm_150")
+    for file in ("INCAR", "KPOINTS"):
+        shutil.copy(records / "nelm_150" / "inp" / file, registry / "silicon_static" / "inp" / file)
+    enough = {**SMALL, **ONE_POINT, "incar": {**ONE_POINT["incar"], "nelm": 150}}
+    node = label([recorded("nelm_150"), recorded("silicon_static")], registry, **enough, max_restarts=1)
+    assert node.is_finished_ok, node.exit_message
+    good, bad = node.outputs.labelled
+    assert good.info["status"] == "labelled"
+    assert (bad.info["status"], bad.calc) == ("failed", None)
+    assert "The electronic structure is not converged" in bad.info["reason"]
+
+
+def test_with_more_electronic_steps_the_same_frame_has_a_label(label: Any) -> None:
+    """aiida-vasp allows 150 where few were not enough, and the second record is the answer to that."""
+    few = {**SMALL, **ONE_POINT, "incar": {**ONE_POINT["incar"], "nelm": 7}}
+    node = label([recorded("nelm_7")], **few, max_restarts=2)
+    assert node.is_finished_ok, node.exit_message
+    (frame,) = node.outputs.labelled
+    expected = read(HERE / "records" / "nelm_150" / "out" / "vasprun.xml", format="vasp-xml")
+    assert frame.get_potential_energy() == expected.get_potential_energy(force_consistent=True)
+
+
+def test_forces_come_back_to_atoms_that_the_poscar_groups_by_species(label: Any, tmp_path: Path) -> None:
+    grouped, order = recorded("ammonia"), [0, 3, 1, 2]
+    frame = grouped[order]
+    assert str(frame.symbols) == "HNH2"
+    potcars = stub_family("stubs-ammonia", tmp_path, H="H", N="N")
+    incar = {
+        **SMALL["incar"],
+        **dict.fromkeys(("ediff", "ibrion", "isif", "potim", "encut", "sigma", "ismear", "nelm")),
+    }
+    node = label([frame], incar={**incar, "algo": "normal"}, potential_family=potcars, kpoints_mesh=[1, 1, 1])
+    assert node.is_finished_ok, node.exit_message
+    (labelled,) = node.outputs.labelled
+    expected = read(HERE / "records" / "ammonia" / "out" / "vasprun.xml", format="vasp-xml")
+    assert list(labelled.symbols) == list(frame.symbols)
+    np.testing.assert_allclose(labelled.positions, expected.positions[order], atol=1e-9)
+    np.testing.assert_array_equal(labelled.get_forces(), expected.get_forces()[order])
+
+
+def test_there_is_one_k_point_along_axes_that_are_not_periodic(label: Any) -> None:
+    slab = fcc111("Si", (1, 1, 2), a=5.4, vacuum=4.0)
+    node = label([slab, Atoms("Si")], kpoints_mesh=None, kpoints_distance=0.5)
+    runs = [call for call in node.called_descendants if call.process_label == "VaspCalculation"]
+    meshes = {len(run.inputs.structure.sites): run.base.repository.get_object_content("KPOINTS") for run in runs}
+    length = 2 * np.pi / (slab.cell.lengths()[0] * np.sqrt(3) / 2)
+    along = int(np.ceil(length / 0.5))
+    assert along > 1
+    assert {n: [int(word) for word in text.splitlines()[3].split()] for n, text in meshes.items()} == {
+        1: [1, 1, 1],
+        2: [along, along, 1],
+    }
+
+
 class TestInputs:
     """What is written for a frame; nothing is run."""
 
@@ -226,10 +302,26 @@ class TestInputs:
         assert inputs.ldau_mapping["mapping"] == {"Si1": ["p", 2.5], "Si2": ["p", 2.5]}
         assert "ldau_mapping" not in self.build(atoms, python_code, hubbard={"Fe-3d": 4.0})
 
-    def test_a_charged_frame_is_refused_not_labelled_as_neutral(self, family: str, python_code: Any) -> None:
+    def test_the_charge_of_a_frame_is_taken_from_the_electrons_of_its_potcars(
+        self, family: str, python_code: Any
+    ) -> None:
         atoms = bulk("Si")
-        atoms.info["charge"] = 1.0
-        with pytest.raises(ValueError, match="the frame has the charge 1"):
+        atoms.info["charge"] = 0.5
+        inputs = self.build(atoms, python_code, **R2SCAN)
+        assert inputs.parameters["incar"]["nelect"] == pytest.approx(2 * 1.111 - 0.5)
+        assert inputs.preconverge["incar"]["nelect"] == inputs.parameters["incar"]["nelect"]
+        assert "nelect" not in self.build(bulk("Si"), python_code).parameters["incar"]
+
+    def test_a_charged_frame_whose_energy_depends_on_its_box_is_refused(self, family: str, python_code: Any) -> None:
+        for atoms in (fcc111("Si", (1, 1, 2), a=5.4, vacuum=4.0), Atoms("Si")):
+            atoms.info["charge"] = -1.0
+            with pytest.raises(ValueError, match="has the charge -1 and is not periodic along all axes"):
+                self.build(atoms, python_code)
+
+    def test_a_charge_that_leaves_no_electrons_is_refused(self, family: str, python_code: Any) -> None:
+        atoms = bulk("Si")
+        atoms.info["charge"] = 3.0
+        with pytest.raises(ValueError, match=r"has the charge 3, but its POTCARs have 2\.222 electrons"):
             self.build(atoms, python_code)
 
     def test_output_with_its_atoms_in_another_order_is_refused(self, family: str) -> None:
@@ -298,21 +390,36 @@ class TestInputs:
         assert fingerprint(metagga="R2SCAN") != fingerprint()
 
 
-def test_potcars_tell_labels_apart_the_name_of_their_family_does_not(family: str) -> None:
-    from aiida_vasp.data.potcar import PotcarGroup
+def test_potcars_of_the_elements_tell_labels_apart_and_nothing_else_of_a_family(family: str, tmp_path: Path) -> None:
+    from aiida_vasp.data.potcar import PotcarData
 
     engine = load_engine("label", "vasp")
-    nodes = list(PotcarGroup.collection.get(label=family).nodes)
 
-    def settings(label: str, members: list[Any]) -> dict[str, Any]:
-        group = PotcarGroup.collection.get_or_create(label=label)[0]
-        group.clear()
-        group.add_nodes(members)
-        return engine.complete({"potential_family": label}, ())
+    def fingerprint(label: str) -> str:
+        return str(engine.fingerprint(engine.complete({"potential_family": label}, ("Si",))))
 
-    first = settings(family, nodes)
-    assert engine.fingerprint(settings("same-potcars", nodes)) == engine.fingerprint(first)
-    assert engine.fingerprint(settings("other-potcars", nodes[1:])) != engine.fingerprint(first)
+    first = fingerprint(family)
+    assert fingerprint(stub_family("same", tmp_path / "a", Si="Si")) == first
+    assert fingerprint(stub_family("same", tmp_path / "b", Ge="Ge_d")) == first
+    assert sorted(engine.complete({"potential_family": "same"}, ("Ge", "Si"))["potcars"]) == ["Ge", "Si"]
+    stub = (HERE / "potcar" / "Si" / "POTCAR").read_text()
+    (tmp_path / "other" / "Si").mkdir(parents=True)
+    (tmp_path / "other" / "Si" / "POTCAR").write_text(stub.replace("EATOM  =   111.1111", "EATOM  =   222.2222"))
+    PotcarData.upload_potcar_family(str(tmp_path / "other"), "other", "without potentials")
+    assert fingerprint("other") != first
+
+
+def test_a_charged_frame_is_labelled_with_its_electrons(label: Any, tmp_path: Path) -> None:
+    """The output is that of the neutral cell."""
+    shutil.copytree(HERE / "records" / "silicon_static", tmp_path / "charged" / "silicon_static")
+    with (tmp_path / "charged" / "silicon_static" / "inp" / "INCAR").open("a") as incar:
+        incar.write("NELECT = 1.722\n")
+    atoms = recorded("silicon_static")
+    atoms.info["charge"] = 0.5
+    node = label([atoms], tmp_path / "charged")
+    assert node.is_finished_ok, node.exit_message
+    (frame,) = node.outputs.labelled
+    assert (frame.info["charge"], frame.info["status"]) == (0.5, "labelled")
 
 
 def test_the_second_of_two_steps_gives_the_labels_and_the_first_is_its_parent(label: Any) -> None:

@@ -27,6 +27,7 @@ from aiida_alpot.kernel.labelling.boxes import (
     spin_moments,
 )
 from aiida_alpot.kernel.labelling.hubbard import parse_hubbard
+from aiida_alpot.kernel.labelling.potcar import read_valence
 from aiida_alpot.kernel.labelling.results import Result
 from aiida_alpot.kernel.labelling.settings import fingerprint_of
 from aiida_alpot.kernel.settings import SettingsError, parse_settings
@@ -45,7 +46,7 @@ MANAGED: Final[Mapping[str, str]] = {
     "ldauu": "give label.parameters.hubbard",
     "ldaul": "give label.parameters.hubbard",
     "ml_lmlff": "labels are computed, not predicted by a force field",
-    "nelect": "frames are labelled as neutral, and charged ones refused",
+    "nelect": "it follows from the charge of the frame and the POTCARs",
 }
 R2SCAN: Final[Mapping[str, Any]] = {
     "incar": {"gga": None, "metagga": "R2SCAN", "algo": "all", "lasph": True},
@@ -149,12 +150,10 @@ class VaspLabelEngine(FrameLabelEngine):
         """Settle INCAR, k-points and POTCARs; refuse a species or a POTCAR that there is not."""
         settings = parse_settings(VaspSettings, parameters, "label.parameters")
         inputs = _workchain().get_protocol_inputs(settings.protocol, {})
-        mapping = {**inputs["potential_mapping"], **settings.potential_mapping}
-        _check_potentials(settings.potential_family, {symbol: mapping.get(symbol, symbol) for symbol in symbols})
         incar = {**inputs["parameters"]["incar"], **{key.lower(): value for key, value in settings.incar.items()}}
         completed = asdict(settings)
-        completed["potential_mapping"] = mapping
-        completed["potcars"] = _family_hash(settings.potential_family)
+        completed["potential_mapping"] = {**inputs["potential_mapping"], **settings.potential_mapping}
+        completed["potcars"] = {symbol: node.sha512 for symbol, node in find_potcars(completed, symbols).items()}
         completed["incar"] = {key: value for key, value in incar.items() if value is not None}
         has_ediff = "ediff" in {key.lower() for key in settings.incar}  # null leaves it to VASP
         completed["ediff_per_atom"] = None if has_ediff else inputs["meta_parameters"]["ediff_per_atom"]
@@ -168,8 +167,8 @@ class VaspLabelEngine(FrameLabelEngine):
 
     @classmethod
     def fingerprint(cls, settings: Mapping[str, Any]) -> str:
-        """POTCARs, k-points and all keys of the INCAR that change the ground state."""
-        names = ("potcars", "potential_mapping", "kpoints_distance", "kpoints_mesh", "magnetic_moments")
+        """POTCARs of the elements, k-points and all keys of the INCAR that change the ground state."""
+        names = ("potcars", "kpoints_distance", "kpoints_mesh", "magnetic_moments")
         content = {name: settings[name] for name in (*names, "vacuum", "preconverge")}
         incar = {key: value for key, value in settings["incar"].items() if key not in NEUTRAL}
         content["ediff_per_atom"] = settings["ediff_per_atom"]
@@ -186,12 +185,9 @@ class VaspLabelEngine(FrameLabelEngine):
     def build(cls, atoms: Atoms, structure: orm.StructureData, request: LabelRequest, resources: JobResources) -> Job:
         """Return a ``VaspWorkChain`` for one frame.
 
-        :raises ValueError: if the frame is charged: NELECT needs the valence of every POTCAR.
+        :raises ValueError: if the frame is charged and not periodic along all axes, see :func:`count_electrons`.
         """
         settings = request.settings
-        charge = float(atoms.info.get("charge", 0.0) or 0.0)
-        if charge:
-            raise ValueError(f"the frame has the charge {charge:g}, but this engine labels neutral frames only")
         process = _workchain() if settings["preconverge"] is None else _two_step()
         builder = process.get_builder()
         builder.code = resources.code
@@ -263,15 +259,12 @@ class VaspLabelEngine(FrameLabelEngine):
     @classmethod
     def expect_calculation(cls, structure: orm.StructureData, settings: Mapping[str, Any]) -> FinishedCalculation:
         """Return the INCAR, POTCARs and mesh that :meth:`build` would give a calculation."""
-        from aiida_vasp.data.potcar import PotcarData
-
         atoms = to_atoms(structure)
         refuse_to_compare(atoms, settings)
         columns, points = expect_kpoints(structure, settings["kpoints_distance"], settings["kpoints_mesh"])
         incar = frame_incar(atoms, settings, 0)
         columns["scf_threshold"] = float(incar.get("ediff", vasp_calculation.DEFAULT_EDIFF)) / len(atoms)
-        names = {symbol: settings["potential_mapping"].get(symbol, symbol) for symbol in set(atoms.symbols)}
-        potcars = PotcarData.get_potcars_dict(list(names), settings["potential_family"], names)
+        potcars = find_potcars(settings, sorted(set(atoms.symbols)))
         expected = {
             "incar": vasp_calculation.significant(incar, NEUTRAL),
             "potentials": {symbol: vasp_calculation.describe_potential(node) for symbol, node in potcars.items()},
@@ -304,12 +297,50 @@ def _in_order_of(atoms: Atoms, step: Atoms, parent: str, settings: Mapping[str, 
     return Result(labels, positions=from_groups(atoms, step.positions), cell=step.cell.array, parent=parent)
 
 
+def count_electrons(atoms: Atoms, settings: Mapping[str, Any]) -> float | None:
+    """Return the number of electrons of a charged frame (NELECT), None for a neutral one, which needs none.
+
+    :raises ValueError: if the frame is not periodic along all axes: its energy would depend on the size of the box,
+        since VASP compensates the charge by one that fills it; if it has no electrons left, or a POTCAR does not tell
+        how many it gives.
+    """
+    charge = float(atoms.info.get("charge", 0.0) or 0.0)
+    if not charge:
+        return None
+    if not all(atoms.pbc):
+        raise ValueError(
+            f"the frame has the charge {charge:g} and is not periodic along all axes: its energy in VASP depends on "
+            "the box; label it with quantumespresso or cp2k, which correct a molecule for its images"
+        )
+    potcars = find_potcars(settings, sorted(set(atoms.symbols)))
+    valence = {symbol: read_valence(_content(potcar)) for symbol, potcar in potcars.items()}
+    n_valence = sum(valence[symbol] for symbol in atoms.symbols)
+    if charge >= n_valence:
+        raise ValueError(f"the frame has the charge {charge:g}, but its POTCARs have {n_valence:g} electrons")
+    return float(round(n_valence - charge, 9))
+
+
+def _content(potcar: Any) -> str:
+    from aiida.common.exceptions import NotExistent
+
+    try:
+        content = potcar.find_file_node().get_content()
+    except NotExistent as error:
+        raise ValueError(
+            f"the file of the POTCAR {potcar.full_name} is not in this profile: upload it again"
+        ) from error
+    return str(content.decode("utf-8", errors="replace"))
+
+
 def frame_incar(atoms: Atoms, settings: Mapping[str, Any], n_before: int) -> dict[str, Any]:
     """Return the INCAR of one frame: a single point with forces and stress.
 
     :param n_before: attempts before this one, each with its own way to converge.
     """
     incar = dict(settings["incar"])
+    n_electrons = count_electrons(atoms, settings)
+    if n_electrons is not None:
+        incar["nelect"] = n_electrons
     if settings["ediff_per_atom"] is not None:
         incar["ediff"] = settings["ediff_per_atom"] * len(atoms)
     if settings["ionic_steps"]:
@@ -338,31 +369,28 @@ def _attempt(settings: Mapping[str, Any], n_before: int) -> dict[str, Any]:
     return {key.lower(): value for key, value in attempt.items()}
 
 
-def _check_potentials(family: str, names: Mapping[str, str]) -> None:
-    """Refuse a family that is not there, or lacks a potential, before any job is submitted."""
+def find_potcars(settings: Mapping[str, Any], symbols: Sequence[str]) -> dict[str, Any]:
+    """Return the ``PotcarData`` of every element.
+
+    :param settings: with the family and, complete, the mapping.
+    :raises ValueError: if there is no such family, or it lacks a POTCAR.
+    """
     from aiida.common.exceptions import NotExistent
     from aiida_vasp.data.potcar import PotcarData
 
+    family = settings["potential_family"]
     if PotcarData.get_potcar_group(family) is None:
         raise ValueError(
             f"label.parameters.potential_family: there is no POTCAR family {family!r}; "
             "upload one (aiida-vasp potcar uploadfamily --help) or name another (aiida-vasp potcar listfamilies)"
         )
+    names = {symbol: settings["potential_mapping"].get(symbol, symbol) for symbol in symbols}
     try:
-        PotcarData.get_potcars_dict(list(names), family, dict(names))
+        return dict(PotcarData.get_potcars_dict(list(names), family, names))
     except (ValueError, NotExistent) as error:
         raise ValueError(
             f"label.parameters.potential_mapping: the POTCAR family {family!r} lacks a potential: {error}"
         ) from error
-
-
-def _family_hash(family: str) -> str:
-    """Return what tells the POTCARs of a family from those of another, whatever the family is called."""
-    from aiida_vasp.data.potcar import PotcarData, PotcarGroup
-
-    query = orm.QueryBuilder().append(PotcarGroup, filters={"label": family}, tag="family")
-    query.append(PotcarData, with_group="family", project=["attributes.full_name", "attributes.sha512"])
-    return fingerprint_of({"potcars": sorted(f"{name} {sha512}" for name, sha512 in query.iterall())})
 
 
 def _two_step() -> Any:
