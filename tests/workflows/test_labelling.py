@@ -313,13 +313,32 @@ def test_a_stress_that_is_not_the_derivative_of_the_energy_ends_the_stage(
 ) -> None:
     monkeypatch.setattr(LabellingWorkChain, "engine", EmtEngine)
     monkeypatch.setattr(collecting, "load_engine", lambda *_: EmtEngine)
-    rig = stage(gave(-1.0), pes(2), check_stress=orm.Bool(True), parameters=orm.Dict({"factor": factor}))
+    rig = stage(
+        gave(-1.0),
+        pes(2),
+        check_stress=orm.Bool(True),
+        parameters=orm.Dict({"factor": factor, "method": f"factor {factor}"}),
+    )
     exit_code = rig.run()
     assert (exit_code and exit_code.status) == status
     assert words in rig.reports
     assert len(rig.submissions) == 2 + 7
     assert len(rig.output("labelled")) == 2
     assert rig.output("report")["n_labelled"] == 2
+
+
+def test_a_stress_that_was_found_right_is_not_checked_again_for_the_same_settings(
+    stage: Any, gave: Any, pes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LabellingWorkChain, "engine", EmtEngine)
+    monkeypatch.setattr(collecting, "load_engine", lambda *_: EmtEngine)
+    n_jobs = []
+    for method in ("once", "once", "twice"):
+        inputs = {"check_stress": orm.Bool(True), "parameters": orm.Dict({"method": method})}
+        rig = stage(gave(-1.0), pes(2), **inputs)
+        assert rig.run() is None
+        n_jobs.append(len(rig.submissions))
+    assert n_jobs == [2 + 7, 2, 2 + 7]
 
 
 def test_a_frame_that_bears_the_name_of_a_probe_is_not_taken_away(
@@ -329,7 +348,8 @@ def test_a_frame_that_bears_the_name_of_a_probe_is_not_taken_away(
     monkeypatch.setattr(collecting, "load_engine", lambda *_: EmtEngine)
     frames = list(pes(2))
     frames[1].info.update(config_type="stress_probe", group="stress_probe_0")
-    rig = stage(gave(-1.0), PESData.from_frames(frames), check_stress=orm.Bool(True))
+    parameters = orm.Dict({"method": "not a probe"})
+    rig = stage(gave(-1.0), PESData.from_frames(frames), check_stress=orm.Bool(True), parameters=parameters)
     assert rig.run() is None
     assert len(rig.output("labelled")) == 2
     assert "right" in rig.reports

@@ -12,6 +12,7 @@ from aiida.engine.processes.workchains.workchain import WorkChainSpec
 from aiida_alpot.calculations.base import fraction_validator, non_empty_validator, settings_validator
 from aiida_alpot.calculations.functions.review import (
     add_stress_probes,
+    find_right_stress,
     review_dataset,
     take_stress_probes,
 )
@@ -72,7 +73,8 @@ class LabellingWorkChain(StageWorkChain):
             valid_type=orm.Bool,
             default=lambda: orm.Bool(False),
             help="Label a compressed frame and the same strained, seven labels more, and end if the stress that the "
-            "engine gives is not the derivative of its energy: another sign, another unit. A campaign does it once.",
+            "engine gives is not the derivative of its energy: another sign, another unit. A campaign does it once, an "
+            "engine with one job a frame once for its settings. Protocols switch it on.",
         )
         spec.input(
             "max_failed_fraction",
@@ -159,9 +161,9 @@ class LabellingWorkChain(StageWorkChain):
 
     def plan_jobs(self) -> list[str]:
         """Ask the engine, and leave out what the stage that is resumed has done."""
-        is_checked = self.inputs.check_stress.value
-        self.ctx.frames = add_stress_probes(self.inputs.frames) if is_checked else self.inputs.frames
         self.ctx.settings = self._complete(self.inputs)
+        self.ctx.is_checked = self._must_check_stress()
+        self.ctx.frames = add_stress_probes(self.inputs.frames) if self.ctx.is_checked else self.inputs.frames
         keys = list(self.engine.plan_jobs(self.request))
         done = self.earlier_jobs()
         if done:
@@ -229,7 +231,7 @@ class LabellingWorkChain(StageWorkChain):
         if labelled is None:
             return self.all_failed()
         problem = None
-        if self.inputs.check_stress.value:
+        if self.ctx.is_checked:
             labelled, problem = self._check_stress(labelled)
         try:
             labelled, reviews = self._review(labelled, self.engine.made_fingerprint(self.request, jobs))
@@ -248,6 +250,19 @@ class LabellingWorkChain(StageWorkChain):
             detail = f"{summary['n_failed']} of {summary['n_frames']} frames have no label, e.g. {summary['example']}"
             return self.exit_codes.ERROR_TOO_MANY_FAILURES.format(detail=detail)
         return None
+
+    def _must_check_stress(self) -> bool:
+        """Return whether the stress is to be checked, and was not found right for these settings before.
+
+        Where one job labels all frames, that job is the same only if the probes are always among them (caching).
+        """
+        fingerprint = self.engine.fingerprint(self.ctx.settings)
+        if not self.inputs.check_stress.value or fingerprint is None:
+            return bool(self.inputs.check_stress.value)
+        verdict = find_right_stress(fingerprint)
+        if verdict is not None:
+            self.report(f"label: the stress of these settings was found right before, see <{verdict.pk}>")
+        return verdict is None
 
     def _check_stress(self, labelled: PESData) -> tuple[PESData, ExitCode | None]:
         """Return the frames without the probes, and an exit code if these say that the stress is a wrong one."""
