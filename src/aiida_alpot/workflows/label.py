@@ -81,7 +81,7 @@ class LabellingWorkChain(StageWorkChain):
             valid_type=orm.Float,
             default=lambda: orm.Float(0.5),
             validator=fraction_validator("max_failed_fraction"),
-            help="Largest share of frames without a label at the end.",
+            help="Largest share of frames without a label at the end. When more have failed, no other is begun.",
         )
         spec.input(
             "resume_from",
@@ -157,7 +157,9 @@ class LabellingWorkChain(StageWorkChain):
     @property
     def request(self) -> LabelRequest:
         """What is to be labelled, and how."""
-        return LabelRequest(self.ctx.frames, self.inputs.parameters, self.ctx.settings)
+        return LabelRequest(
+            self.ctx.frames, self.inputs.parameters, self.ctx.settings, self.inputs.max_failed_fraction
+        )
 
     def plan_jobs(self) -> list[str]:
         """Ask the engine, and leave out what the stage that is resumed has done."""
