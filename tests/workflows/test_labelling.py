@@ -292,6 +292,26 @@ def test_settings_count_the_species_of_the_dataset_that_the_labels_are_for(stage
     assert seen == [["Au", "Cu", "H"]]
 
 
+def test_a_structure_that_the_dataset_has_a_label_of_these_settings_of_is_not_computed_again(
+    stage: Any, gave: Any, pes: Any
+) -> None:
+    first = stage(gave(-1.0), pes(3))
+    first.run()
+    known = list(first.output("labelled"))
+    known[1].info["fingerprint"] = "another"
+    known[2].info.update(status="quarantined", reason="limit: absurd")
+    copies = list(pes(3))
+    copies[0].info["group"] = "copy"
+    rig = stage(gave(-2.0), PESData.from_frames(copies), known=PESData.from_frames(known))
+    assert rig.run() is None
+    labelled = list(rig.output("labelled"))
+    assert len(rig.labels) == 2
+    assert [frame.get_potential_energy() for frame in labelled] == [-1.0, -2.0, -2.0]
+    assert (labelled[0].info["group"], labelled[0].info["cost"]) == ("copy", 0.0)
+    assert rig.output("report")["review"]["n_reviewed"] == 2
+    assert "1 of 3 frames have a label of these settings in the dataset" in rig.reports
+
+
 class EmtEngine(CountingEngine):
     """Labels with a stress, of the sign and unit that the parameters say."""
 

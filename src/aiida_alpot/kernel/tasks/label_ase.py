@@ -18,7 +18,7 @@ SHARDS = "shards"
 
 
 def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Write ``labelled.h5`` with every frame of the input: labelled, failed, or not reached (walltime, too many failed)."""
+    """Write ``labelled.h5`` with every frame of the input: labelled, failed, or not reached (time, too many failed)."""
     settings = parse_settings(LabelSettings, read_entry(task, "settings", dict[str, Any]), "label.parameters")
     walltime = read_walltime(task)
     if walltime is not None:
