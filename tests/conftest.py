@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import sysconfig
 import venv
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,26 @@ from aiida_alpot.testing.models import make_tiny_mace
 
 NOT_ON_A_COMPUTE_NODE = ("aiida", "plumpy", "kiwipy", "_editable_impl_aiida")
 EMT_PARAMETERS = {"calculator": "ase.calculators.emt:EMT"}
+
+
+def fail_in_ci(report: Any) -> Any:
+    """Return a report of a test or module; one that was skipped as a package is missing has failed in CI."""
+    if os.environ.get("CI") and report.skipped and "could not import" in str(report.longrepr):
+        report.outcome = "failed"
+        report.longrepr = f"{report.nodeid}: in CI a missing package fails: {report.longrepr}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, Any, Any]:
+    """Of whole modules."""
+    return fail_in_ci((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, Any, Any]:
+    """Of single tests."""
+    return fail_in_ci((yield))
 
 
 @pytest.fixture(scope="session")

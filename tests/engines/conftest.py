@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -27,12 +27,14 @@ FAMILY = {
 def find_program(name: str, package: str) -> str:
     """Return the path of a program; without it the test is skipped, and fails in CI."""
     path = shutil.which(name)
-    if path is None:
-        message = f"{name} is not installed (Debian: apt-get install {package})"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    return path
+    return path if path is not None else give_up(f"{name} is not installed (Debian: apt-get install {package})")
+
+
+def give_up(message: str) -> NoReturn:
+    """Skip the test, and fail it in CI."""
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)
 
 
 @pytest.fixture
@@ -65,7 +67,9 @@ def pseudo_family(aiida_profile: Any, tmp_path: Path) -> str:
     label = "LDA-cheap"
     if orm.QueryBuilder().append(orm.Group, filters={"label": label}).count():
         return label
-    find_program("pw.x", "quantum-espresso")
+    missing = [name for name, _, _ in FAMILY.values() if not (PSEUDOS / name).is_file()]
+    if missing:
+        give_up(f"{PSEUDOS / missing[0]} is missing (Debian: apt-get install quantum-espresso-data)")
     folder = tmp_path / "pseudos"
     folder.mkdir()
     for element, (name, _, _) in FAMILY.items():

@@ -5,13 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from aiida import orm
+from aiida.common.links import LinkType
 from aiida.engine import run_get_node
 from ase import Atoms
 from ase.build import bulk
+from ase.io import read
+from ase.units import Bohr, GPa, Hartree
 
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.engines.job import JobResources
@@ -196,3 +201,76 @@ def test_the_stress_is_the_derivative_of_the_energy(name: str, case: Any, reques
     (verdict,) = [call.outputs.verdict for call in node.called if call.process_label == "take_stress_probes"]
     assert verdict["outcome"] == "right", verdict["reason"]
     assert len(node.outputs.labelled) == 1
+
+
+CP2K_OUTPUT = """
+ MODULE QUICKSTEP: ATOMIC COORDINATES IN ANGSTROM
+
+   Atom Kind Element         X             Y             Z       Z(eff)     Mass
+      1    1 Si   14      0.000000      0.000000      0.000000   4.0000  28.0850
+      2    1 Si   14      1.400000      1.300000      1.300000   4.0000  28.0850
+
+ ENERGY| Total FORCE_EVAL ( QS ) energy [hartree]              -7.500000000000000
+
+ FORCES| Atomic forces [hartree/bohr]
+ FORCES|   Atom     x               y               z               |f|
+ FORCES|      1  1.00000000E-02  0.00000000E+00  0.00000000E+00   1.00000000E-02
+ FORCES|      2 -1.00000000E-02  0.00000000E+00  0.00000000E+00   1.00000000E-02
+
+ STRESS| Analytical stress tensor [GPa]
+ STRESS|                        x                   y                   z
+ STRESS|      x        1.00000000000E+00   6.00000000000E+00   5.00000000000E+00
+ STRESS|      y        6.00000000000E+00   2.00000000000E+00   4.00000000000E+00
+ STRESS|      z        5.00000000000E+00   4.00000000000E+00   3.00000000000E+00
+"""
+"""Under compression: CP2K prints the pressure tensor."""
+
+
+def _cp2k_output() -> tuple[Atoms, dict[str, bytes], dict[str, Any]]:
+    cell = 2.6 * (1 - np.eye(3))
+    atoms = Atoms("Si2", positions=[[0, 0, 0], [1.4, 1.3, 1.3]], cell=cell, pbc=True)
+    forces = np.array([[1.0, 0, 0], [-1.0, 0, 0]]) * 0.01 * Hartree / Bohr
+    expected = {"energy": -7.5 * Hartree, "forces": forces, "stress": -np.arange(1, 7) * GPa}
+    return atoms, {"aiida.out": CP2K_OUTPUT.encode()}, expected
+
+
+def _vasp_output() -> tuple[Atoms, dict[str, bytes], dict[str, Any]]:
+    folder = Path(__file__).parent / "vasp" / "records" / "silicon_static"
+    found = read(folder / "out" / "vasprun.xml", format="vasp-xml")
+    expected = {
+        "energy": found.get_potential_energy(force_consistent=True),
+        "forces": found.get_forces(),
+        "stress": found.get_stress(),
+    }
+    atoms = read(folder / "inp" / "POSCAR", format="vasp")
+    return atoms, {"vasprun.xml": (folder / "out" / "vasprun.xml").read_bytes()}, expected
+
+
+RECORDED = {"cp2k": _cp2k_output, "vasp": _vasp_output}
+"""What a program has left of one frame, by engine, and its labels as ASE or a person reads them."""
+COMPUTED = ("ase", "quantumespresso")
+"""Engines whose labels are computed in the test of the stress above."""
+
+
+def test_every_engine_has_an_output_here() -> None:
+    assert sorted(NAMES) == sorted((*RECORDED, *COMPUTED)), "record the output of the new engine in this table"
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_an_output_gives_labels_in_the_units_and_signs_of_ase(name: str, case: Any, localhost: Any) -> None:
+    atoms, files, expected = RECORDED[name]()
+    engine, parameters = load_engine("label", name), case(name).parameters
+    job = orm.CalcJobNode(computer=localhost)
+    job.set_options({"resources": {"num_machines": 1}, "output_filename": "aiida.out"})
+    job.store()
+    retrieved = orm.FolderData()
+    for file, content in files.items():
+        retrieved.base.repository.put_object_from_bytes(content, file)
+    retrieved.base.links.add_incoming(job, LinkType.CREATE, "retrieved")
+    settings = engine.complete(parameters, ("Si",))
+    (result,) = engine.read(atoms, {"retrieved": retrieved.store()}, settings)
+    for label, value in expected.items():
+        np.testing.assert_allclose(result.labels[label], value, rtol=1e-9, atol=1e-9, err_msg=label)
+    assert result.parent == job.uuid
+    with pytest.raises(ValueError, match=r".+"):
+        engine.read(Atoms("Si", cell=atoms.cell, pbc=True), {"retrieved": retrieved}, settings)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -170,6 +172,72 @@ def test_hubbard_u_goes_with_the_structure_and_a_program_that_passes_over_it_giv
     is_new = calculation.outputs.output_parameters.get_dict().get("lda_plus_u_calculation", False)
     assert frame.info["status"] == ("labelled" if is_new else "failed")
     assert is_new or "without the Hubbard U: it is older than 7.1" in frame.info["reason"]
+
+
+PSEUDOS = "/usr/share/espresso/pseudo"
+DIRECT = """&CONTROL
+  calculation = 'scf', tprnfor = .true., outdir = './out', pseudo_dir = '{pseudos}'
+/
+&SYSTEM
+  ibrav = 0, nat = 2, ntyp = 1, ecutwfc = 24.0, ecutrho = 160.0, occupations = 'fixed'{hubbard}
+/
+&ELECTRONS
+  conv_thr = 1e-9
+/
+ATOMIC_SPECIES
+C 12.011 C.pz-rrkjus.UPF
+CELL_PARAMETERS angstrom
+{cell}
+ATOMIC_POSITIONS angstrom
+{positions}
+K_POINTS automatic
+2 2 2 0 0 0
+"""
+
+
+def run_pw(atoms: Atoms, folder: Path, hubbard: str = "") -> Atoms:
+    """Run pw.x with an input of this file's own, and return ASE's reading of its output."""
+    rows = [" ".join(f"{x:.12f}" for x in row) for row in [*atoms.cell.array, *atoms.positions]]
+    positions = "\n".join(f"C {row}" for row in rows[3:])
+    text = DIRECT.format(pseudos=PSEUDOS, hubbard=hubbard, cell="\n".join(rows[:3]), positions=positions)
+    (folder / "pw.in").write_text(text)
+    done = subprocess.run(
+        ["pw.x", "-in", "pw.in"],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        check=True,
+    )
+    (folder / "pw.out").write_bytes(done.stdout)
+    return read(folder / "pw.out", format="espresso-out")
+
+
+def test_hubbard_u_of_an_old_pw_x_goes_by_its_namelist(label: Any, pw_code: Any, tmp_path: Path) -> None:
+    """As the how-to says for a pw.x before 7.1, against input that is not this package's."""
+    version = subprocess.run(["pw.x", "--version"], cwd=tmp_path, capture_output=True, check=False).stdout
+    if b"PWSCF v.6" not in version:
+        pytest.skip("pw.x from 7.1 on takes the card HUBBARD")
+    diamond = rattled(bulk("C"))
+    system = {"occupations": "fixed", "lda_plus_u": True, "hubbard_u": {"C": 2.0}}
+    node = label([diamond], kpoints_distance=1.6, conv_thr_per_atom=1e-9, parameters={"SYSTEM": system})
+    (frame,) = node.outputs.labelled
+    assert frame.info["status"] == "labelled", frame.info["reason"]
+    mesh = orm.load_node(frame.info["parent"]).inputs.kpoints.get_kpoints_mesh()[0]
+    assert mesh == [2, 2, 2]
+    expected = run_pw(diamond, tmp_path, ", lda_plus_u = .true., Hubbard_U(1) = 2.0")
+    assert frame.get_potential_energy() == pytest.approx(expected.get_potential_energy(), abs=1e-5)
+    np.testing.assert_allclose(frame.get_forces(), expected.get_forces(), atol=1e-4)
+    assert frame.get_potential_energy() > run_pw(diamond, tmp_path).get_potential_energy() + 0.1
+
+
+def test_dispersion_is_in_energy_and_forces(label: Any, derivatives: Any) -> None:
+    frames = derivatives.frames(rattled(bulk("Si")))
+    cutoffs = {"wavefunction": 30.0, "density": 120.0}
+    found = list(label(frames, cutoffs=cutoffs, vdw="grimme-d2").outputs.labelled)
+    derivatives.check(found, 0.02, 2e-3)
+    (without,) = label(frames[:1], cutoffs=cutoffs).outputs.labelled
+    assert found[0].get_potential_energy() < without.get_potential_energy() - 0.1
+    assert found[0].info["fingerprint"] != without.info["fingerprint"]
 
 
 def test_copies_of_a_structure_are_computed_once(label: Any) -> None:

@@ -292,6 +292,26 @@ def test_settings_count_the_species_of_the_dataset_that_the_labels_are_for(stage
     assert seen == [["Au", "Cu", "H"]]
 
 
+def test_a_structure_that_the_dataset_has_a_label_of_these_settings_of_is_not_computed_again(
+    stage: Any, gave: Any, pes: Any
+) -> None:
+    first = stage(gave(-1.0), pes(3))
+    first.run()
+    known = list(first.output("labelled"))
+    known[1].info["fingerprint"] = "another"
+    known[2].info.update(status="quarantined", reason="limit: absurd")
+    copies = list(pes(3))
+    copies[0].info["group"] = "copy"
+    rig = stage(gave(-2.0), PESData.from_frames(copies), known=PESData.from_frames(known))
+    assert rig.run() is None
+    labelled = list(rig.output("labelled"))
+    assert len(rig.labels) == 2
+    assert [frame.get_potential_energy() for frame in labelled] == [-1.0, -2.0, -2.0]
+    assert (labelled[0].info["group"], labelled[0].info["cost"]) == ("copy", 0.0)
+    assert rig.output("report")["review"]["n_reviewed"] == 2
+    assert "1 of 3 frames have a label of these settings in the dataset" in rig.reports
+
+
 class EmtEngine(CountingEngine):
     """Labels with a stress, of the sign and unit that the parameters say."""
 
@@ -313,13 +333,32 @@ def test_a_stress_that_is_not_the_derivative_of_the_energy_ends_the_stage(
 ) -> None:
     monkeypatch.setattr(LabellingWorkChain, "engine", EmtEngine)
     monkeypatch.setattr(collecting, "load_engine", lambda *_: EmtEngine)
-    rig = stage(gave(-1.0), pes(2), check_stress=orm.Bool(True), parameters=orm.Dict({"factor": factor}))
+    rig = stage(
+        gave(-1.0),
+        pes(2),
+        check_stress=orm.Bool(True),
+        parameters=orm.Dict({"factor": factor, "method": f"factor {factor}"}),
+    )
     exit_code = rig.run()
     assert (exit_code and exit_code.status) == status
     assert words in rig.reports
     assert len(rig.submissions) == 2 + 7
     assert len(rig.output("labelled")) == 2
     assert rig.output("report")["n_labelled"] == 2
+
+
+def test_a_stress_that_was_found_right_is_not_checked_again_for_the_same_settings(
+    stage: Any, gave: Any, pes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LabellingWorkChain, "engine", EmtEngine)
+    monkeypatch.setattr(collecting, "load_engine", lambda *_: EmtEngine)
+    n_jobs = []
+    for method in ("once", "once", "twice"):
+        inputs = {"check_stress": orm.Bool(True), "parameters": orm.Dict({"method": method})}
+        rig = stage(gave(-1.0), pes(2), **inputs)
+        assert rig.run() is None
+        n_jobs.append(len(rig.submissions))
+    assert n_jobs == [2 + 7, 2, 2 + 7]
 
 
 def test_a_frame_that_bears_the_name_of_a_probe_is_not_taken_away(
@@ -329,7 +368,8 @@ def test_a_frame_that_bears_the_name_of_a_probe_is_not_taken_away(
     monkeypatch.setattr(collecting, "load_engine", lambda *_: EmtEngine)
     frames = list(pes(2))
     frames[1].info.update(config_type="stress_probe", group="stress_probe_0")
-    rig = stage(gave(-1.0), PESData.from_frames(frames), check_stress=orm.Bool(True))
+    parameters = orm.Dict({"method": "not a probe"})
+    rig = stage(gave(-1.0), PESData.from_frames(frames), check_stress=orm.Bool(True), parameters=parameters)
     assert rig.run() is None
     assert len(rig.output("labelled")) == 2
     assert "right" in rig.reports

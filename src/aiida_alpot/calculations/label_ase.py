@@ -9,6 +9,7 @@ from aiida_alpot.calculations.base import (
     KernelCalculation,
     TaskInputs,
     add_checkpoint,
+    fraction_validator,
     non_empty_validator,
     settings_validator,
     uncached_exit_code,
@@ -40,6 +41,13 @@ class LabelAseCalculation(KernelCalculation):
             validator=settings_validator(LabelSettings, "label.parameters"),
             help="Calculator and its parameters, see aiida_alpot.kernel.labelling.LabelSettings.",
         )
+        spec.input(
+            "max_failed_fraction",
+            valid_type=orm.Float,
+            required=False,
+            validator=fraction_validator("max_failed_fraction"),
+            help="When a larger share of the frames has failed, no other is begun.",
+        )
         add_checkpoint(spec)
         spec.output("labelled", valid_type=PESData, required=False, help="All frames with labels or reasons.")
         uncached_exit_code(
@@ -54,6 +62,8 @@ class LabelAseCalculation(KernelCalculation):
         resources = self.inputs.metadata.options.resources
         n_workers = int(resources.get("num_machines", 1)) * int(resources.get("num_mpiprocs_per_machine", 1))
         settings = {"n_workers": n_workers, **self.inputs.parameters.get_dict()}
+        if "max_failed_fraction" in self.inputs:
+            settings["max_failed_fraction"] = self.inputs.max_failed_fraction.value
         inputs = TaskInputs({"settings": settings})
         inputs.add_dataset("frames", self.inputs.frames)
         inputs.keep_state(SHARDS, self.inputs.get("checkpoint", None))

@@ -427,8 +427,8 @@ class ActiveLearningWorkChain(ProtocolMixin, ResumeMixin, WorkChain):
         """Submit a stage with its inputs and what the loop provides."""
         work_chain, _ = STAGES[stage]
         inputs = AttributeDict(self.exposed_inputs(work_chain, namespace=stage, agglomerate=False))
-        if stage == "label" and label != "label":
-            inputs.pop("check_stress", None)  # the first labelling did
+        if stage == "label" and (label != "label" or self.ctx.first_stage not in (None, "structures")):
+            inputs.pop("check_stress", None)  # the first labelling did, of this campaign or the one it resumes
         inputs.update(provided)
         inputs.kernel = self.inputs.kernel
         inputs.metadata = {"call_link_label": label, "label": label}

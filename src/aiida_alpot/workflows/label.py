@@ -10,8 +10,10 @@ from aiida.engine import ExitCode, ProcessBuilder
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
 from aiida_alpot.calculations.base import fraction_validator, non_empty_validator, settings_validator
+from aiida_alpot.calculations.functions.dataset import take_known_labels
 from aiida_alpot.calculations.functions.review import (
     add_stress_probes,
+    find_right_stress,
     review_dataset,
     take_stress_probes,
 )
@@ -20,6 +22,7 @@ from aiida_alpot.data.pes import PESData
 from aiida_alpot.engines.job import CONTINUABLE, REPEATABLE, Job, JobResources
 from aiida_alpot.engines.label.base import LabelRequest
 from aiida_alpot.kernel.labelling.quality import QualitySettings
+from aiida_alpot.kernel.labelling.results import find_known_labels
 from aiida_alpot.plugins import known_engines, load_engine
 from aiida_alpot.workflows.base import StageWorkChain, find_jobs, validate_options
 
@@ -57,8 +60,8 @@ class LabellingWorkChain(StageWorkChain):
             "known",
             valid_type=PESData,
             required=False,
-            help="The dataset these labels are for: cut-offs count its species too, and new labels are judged beside "
-            "its own.",
+            help="The dataset these labels are for: cut-offs count its species too, new labels are judged beside its "
+            "own, and an engine with one job a frame takes those of the same structure and settings.",
         )
         spec.input(
             "quality",
@@ -72,14 +75,15 @@ class LabellingWorkChain(StageWorkChain):
             valid_type=orm.Bool,
             default=lambda: orm.Bool(False),
             help="Label a compressed frame and the same strained, seven labels more, and end if the stress that the "
-            "engine gives is not the derivative of its energy: another sign, another unit. A campaign does it once.",
+            "engine gives is not the derivative of its energy: another sign, another unit. A campaign does it once, an "
+            "engine with one job a frame once for its settings. Protocols switch it on.",
         )
         spec.input(
             "max_failed_fraction",
             valid_type=orm.Float,
             default=lambda: orm.Float(0.5),
             validator=fraction_validator("max_failed_fraction"),
-            help="Largest share of frames without a label at the end.",
+            help="Largest share of frames without a label at the end. When more have failed, no other is begun.",
         )
         spec.input(
             "resume_from",
@@ -155,13 +159,14 @@ class LabellingWorkChain(StageWorkChain):
     @property
     def request(self) -> LabelRequest:
         """What is to be labelled, and how."""
-        return LabelRequest(self.ctx.frames, self.inputs.parameters, self.ctx.settings)
+        return LabelRequest(self.ctx.frames, self.inputs.parameters, self.ctx.settings, self.inputs.max_failed_fraction)
 
     def plan_jobs(self) -> list[str]:
         """Ask the engine, and leave out what the stage that is resumed has done."""
-        is_checked = self.inputs.check_stress.value
-        self.ctx.frames = add_stress_probes(self.inputs.frames) if is_checked else self.inputs.frames
         self.ctx.settings = self._complete(self.inputs)
+        self.ctx.is_checked = self._must_check_stress()
+        self.ctx.given = self._take_known()
+        self.ctx.frames = add_stress_probes(self.ctx.given) if self.ctx.is_checked else self.ctx.given
         keys = list(self.engine.plan_jobs(self.request))
         done = self.earlier_jobs()
         if done:
@@ -229,7 +234,7 @@ class LabellingWorkChain(StageWorkChain):
         if labelled is None:
             return self.all_failed()
         problem = None
-        if self.inputs.check_stress.value:
+        if self.ctx.is_checked:
             labelled, problem = self._check_stress(labelled)
         try:
             labelled, reviews = self._review(labelled, self.engine.made_fingerprint(self.request, jobs))
@@ -249,6 +254,33 @@ class LabellingWorkChain(StageWorkChain):
             return self.exit_codes.ERROR_TOO_MANY_FAILURES.format(detail=detail)
         return None
 
+    def _take_known(self) -> PESData:
+        """Return the frames with the labels of these settings that the dataset has; none is computed twice."""
+        frames: PESData = self.inputs.frames
+        fingerprint = self.engine.fingerprint(self.ctx.settings)
+        if "known" not in self.inputs or fingerprint is None:
+            return frames
+        with frames.dataset() as reader, self.inputs.known.dataset() as known:
+            n_known = len(find_known_labels(reader, known, fingerprint))
+        if n_known == 0:
+            return frames
+        self.report(f"label: {n_known} of {len(frames)} frames have a label of these settings in the dataset")
+        taken: PESData = take_known_labels(frames, self.inputs.known, orm.Str(fingerprint))
+        return taken
+
+    def _must_check_stress(self) -> bool:
+        """Return whether the stress is to be checked, and was not found right for these settings before.
+
+        Where one job labels all frames, that job is the same only if the probes are always among them (caching).
+        """
+        fingerprint = self.engine.fingerprint(self.ctx.settings)
+        if not self.inputs.check_stress.value or fingerprint is None:
+            return bool(self.inputs.check_stress.value)
+        verdict = find_right_stress(fingerprint)
+        if verdict is not None:
+            self.report(f"label: the stress of these settings was found right before, see <{verdict.pk}>")
+        return verdict is None
+
     def _check_stress(self, labelled: PESData) -> tuple[PESData, ExitCode | None]:
         """Return the frames without the probes, and an exit code if these say that the stress is a wrong one."""
         taken: Any = take_stress_probes(labelled, self.inputs.frames)
@@ -263,7 +295,7 @@ class LabellingWorkChain(StageWorkChain):
         :param fingerprint: that new labels must have; labels that the frames were given with may have others.
         """
         known = self.inputs.get("known", None)
-        found, reviews = review_dataset(labelled, self.inputs.quality, self.inputs.frames, known, fingerprint)
+        found, reviews = review_dataset(labelled, self.inputs.quality, self.ctx.given, known, fingerprint)
         objections = [verdict for review in reviews.values() for verdict in review["quarantined"].values()]
         if objections:
             self.report(f"label: {len(objections)} labels are put into quarantine, e.g. {objections[0]['reason']}")

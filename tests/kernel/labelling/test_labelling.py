@@ -187,6 +187,21 @@ def test_every_frame_can_fail(tmp_path, broken):
     assert report.n_failed == 3
 
 
+@pytest.mark.parametrize("values", [{"n_workers": 2}, {"isolated": False}])
+def test_no_frame_is_begun_when_too_many_have_failed_and_finished_labels_stay(tmp_path, broken, calls, values):
+    """Ten frames that fail behind a good one: the third failure is more than a fifth of eleven."""
+    write(tmp_path / "source.h5", [frame(3, 0), *(frame(2, seed) for seed in range(1, 11))])
+    report, frames = label(tmp_path / "source.h5", broken("raise", max_failed_fraction=0.2, **values))
+    assert report.is_given_up
+    assert report.n_labelled == 1
+    assert 3 <= report.n_failed <= 4  # the other worker may end one more
+    assert report.n_unlabelled == 10 - report.n_failed
+    assert frames[-1].info["status"] == "unlabelled"
+    assert frames[-1].info["reason"].startswith("not begun: 3 of 11 frames had failed")
+    again, _ = label(tmp_path / "source.h5", broken("raise", max_failed_fraction=1.0, **values))
+    assert (again.n_failed, again.n_unlabelled, again.is_given_up) == (10, 0, False)
+
+
 def test_a_calculator_is_used_again_until_it_fails(source, broken, tmp_path):
     label(source, broken("raise"))
     assert (tmp_path / "calls.built").read_text().count("built") == 2

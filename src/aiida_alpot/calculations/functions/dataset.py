@@ -15,6 +15,7 @@ from ase import Atoms
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.kernel.dataset import DatasetView, write
 from aiida_alpot.kernel.labelling.residuals import PREDICTION_COLUMNS
+from aiida_alpot.kernel.labelling.results import find_known_labels, take_label
 from aiida_alpot.kernel.splitting import split_columns
 
 
@@ -65,6 +66,20 @@ def select_unknown(frames: PESData, dataset: PESData) -> PESData:
     with dataset.dataset() as known, frames.dataset() as reader:
         labelled = known[known.column("status") == "labelled"].frame_ids(labels=False)
         return store_view(reader[~np.isin(reader.frame_ids(labels=False), labelled)])
+
+
+@calcfunction
+def take_known_labels(frames: PESData, known: PESData, fingerprint: orm.Str) -> PESData:
+    """Return *frames* with the labels of these settings that *known* has of the same structures.
+
+    :param frames: frames to be labelled.
+    :param known: labels that were accepted before.
+    :param fingerprint: of the settings.
+    """
+    with frames.dataset() as reader, known.dataset() as before:
+        found = find_known_labels(reader, before, fingerprint.value)
+        rows = range(len(reader))
+        return PESData.from_frames(take_label(reader[k], before[found[k]]) if k in found else reader[k] for k in rows)
 
 
 @calcfunction

@@ -92,6 +92,8 @@ def add_stress_probes(frames: PESData) -> PESData:
 def take_stress_probes(labelled: PESData, frames: PESData) -> dict[str, orm.Data]:
     """Return labelled frames without the probes among them as ``labelled``, and what these say as ``verdict``.
 
+    The verdict names the ``fingerprint`` of their labels, by which :func:`find_right_stress` finds it.
+
     :param labelled: frames of :func:`add_stress_probes` with their labels.
     :param frames: what that was given: a frame of its own that bears the name of a probe is none.
     """
@@ -99,4 +101,15 @@ def take_stress_probes(labelled: PESData, frames: PESData) -> dict[str, orm.Data
         is_own = np.isin(reader.frame_ids(labels=False), given.frame_ids(labels=False))
         is_probe = (reader.column("config_type") == PROBE) & ~is_own
         verdict = judge_probes(reader[np.flatnonzero(is_probe)])
+        verdict["fingerprint"] = max(reader.column("fingerprint")[is_probe].tolist(), default="")
         return {"labelled": store_view(reader[np.flatnonzero(~is_probe)]), "verdict": orm.Dict(verdict)}
+
+
+def find_right_stress(fingerprint: str) -> orm.Dict | None:
+    """Return the last verdict of the profile that the stress of labels of these settings is right, or None."""
+    query = orm.QueryBuilder()
+    query.append(orm.CalcFunctionNode, filters={"attributes.process_label": "take_stress_probes"}, tag="check")
+    filters = {"attributes.outcome": "right", "attributes.fingerprint": fingerprint}
+    query.append(orm.Dict, with_incoming="check", filters=filters, tag="verdict").order_by({"verdict": {"id": "desc"}})
+    found: orm.Dict | None = query.first(flat=True)
+    return found

@@ -34,6 +34,8 @@ class AseLabelEngine(LabelEngine):
     ) -> Job:
         """Label the frames, or what an interrupted job left of them."""
         inputs = {"frames": request.frames, "parameters": request.parameters, **resources.common_inputs()}
+        if request.max_failed_fraction is not None:
+            inputs["max_failed_fraction"] = request.max_failed_fraction
         if previous is not None and "labelled" in previous.outputs:
             inputs["frames"] = previous.outputs.labelled
         elif resources.checkpoint is not None:

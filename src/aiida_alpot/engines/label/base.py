@@ -24,11 +24,13 @@ class LabelRequest:
     :param frames: the frames.
     :param parameters: of the engine, as they were given.
     :param settings: the same, as :meth:`LabelEngine.complete` made them.
+    :param max_failed_fraction: of the stage, for an engine whose jobs label many frames: a job stops beyond it.
     """
 
     frames: PESData
     parameters: orm.Dict
     settings: Mapping[str, Any]
+    max_failed_fraction: orm.Float | None = None
 
 
 class LabelEngine(ABC):

@@ -73,14 +73,15 @@ class WorkerPool:
 
     :param settings: number of workers, threads, timeout of a frame.
     :param setup: what the workers need to know.
-    :param finished: called with the status of each frame as soon as its shard is written.
+    :param finished: called with the status of each frame as soon as its shard is written; it returns whether to go on.
     """
 
-    def __init__(self, settings: LabelSettings, setup: WorkerSetup, finished: Callable[[str], None]) -> None:
+    def __init__(self, settings: LabelSettings, setup: WorkerSetup, finished: Callable[[str], bool]) -> None:
         self._settings = settings
         self._setup = setup
         self._shard_dir = Path(setup.shard_dir)
         self._finished = finished
+        self._goes_on = True
         self._workers: dict[int, _Worker] = {}
 
     def __enter__(self) -> WorkerPool:
@@ -95,7 +96,7 @@ class WorkerPool:
         """Label all frames, or as many as can be before *deadline*.
 
         :param deadline: on the clock of ``time.monotonic``; a frame in work at that time is given up.
-        :return: whether all tasks are done.
+        :return: whether all tasks are done; not if *finished* said to stop, which gives up frames in work, too.
         :raises CalculatorError: if a worker cannot build the calculator or dies while it tries.
         :raises OSError: if a worker cannot write its labels.
         """
@@ -104,7 +105,7 @@ class WorkerPool:
         left = n_tasks
         while left:
             now = time.monotonic()
-            if now >= deadline:
+            if now >= deadline or not self._goes_on:
                 return False
             by_connection = {worker.connection: worker for worker in self._workers.values()}
             for connection in wait(list(by_connection), timeout=min(_POLL_S, deadline - now)):
@@ -158,7 +159,7 @@ class WorkerPool:
         if kind != DONE:
             return 0
         worker.task = None
-        self._finished(text)
+        self._goes_on = self._finished(text)
         return 1
 
     def _lost(self, worker: _Worker) -> int:
@@ -188,5 +189,5 @@ class WorkerPool:
         if shard is None or shard.status == "failed":
             shard = Shard(task.structure_id, self._setup.fingerprint, "failed", reason, cost)
             write_shard(self._shard_dir, task.index, shard)
-        self._finished(shard.status)
+        self._goes_on = self._finished(shard.status)
         return 1

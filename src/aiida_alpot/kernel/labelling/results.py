@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
@@ -105,6 +106,30 @@ def sort_rows(dataset: Dataset, fingerprint: str, *, retry_failed: bool = False)
         if row == "renew" and (identity in others or k != last[identity]):
             rows[k] = "keep"
     return rows
+
+
+def find_known_labels(dataset: Dataset, known: Dataset, fingerprint: str) -> dict[int, int]:
+    """Return the row of *known* with a label of these settings, for each row of a dataset that is to be labelled.
+
+    :param known: labels that were accepted before; only the same structure to the last digit counts.
+    """
+    good = (known.column("status") == "labelled") & (known.column("fingerprint") == fingerprint)
+    of_structure = {str(known.frame_ids(labels=False)[row]): int(row) for row in np.flatnonzero(good)}
+    ids = dataset.frame_ids(labels=False)
+    rows = sort_rows(dataset, fingerprint)
+    return {k: of_structure[str(ids[k])] for k, row in enumerate(rows) if row == "label" and ids[k] in of_structure}
+
+
+def take_label(atoms: Atoms, source: Atoms) -> Atoms:
+    """Return a frame with the label of another one of the same structure; its book-keeping stays, it has cost nothing.
+
+    :param source: a labelled frame.
+    """
+    frame = without_labels(atoms)
+    frame.calc = SinglePointCalculator(frame, **source.calc.results)
+    frame.info.update(status="labelled", reason="", fingerprint=source.info["fingerprint"], cost=0.0)
+    frame.info["parent"] = source.info.get("parent", "")
+    return frame
 
 
 def collect_frames(

@@ -6,7 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,6 +40,7 @@ class LabelReport:
     :param n_reused: frames found in shards of an earlier run.
     :param fingerprint: of the settings, see :func:`~.settings.label_fingerprint`.
     :param seconds: wall time of this run.
+    :param is_given_up: whether frames were not begun since too many others had failed.
     """
 
     n_frames: int
@@ -52,6 +53,7 @@ class LabelReport:
     n_reused: int
     fingerprint: str
     seconds: float
+    is_given_up: bool = False
 
 
 def label_dataset(
@@ -64,9 +66,9 @@ def label_dataset(
     """Write a dataset with the frames of another one, in the same order, and their labels.
 
     A frame that raises, gives values of wrong shape or not finite, takes too long or takes its process down stays in
-    the dataset as ``failed`` with the reason. A frame that is not reached before the walltime stays ``unlabelled``
-    with the reason ``walltime``. Frames that have labels of the same fingerprint are copied. Called again with the same
-    *shard_dir* after it was killed, it labels only what is left.
+    the dataset as ``failed`` with the reason. A frame that is not reached before the walltime, or before too many
+    others have failed, stays ``unlabelled`` with that reason. Frames that have labels of the same fingerprint are
+    copied. Called again with the same *shard_dir* after it was killed, it labels only what is left.
 
     :param source_path: dataset to label.
     :param out_path: dataset to write; written last and all at once.
@@ -85,13 +87,15 @@ def label_dataset(
     with Dataset.open(source_path) as dataset:
         ids = [str(value) for value in dataset.frame_ids(labels=False)]
         plan = _plan(dataset, ids, folder, setup, retry_failed=settings.retry_failed)
-        progress = _Progress(progress_path, len(dataset), len(dataset) - len(plan.todo), plan.n_failed)
+        progress = _Progress(progress_path, len(dataset), len(dataset) - len(plan.todo), plan.n_failed, settings)
         tasks = (Task(index, ids[index], without_labels(dataset[index])) for index in plan.todo)
         if plan.todo:
             _run(tasks, len(plan.todo), settings, setup, deadline, progress)
-        counts = _pack(dataset, ids, folder, run, Path(out_path), "walltime")
+        counts = _pack(dataset, ids, folder, run, Path(out_path), progress.reason_to_stop or "walltime")
     progress.write()
-    return _report(counts, fingerprint, plan.n_reused, time.monotonic() - start)
+    is_given_up = bool(progress.reason_to_stop) and counts["unlabelled"] > 0
+    report = _report(counts, fingerprint, plan.n_reused, time.monotonic() - start)
+    return replace(report, is_given_up=is_given_up)
 
 
 def partial_pack(source_path: str | Path, shard_dir: str | Path, out_path: str | Path) -> LabelReport:
@@ -120,19 +124,29 @@ class _Plan:
 
 
 class _Progress:
-    """Counts of a run, written to a file now and then."""
+    """Counts of a run, written to a file now and then, and whether it is to go on."""
 
-    def __init__(self, path: str | Path | None, total: int, done: int, failed: int) -> None:
+    def __init__(self, path: str | Path | None, total: int, done: int, failed: int, settings: LabelSettings) -> None:
         self._path = None if path is None else Path(path)
         self._total, self._done, self._failed = total, done, failed
         self._last = -math.inf
+        self._most_failed = settings.max_failed_fraction * total
         self.write()
 
-    def finished(self, status: str) -> None:
+    @property
+    def reason_to_stop(self) -> str:
+        """Why no other frame is worth beginning, "" if they are."""
+        if self._failed <= self._most_failed:
+            return ""
+        return f"not begun: {self._failed} of {self._total} frames had failed"
+
+    def finished(self, status: str) -> bool:
+        """Count a frame and return whether to go on."""
         self._done += 1
         self._failed += status == "failed"
         if time.monotonic() - self._last >= _PROGRESS_INTERVAL:
             self.write()
+        return not self.reason_to_stop
 
     def write(self) -> None:
         self._last = time.monotonic()
@@ -180,7 +194,7 @@ def _run(
     except (ImportError, ValueError, TypeError) as error:
         raise refusal(describe_refusal(error)) from error
     for task in tasks:
-        if time.monotonic() >= deadline:
+        if time.monotonic() >= deadline or progress.reason_to_stop:
             return
         shard = labeller.label(task)
         write_shard(Path(setup.shard_dir), task.index, shard)

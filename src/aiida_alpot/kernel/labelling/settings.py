@@ -32,6 +32,7 @@ class LabelSettings:
     :param isolated: label in separate processes, so that a calculator that crashes or hangs costs one frame. False
         labels in this process, one frame after the other, without timeout.
     :param retry_failed: label frames again that an earlier run with these settings failed to label.
+    :param max_failed_fraction: share of all frames; when more than that have failed, no other is begun.
     :param charge_parameter: name of the calculator's parameter for the total charge, with dots where it is nested
         (``"input_data.system.tot_charge"``), or ``"atoms.info"`` if it reads the charge of a frame itself. Without it a
         charged frame fails: it would be labelled as neutral.
@@ -51,6 +52,7 @@ class LabelSettings:
     frame_timeout_s: float | None = None
     isolated: bool = True
     retry_failed: bool = False
+    max_failed_fraction: float = 1.0
     charge_parameter: str | None = None
     magnetic_moments: Mapping[str, float] | None = None
     vacuum: float | None = None
@@ -65,6 +67,8 @@ class LabelSettings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")
+        if not 0 <= self.max_failed_fraction <= 1:
+            raise ValueError(f"max_failed_fraction must be between 0 and 1, got {self.max_failed_fraction}")
         if not self.isolated and (self.n_workers > 1 or self.frame_timeout_s is not None):
             raise ValueError("isolated must be true for n_workers > 1 or a frame_timeout_s")
         for symbol in self.magnetic_moments or {}:

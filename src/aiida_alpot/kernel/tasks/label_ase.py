@@ -18,7 +18,7 @@ SHARDS = "shards"
 
 
 def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Write ``labelled.h5`` with every frame of the input, labelled, failed or (out of time) unlabelled."""
+    """Write ``labelled.h5`` with every frame of the input: labelled, failed, or not reached (time, too many failed)."""
     settings = parse_settings(LabelSettings, read_entry(task, "settings", dict[str, Any]), "label.parameters")
     walltime = read_walltime(task)
     if walltime is not None:
@@ -26,6 +26,6 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     frames = find_file(task, "frames", folder)
     report = label_dataset(frames, folder / OUTPUT, settings, folder / SHARDS, folder / "progress.json")
     results = asdict(report)
-    if report.n_unlabelled:
+    if report.n_unlabelled and not report.is_given_up:
         raise TaskInterruptedError(f"{report.n_unlabelled} frames are left: the walltime was near", results)
     return results
