@@ -1,7 +1,8 @@
 """Measure the choice of active rows and the grades: ``python benchmarks/maxvol/run.py`` prints the tables of README.md.
 
 Every case runs in a process of its own with one BLAS thread, which gives its CPU time and its peak memory; what makes
-the matrix is not counted in the time. ``--only gemm select_300 grade`` runs some of the cases.
+the matrix is not counted in the time. ``--only gemm select_300 grade`` runs some of the cases, ``--repeats`` sets
+how often each row of the table of the grades is measured.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ TOL = 1.01
 MAX_SWAPS = 300
 """Exchanges after which pace gives up; the classical algorithm is capped there too."""
 N_GRADED = 1_000_000
+N_GRADED_FEATURES = 300
+"""Of a row, the constant one included."""
 
 
 # what is compared
@@ -92,6 +95,12 @@ def select_teneva(matrix: Array) -> dict[str, Any]:
 
 
 SELECT = {"aiida-alpot": select_ours, "classical": select_classically, "teneva": select_teneva}
+GRADE = {
+    "aiida-alpot float64": "aiida-alpot, double",
+    "aiida-alpot float32": "aiida-alpot, single",
+    "numpy float64": "numpy, `abs(B @ inverse).max(axis=1)`, double",
+    "numpy float32": "the same, single",
+}
 SIZES = {
     "select_100": ("monomials", 20_000, 100, ("aiida-alpot", "classical", "teneva")),
     "select_300": ("monomials", 100_000, 300, ("aiida-alpot", "classical")),
@@ -147,7 +156,7 @@ def measure_grades(method: str) -> dict[str, Any]:
     """Grade a million rows of 300 features."""
     kind = np.float32 if method.endswith("float32") else np.float64
     rng = np.random.default_rng(0)
-    training = make_matrix("monomials", 20_000, 299)
+    training = make_matrix("monomials", 20_000, N_GRADED_FEATURES - 1)
     species = np.full(len(training), 29)
     active = ActiveSet.build(Features(training, species, np.arange(len(training))), kind="last_layer")
     values = training[rng.integers(0, len(training), N_GRADED)].astype(kind)
@@ -201,13 +210,34 @@ def report_selection(case: str) -> None:
         print(f"| {method} | {numbers} | {row['grade']:.3f}{note} | {row['log_det']:.2f} |", flush=True)
 
 
-def report_grades() -> None:
-    """Print the table of the grades."""
-    print(f"\n### Grades of {N_GRADED} rows of 300\n")
-    print("| | CPU, s | more memory, MB | largest |\n|---|---:|---:|---:|", flush=True)
-    for method in ("aiida-alpot float64", "aiida-alpot float32", "numpy float64", "numpy float32"):
-        row = run_alone("grade", method)
-        print(f"| {method} | {row['cpu']:.2f} | {row['more']:.0f} | {row['largest']:.3f} |", flush=True)
+def report_grades(repeats: int) -> None:
+    """Print the table of the grades: every run beside the rate of products of this shape at that minute."""
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in GRADE}
+    products: dict[str, list[float]] = {"float64": [], "float32": []}
+    for _ in range(repeats):
+        rates = run_alone("gemm")
+        for kind, seconds in products.items():
+            seconds.append(2 * N_GRADED * N_GRADED_FEATURES**2 / 1e9 / rates[f"{kind} {N_GRADED_FEATURES}"])
+        for method, rows in runs.items():
+            rows.append(run_alone("grade", method))
+    print(f"\n### Grades of {N_GRADED:,} rows of {N_GRADED_FEATURES}\n")
+    print(f"{repeats} runs, each beside the rate of products of this shape at that minute.\n")
+    print("| | CPU, s | more memory, MB | largest grade |\n|---|---:|---:|---:|", flush=True)
+    for method, rows in runs.items():
+        failed = [row["failed"] for row in rows if "failed" in row]
+        if failed:
+            print(f"| {GRADE[method]} | {failed[0]} | | |", flush=True)
+            continue
+        cells = [_seconds([row["cpu"] for row in rows]), f"{max(row['more'] for row in rows):.0f}"]
+        print(f"| {GRADE[method]} | {' | '.join(cells)} | {rows[0]['largest']:.3f} |", flush=True)
+        package, kind = method.split()
+        if package == "aiida-alpot":
+            precision = "double" if kind == "float64" else "single"
+            print(f"| the product alone, {precision}, from its rate | {_seconds(products[kind])} | | |", flush=True)
+
+
+def _seconds(values: list[float]) -> str:
+    return ", ".join(f"{value:.1f}" for value in values)
 
 
 def main() -> None:
@@ -215,6 +245,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     cases = ("gemm", *SIZES, "grade", "stream")
     parser.add_argument("--only", nargs="+", choices=cases, default=cases)
+    parser.add_argument("--repeats", type=int, default=4, help="runs of every row of the table of the grades")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.job:
@@ -228,7 +259,7 @@ def main() -> None:
         if case in options.only:
             report_selection(case)
     if "grade" in options.only:
-        report_grades()
+        report_grades(options.repeats)
     if "stream" in options.only:
         row = run_alone("stream")
         print(f"\nA million rows of 300, made in chunks: {row['cpu']:.1f} s of CPU time without making them, ", end="")

@@ -13,6 +13,7 @@ from aiida_alpot.kernel.clustering import (
     cover,
     cut_tree,
     means,
+    principal_components,
 )
 
 SIZES = (1000, 100, 50, 20, 5)
@@ -123,3 +124,22 @@ def test_the_tree_is_cut_until_enough_clusters_hold_no_training_frame():
 def test_means_are_those_of_the_members():
     points = np.array([[0.0, 1.0], [2.0, 3.0], [9.0, 9.0], [5.0, 5.0]])
     assert means(points, np.array([0, 0, -1, 1])).tolist() == [[1.0, 2.0], [5.0, 5.0]]
+
+
+def test_principal_components_are_those_of_the_correlation_matrix():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(200, 5)) @ rng.normal(size=(5, 5)) * 10.0 ** np.arange(5)
+    components, variance = principal_components(values)
+    np.testing.assert_allclose(variance, np.linalg.eigvalsh(np.corrcoef(values.T))[::-1])
+    np.testing.assert_allclose(components.T @ components / 200, np.diag(variance), atol=1e-12)
+    assert variance.sum() == pytest.approx(5.0)
+
+
+def test_a_column_that_is_constant_but_for_round_off_is_no_direction():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(50, 3))
+    values[:, 1] = 7.0 + 1e-7 * rng.normal(size=50)
+    assert principal_components(values)[0].shape == (50, 2)
+    flat, variance = principal_components(np.full((4, 2), 3.0))
+    assert (flat.tolist(), variance.tolist()) == ([[0.0]] * 4, [0.0])
+    assert compute_components(np.full((4, 2), 3.0)).tolist() == [[0.0]] * 4

@@ -9,6 +9,8 @@ from scipy.cluster.hierarchy import linkage
 
 from aiida_alpot.kernel.units import BoolArray, FloatArray, IntArray
 
+CONSTANT: Final = 1e-6
+"""Standard deviation relative to the largest value below which a column is round-off of single precision."""
 _SAME: Final = 1e-12
 """Squared distance below which two points are copies, relative to the largest square of a point."""
 _CELLS: Final = 500
@@ -19,6 +21,24 @@ _EXPLAINED: Final = 0.99
 """Share of the variance kept by the principal components."""
 
 
+def principal_components(values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return all principal components of the standardised columns, the largest variance first, and their variances.
+
+    Columns that are constant but for round-off are left out; if all are there is one component, of variance zero.
+
+    :param values: shape (n, n_features).
+    :return: shapes (n, n_components), centred, and (n_components,).
+    """
+    centred = values - values.mean(axis=0)
+    scale = centred.std(axis=0)
+    varies = scale > CONSTANT * np.abs(values).max(axis=0)
+    if not varies.any():
+        return np.zeros((len(values), 1)), np.zeros(1)
+    standard = centred[:, varies] / scale[varies]
+    variance, vectors = np.linalg.eigh(standard.T @ standard / len(standard))
+    return np.asarray(standard @ vectors[:, ::-1], dtype=np.float64), np.asarray(variance[::-1], dtype=np.float64)
+
+
 def compute_components(values: FloatArray) -> FloatArray:
     """Return the leading principal components of the standardised columns, shape (n, ≤ n_features).
 
@@ -26,15 +46,11 @@ def compute_components(values: FloatArray) -> FloatArray:
 
     :param values: shape (n, n_features).
     """
-    centred = values - values.mean(axis=0)
-    deviation = centred.std(axis=0)
-    centred = centred[:, deviation > 0.0] / deviation[deviation > 0.0]
-    if centred.size == 0:
-        return np.zeros((len(values), 1))
-    power, vectors = np.linalg.eigh(centred.T @ centred / len(values))
-    power, vectors = power[::-1], vectors[:, ::-1]
-    n_kept = int(np.searchsorted(np.cumsum(power) / power.sum(), _EXPLAINED)) + 1
-    return np.asarray(centred @ vectors[:, :n_kept], dtype=np.float64)
+    components, variance = principal_components(values)
+    if variance[0] == 0.0:
+        return components
+    n_kept = int(np.searchsorted(np.cumsum(variance) / variance.sum(), _EXPLAINED)) + 1
+    return components[:, :n_kept]
 
 
 def cluster_kmeans(points: FloatArray, n_clusters: int, seed: int) -> IntArray:

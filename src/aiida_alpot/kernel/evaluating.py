@@ -12,6 +12,7 @@ from ase import Atoms
 
 from aiida_alpot.kernel import defaults
 from aiida_alpot.kernel.atom_features import AtomFeatures
+from aiida_alpot.kernel.clustering import CONSTANT
 from aiida_alpot.kernel.criterion import CriterionSettings, criterion_columns
 from aiida_alpot.kernel.cutouts import core_of
 from aiida_alpot.kernel.cutting import CuttingSettings
@@ -38,8 +39,6 @@ from aiida_alpot.kernel.units import BoolArray, FloatArray
 
 _CHUNK: Final = 256
 _WITH_FEATURES, _WITHOUT_FEATURES = "direct", "threshold"
-_CONSTANT: Final = 1e-6
-"""Standard deviation relative to the largest value below which a feature is round-off of single precision."""
 
 
 @dataclass(frozen=True)
@@ -400,7 +399,7 @@ def _whiten(table: CandidateTable, training: FloatArray | None) -> tuple[Candida
     assert table.features is not None
     rows = table.features if training is None else np.concatenate([table.features, training])
     scale = rows.std(axis=0)
-    scale[scale <= _CONSTANT * np.abs(rows).max(axis=0)] = np.inf
+    scale[scale <= CONSTANT * np.abs(rows).max(axis=0)] = np.inf
     scaled = CandidateTable(**{**vars(table), "features": table.features / scale})
     return scaled, None if training is None else training / scale
 

@@ -25,6 +25,9 @@ GPA: Final[float] = ase_units.GPa
 KB: Final[float] = ase_units.kB
 """Boltzmann's constant in eV/K."""
 
+PROPERTIES: Final = ("energy", "force", "force_max", "stress")
+"""What a committee disagrees on and errs in, per frame, in the order of every table and report."""
+
 VOIGT: Final[tuple[tuple[int, int], ...]] = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 """Cartesian index pair of each Voigt component."""
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from aiida_alpot.kernel.selection import CandidateTable, concatenate
+from aiida_alpot.kernel.selection import CandidateTable
 
 
 def table(n: int, *, features: int | None = None, name: str = "t") -> CandidateTable:
@@ -30,26 +30,6 @@ def test_lists_become_typed_columns():
 
 def test_empty_table_is_legal():
     assert len(table(0)) == 0
-    assert len(table(3).take([])) == 0
-
-
-def test_rows_are_taken_by_index_and_mask():
-    made = table(4)
-    assert made.take([2, 0]).force.tolist() == [2.0, 0.0]
-    assert made.take(made.force > 1.0).structure_id.tolist() == ["t2", "t3"]
-
-
-def test_tables_are_joined_in_order():
-    joined = concatenate([table(2, features=1, name="a"), table(0, features=1), table(1, features=1, name="b")])
-    assert joined.structure_id.tolist() == ["a0", "a1", "b0"]
-    assert joined.features.shape == (3, 1)
-
-
-def test_tables_with_different_features_do_not_join():
-    with pytest.raises(ValueError, match="different sizes"):
-        concatenate([table(1, features=1), table(1)])
-    with pytest.raises(ValueError, match="at least one"):
-        concatenate([])
 
 
 @pytest.mark.parametrize(

@@ -76,22 +76,8 @@ def test_categories_of_the_points_survive_the_file(tmp_path):
         make_model(None, points=points, point_categories=np.array(["a", "b"]))
 
 
-def test_flags_are_strict_and_nan_is_not_flagged():
-    model, D = make_model(tolerances={"force": 0.11, "stress": 0.002}), make_disagreement()
-    flags = model.flag(D)
-    assert flags["force"].tolist() == [False, False, True]
-    assert flags["stress"].tolist() == [False, False, True]
-    at = Disagreement(**{**vars(D), "force": np.full(3, model.thresholds["force"])})
-    assert not model.flag(at)["force"].any()
-    assert set(flags) == {"force", "stress"}
-
-
-def test_grades_are_flagged_from_gamma_save_on():
-    flags = make_model().flag(make_disagreement(), np.array([1.99, 2.0, np.inf]))
-    assert flags["grade"].tolist() == [False, True, True]
-    assert "grade" not in make_model(gamma_save=None, gamma_break=None).flag(make_disagreement(), np.ones(3))
-    with pytest.raises(ValueError, match="grades: expected the shape"):
-        make_model().flag(make_disagreement(), np.ones(2))
+def test_thresholds_are_of_properties_with_calibration_and_tolerance():
+    assert set(make_model(tolerances={"force": 0.11, "stress": 0.002}).thresholds) == {"force", "stress"}
 
 
 def test_predicted_errors_are_per_calibrated_property():
@@ -120,8 +106,6 @@ def test_each_frame_has_error_and_threshold_of_its_category():
     np.testing.assert_allclose(model.predict_error(D, categories)["force"], [0.32, 0.1, 0.12])
     np.testing.assert_allclose(model.predict_error(D)["force"], [0.08, 0.1, 0.12])
     np.testing.assert_allclose(model.frame_thresholds(categories)["force"], [0.0125, 0.05, 0.05])
-    assert model.flag(D, categories=categories)["force"].tolist() == [True, False, True]
-    assert model.flag(D)["force"].tolist() == [False, False, True]
     assert make_model().frame_categories(frames) is None
 
 
@@ -185,7 +169,6 @@ def test_an_empty_model_survives_its_file(tmp_path):
     UncertaintyModel().save(tmp_path / "a.h5")
     loaded = UncertaintyModel.load(tmp_path / "a.h5")
     assert loaded.thresholds == {}
-    assert loaded.flag(make_disagreement()) == {}
 
 
 def test_an_unknown_schema_or_kind_is_refused(tmp_path):

@@ -26,7 +26,7 @@ def test_a_unit_is_the_conformal_quantile():
     assert compute_unit(np.arange(1.0, 20.0)) == 18.0
     assert compute_unit(np.arange(1.0, 20.0)[::-1], share=0.5) == 10.0
     assert compute_unit([3.0, 1.0]) == 3.0
-    assert compute_unit([]) == 1.0
+    assert compute_unit([]) == compute_unit(np.zeros(30)) == 1.0
 
 
 def test_left_out_grades_are_those_of_the_set_of_the_others():
@@ -112,6 +112,15 @@ def test_a_species_that_one_fold_has_alone_keeps_the_unit_one():
     active = build(training)
     scale_grades(active, training, np.repeat(np.arange(10), 4))
     assert active.units[AU] == 1.0
+
+
+@pytest.mark.parametrize("mode", ["neighbourhood", "configuration"])
+def test_features_that_say_nothing_and_a_single_frame_have_the_unit_one(mode):
+    for training in (features(np.zeros((20, 3))), features([[1.0, 2.0]])):
+        active = build(training, mode=mode)
+        scale_grades(active, training, assign_folds([""] * len(training.values)))
+        assert set(active.units.values()) == {1.0}
+        assert np.isfinite(active.grade(training)).all()
 
 
 def test_frames_of_a_group_are_left_out_together():

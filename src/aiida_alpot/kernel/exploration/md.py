@@ -15,14 +15,14 @@ from aiida_alpot.kernel.dataset.checks import MIN_CELL_HEIGHT
 from aiida_alpot.kernel.disk import is_disk_error
 from aiida_alpot.kernel.geometry import smallest_heights
 from aiida_alpot.kernel.potentials import has_stress
-from aiida_alpot.kernel.units import FloatArray
+from aiida_alpot.kernel.units import PROPERTIES, FloatArray
 
 from .barostat import MaskedBarostat
 from .health import check_geometry, check_motion
 from .integrator import LangevinIntegrator
 from .monitor import Assessment, Assessor
 from .schedule import TrajectoryPlan
-from .settings import PROPERTIES, ExploreSettings
+from .settings import ExploreSettings
 from .state import ExplorationState, Snapshot, StateError
 
 KEPT_INFO: Final = ("charge", "spin")

@@ -12,9 +12,7 @@ from ase import Atoms
 from aiida_alpot.kernel.cutouts import core_of, keep_core
 from aiida_alpot.kernel.potentials import Potential, Predictions, concatenate, predict_committee
 from aiida_alpot.kernel.uncertainty.committee import Disagreement, disagreement
-from aiida_alpot.kernel.units import BoolArray, FloatArray, IntArray
-
-from .settings import PROPERTIES
+from aiida_alpot.kernel.units import PROPERTIES, BoolArray, FloatArray, IntArray
 
 if TYPE_CHECKING:
     from aiida_alpot.kernel.features import FeatureFunction

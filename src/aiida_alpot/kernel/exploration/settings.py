@@ -11,9 +11,7 @@ import numpy as np
 
 from aiida_alpot.kernel import defaults
 from aiida_alpot.kernel.settings import check_device
-
-PROPERTIES: Final = ("energy", "force", "force_max", "stress")
-"""What a committee disagrees on, in the order of every table of this room."""
+from aiida_alpot.kernel.units import PROPERTIES
 
 _COUNTS: Final = (
     "n_starting_frames",

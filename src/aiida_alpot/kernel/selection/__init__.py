@@ -6,10 +6,9 @@ from aiida_alpot.kernel.selection.distance import require_one_composition, sorte
 from aiida_alpot.kernel.selection.flags import Flags, Limit, flag
 from aiida_alpot.kernel.selection.registry import STRATEGIES, Strategy, get_strategy
 from aiida_alpot.kernel.selection.select import Selection, select
-from aiida_alpot.kernel.selection.table import PROPERTIES, CandidateTable, concatenate
+from aiida_alpot.kernel.selection.table import CandidateTable
 
 __all__ = [
-    "PROPERTIES",
     "STRATEGIES",
     "AtomFeatures",
     "CandidateTable",
@@ -19,7 +18,6 @@ __all__ = [
     "Picks",
     "Selection",
     "Strategy",
-    "concatenate",
     "flag",
     "get_strategy",
     "grade_limit",

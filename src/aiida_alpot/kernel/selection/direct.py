@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from aiida_alpot.kernel.clustering import cover, cut_tree, means
+from aiida_alpot.kernel.clustering import cover, cut_tree, means, principal_components
 from aiida_alpot.kernel.selection.context import PickContext, Picks
 from aiida_alpot.kernel.selection.distance import nearest_distances, require_features
 from aiida_alpot.kernel.selection.table import CandidateTable
@@ -17,8 +17,6 @@ _CELLS: Final = 2500
 """Most cells unless more frames are wanted; the memory of Ward's method grows with their square."""
 _ROUND_OFF: Final = 1e-9
 """Difference that decides nothing, of variances and of distances relative to the largest one from the origin."""
-_CONSTANT: Final = 1e-6
-"""Standard deviation relative to the largest value below which a feature is round-off of single precision."""
 
 
 def pick_direct(
@@ -58,15 +56,9 @@ def _components(features: FloatArray) -> FloatArray:
 
     :return: shape (n_rows, n_kept), centred.
     """
-    centred = features - features.mean(axis=0)
-    scale = centred.std(axis=0)
-    varies = scale > _CONSTANT * np.abs(features).max(axis=0)
-    if not varies.any():
-        return np.zeros((len(features), 1))
-    standard = centred[:, varies] / scale[varies]
-    variance, vectors = np.linalg.eigh(standard.T @ standard / len(standard))
-    n_kept = int(np.count_nonzero(variance > 1.0 - _ROUND_OFF))
-    return np.asarray((standard @ vectors[:, -n_kept:]) * (variance[-n_kept:] / variance.sum()), dtype=np.float64)
+    components, variance = principal_components(features)
+    n_kept = max(int(np.count_nonzero(variance > 1.0 - _ROUND_OFF)), 1)
+    return components[:, :n_kept] * (variance[:n_kept] / (variance.sum() or 1.0))
 
 
 def _clusters(points: FloatArray, known: FloatArray, n: int) -> IntArray:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aiida_alpot.kernel.selection.table import PROPERTIES, UNITS, CandidateTable
+from aiida_alpot.kernel.selection.table import UNITS, CandidateTable
 from aiida_alpot.kernel.settings import unknown_key_message
-from aiida_alpot.kernel.units import BoolArray, FloatArray
+from aiida_alpot.kernel.units import PROPERTIES, BoolArray, FloatArray
 
 Limit = float | FloatArray
 """One limit for all candidates, or one for each, shape (n_frames,)."""

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from aiida_alpot.kernel.units import BoolArray, FloatArray
-
-PROPERTIES: Final = ("energy", "force", "force_max", "stress")
-"""Properties with a disagreement, in the order in which reasons name them."""
+from aiida_alpot.kernel.units import PROPERTIES, BoolArray, FloatArray
 
 UNITS: Final = {"energy": "eV/atom", "force": "eV/Å", "force_max": "eV/Å", "stress": "eV/Å³"}
 
@@ -71,31 +67,3 @@ class CandidateTable:
     def n_candidates(self) -> int:
         """Return the number of rows."""
         return len(self)
-
-    def take(self, indices: npt.ArrayLike) -> CandidateTable:
-        """Return the rows at *indices* (integers or a mask) as a table."""
-        chosen = np.asarray(indices)
-        if chosen.size == 0:
-            chosen = chosen.astype(np.int64)
-        columns: dict[str, Any] = {}
-        for item in fields(self):
-            value = getattr(self, item.name)
-            columns[item.name] = None if value is None else value[chosen]
-        return CandidateTable(**columns)
-
-
-def concatenate(tables: Sequence[CandidateTable]) -> CandidateTable:
-    """Return one table with the rows of all.
-
-    :raises ValueError: if there is no table, or only some have features, or features of different size.
-    """
-    if not tables:
-        raise ValueError("expected at least one table of candidates")
-    sizes = {None if table.features is None else table.features.shape[1] for table in tables}
-    if len(sizes) > 1:
-        raise ValueError(f"tables have features of different sizes: {sorted(map(str, sizes))}")
-    columns: dict[str, Any] = {}
-    for item in fields(CandidateTable):
-        values = [getattr(table, item.name) for table in tables]
-        columns[item.name] = None if values[0] is None else np.concatenate(values)
-    return CandidateTable(**columns)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from aiida_alpot.kernel.uncertainty.active_set import OUT_OF_SPAN, ActiveSet, compute_frame_grade
 from aiida_alpot.kernel.uncertainty.calibration import Calibration
 from aiida_alpot.kernel.uncertainty.committee import (
-    PROPERTIES,
     Disagreement,
     Error,
     compute_abf,
@@ -27,6 +26,7 @@ from aiida_alpot.kernel.uncertainty.local import ClusterSettings, LocalActiveSet
 from aiida_alpot.kernel.uncertainty.maxvol import MaxvolResult
 from aiida_alpot.kernel.uncertainty.model import UncertaintyModel
 from aiida_alpot.kernel.uncertainty.rates import compute_ppv, compute_tpr, report_rates
+from aiida_alpot.kernel.units import PROPERTIES
 
 __all__ = [
     "OUT_OF_SPAN",

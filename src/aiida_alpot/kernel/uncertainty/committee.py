@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +22,9 @@ from aiida_alpot.kernel.uncertainty._stack import (
     segment_sum,
     stack_members,
 )
-from aiida_alpot.kernel.units import VOIGT, VOIGT_WEIGHTS, BoolArray, FloatArray, IntArray
+from aiida_alpot.kernel.units import PROPERTIES, VOIGT, VOIGT_WEIGHTS, BoolArray, FloatArray, IntArray
 
 Target = Literal["member_rms", "committee_mean"]
-
-PROPERTIES: Final = ("energy", "force", "force_max", "stress")
-"""Per-frame quantities that can be calibrated and have a tolerance."""
 
 
 @dataclass(frozen=True)

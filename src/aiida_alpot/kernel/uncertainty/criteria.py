@@ -22,13 +22,8 @@ from aiida_alpot.kernel.potentials.base import Predictions
 from aiida_alpot.kernel.settings import unknown_key_message
 from aiida_alpot.kernel.uncertainty._stack import segment_max
 from aiida_alpot.kernel.uncertainty.categories import as_labels
-from aiida_alpot.kernel.uncertainty.committee import (
-    PROPERTIES,
-    Disagreement,
-    compute_adaptive_threshold,
-    disagreement,
-)
-from aiida_alpot.kernel.units import BoolArray, FloatArray, IntArray
+from aiida_alpot.kernel.uncertainty.committee import Disagreement, compute_adaptive_threshold, disagreement
+from aiida_alpot.kernel.units import PROPERTIES, BoolArray, FloatArray, IntArray
 
 QUERY_THRESHOLDS: Final[Mapping[str, float]] = MappingProxyType(
     {"energy": defaults.QUERY_ENERGY, "force": defaults.QUERY_FORCE, "stress": defaults.QUERY_STRESS}

@@ -19,9 +19,9 @@ from aiida_alpot.kernel.uncertainty._hdf5 import read_arrays, write_arrays
 from aiida_alpot.kernel.uncertainty.active_set import ActiveSet, compute_frame_grade
 from aiida_alpot.kernel.uncertainty.calibration import Calibration
 from aiida_alpot.kernel.uncertainty.categories import StrArray, frame_categories
-from aiida_alpot.kernel.uncertainty.committee import PROPERTIES, Disagreement
+from aiida_alpot.kernel.uncertainty.committee import Disagreement
 from aiida_alpot.kernel.uncertainty.local import LocalActiveSet
-from aiida_alpot.kernel.units import BoolArray, FloatArray
+from aiida_alpot.kernel.units import PROPERTIES, FloatArray
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 
@@ -156,28 +156,6 @@ class UncertaintyModel:
         if self.active_set is None:
             raise ValueError("this uncertainty model has no active set: it spans nothing")
         return compute_frame_grade(self.active_set.residual(features), features.frame_index, n_frames)
-
-    def flag(
-        self,
-        disagreement: Disagreement,
-        grades: FloatArray | None = None,
-        categories: npt.ArrayLike | None = None,
-    ) -> dict[str, BoolArray]:
-        """Return which frames are above threshold, per property; a NaN is not flagged.
-
-        :param disagreement: of the committee this model belongs to.
-        :param grades: grade of each frame, shape (n_frames,); with *gamma_save* they give the entry ``"grade"``.
-        :param categories: of the frames, shape (n_frames,), see :meth:`frame_categories`; the pooled scales without.
-        :return: arrays of shape (n_frames,): ``D > threshold``, and ``grade ≥ gamma_save``.
-        :raises ValueError: if the number of grades is not the number of frames.
-        """
-        limits = self.thresholds if categories is None else self.frame_thresholds(categories)
-        flags = {name: np.asarray(disagreement.value(name) > limit) for name, limit in limits.items()}
-        if grades is None or self.gamma_save is None:
-            return flags
-        if np.shape(grades) != (disagreement.n_frames,):
-            raise ValueError(f"grades: expected the shape ({disagreement.n_frames},), got {np.shape(grades)}")
-        return {**flags, "grade": np.asarray(grades >= self.gamma_save)}
 
     def require_models(self, hashes: Sequence[str]) -> None:
         """Refuse models that are not the committee this model was made for.

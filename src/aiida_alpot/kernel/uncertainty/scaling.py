@@ -80,13 +80,14 @@ def compute_left_out_grades(
 def compute_unit(grades: npt.ArrayLike, share: float = KNOWN_SHARE) -> float:
     """Return the grade that a new frame exceeds with a probability of at most 1 − *share*, if it is like these.
 
-    The ⌈(n + 1)·share⌉-th smallest of n grades, of fewer than nine grades the largest; one without any.
+    The ⌈(n + 1)·share⌉-th smallest of n grades, of fewer than nine grades the largest; one without any, or
+    where that is zero, as of features that are all zero.
     """
     values = np.sort(np.asarray(grades, dtype=np.float64))
     if not values.size:
         return 1.0
     rank = int(np.ceil((len(values) + 1) * share))
-    return float(values[min(rank, len(values)) - 1])
+    return float(values[min(rank, len(values)) - 1]) or 1.0
 
 
 def _build_like(active_set: ActiveSet, source: FeatureSource, frames: BoolArray) -> ActiveSet:
