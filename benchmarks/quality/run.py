@@ -13,6 +13,7 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 
 import numpy as np
@@ -116,6 +117,7 @@ def change(clean: Atoms, label: Atoms) -> tuple[float, float]:
 
 
 def report(
+    title: str,
     what: str,
     clean: Sequence[Atoms],
     frames: Sequence[Atoms],
@@ -125,9 +127,10 @@ def report(
 ) -> None:
     """Print a row per fault and the share of false alarms.
 
+    :param title: of the table.
     :param refused: rows that never became labels, in the columns "gate".
     """
-    print(f"\n### {what}: {len(frames)} labels, {len(faults)} spoilt\n")
+    print(f"\n### {title}: {len(frames)} labels, {len(faults)} spoilt\n")
     print(
         f"| fault | labels | {' | '.join(f'caught {name}' for name in verdicts)} | missed undeclared with a committee |"
     )
@@ -154,8 +157,31 @@ def report(
         print(f"\nFalse alarms {name}: {dict(checks)}", flush=True)
 
 
-def measure(what: str, n_frames: int, seed: int) -> None:
-    """Make, spoil, review and report one kind of frames."""
+@dataclass
+class Judged:
+    """Labels of several seeds one behind the other, what was spoilt, and the verdicts on each seed alone."""
+
+    clean: list[Atoms] = field(default_factory=list)
+    frames: list[Atoms] = field(default_factory=list)
+    faults: dict[int, str] = field(default_factory=dict)
+    verdicts: dict[str, list[Verdict]] = field(default_factory=dict)
+    refused: set[int] = field(default_factory=set)
+    seconds: float = 0.0
+
+    def extend(self, other: Judged) -> None:
+        """Put the labels of another seed behind these."""
+        n = len(self.frames)
+        self.clean += other.clean
+        self.frames += other.frames
+        self.faults |= {n + k: fault for k, fault in other.faults.items()}
+        self.refused |= {n + k for k in other.refused}
+        self.seconds += other.seconds
+        for name, found in other.verdicts.items():
+            self.verdicts.setdefault(name, []).extend(replace(v, frame=n + v.frame) for v in found)
+
+
+def judge(what: str, n_frames: int, seed: int) -> Judged:
+    """Make, spoil and review the frames of one seed."""
     rng = np.random.default_rng([seed, sorted(KINDS).index(what)])
     clean = make_clean(what, n_frames, rng)
     frames, faults = spoil(what, clean, rng)
@@ -164,29 +190,46 @@ def measure(what: str, n_frames: int, seed: int) -> None:
     found = review(frames, QualitySettings(), residuals=residuals)
     used = time.process_time() - start
     declared = declare(frames, faults)
-    gate = review(declared, QualitySettings(fingerprint="reference"), residuals=residuals)
+    asked = QualitySettings(fingerprint="reference")  # as a labelling sets it to that of its engine
     verdicts = {
-        "gate alone": review(declared, QualitySettings(fingerprint="reference")),
-        "gate with a committee": gate,
+        "gate alone": review(declared, asked),
+        "gate with a committee": review(declared, asked, residuals=residuals),
         "undeclared alone": review(frames, QualitySettings()),
         "undeclared with a committee": found,
     }
     refused = {k for k, atoms in enumerate(declared) if atoms.info["status"] == "failed"}
-    report(what, clean, frames, faults, verdicts, refused)
-    print(f"\nReview: {used:.1f} s of CPU time, {1e3 * used / len(frames):.0f} ms a label.", flush=True)
+    return Judged(clean, frames, faults, verdicts, refused, used)
+
+
+def measure(what: str, n_frames: int, seeds: Sequence[int]) -> None:
+    """Report one kind of frames, each seed and all together."""
+    pooled = Judged()
+    for seed in seeds:
+        judged = judge(what, n_frames, seed)
+        pooled.extend(judged)
+        _report(f"{what}, seed {seed}", what, judged)
+    if len(seeds) > 1:
+        _report(f"{what}, seeds {', '.join(map(str, seeds))} together", what, pooled)
+    print(
+        f"\nReview: {pooled.seconds:.1f} s of CPU time, {1e3 * pooled.seconds / len(pooled.frames):.0f} ms a label.",
+        flush=True,
+    )
+
+
+def _report(title: str, what: str, judged: Judged) -> None:
+    report(title, what, judged.clean, judged.frames, judged.faults, judged.verdicts, judged.refused)
 
 
 def main() -> None:
     """Run the kinds that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=100)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[100, 101])
     parser.add_argument("--only", choices=sorted(KINDS))
     options = parser.parse_args()
     print(f"Python {platform.python_version()}, {', '.join(f'{n} {version(n)}' for n in ('ase', 'numpy', 'scipy'))}")
-    print(f"Seed {options.seed}.", flush=True)
     for what in [options.only] if options.only else sorted(KINDS):
-        measure(what, options.frames, options.seed)
+        measure(what, options.frames, options.seeds)
 
 
 if __name__ == "__main__":
