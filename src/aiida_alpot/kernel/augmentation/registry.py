@@ -22,6 +22,7 @@ from aiida_alpot.kernel.augmentation.prototype import (
     decorate,
     make_prototypes,
 )
+from aiida_alpot.kernel.augmentation.random_crystal import RandomSettings, make_random_crystals
 from aiida_alpot.kernel.augmentation.rattle import RattleSettings, rattle, rattle_copies
 from aiida_alpot.kernel.augmentation.scan import ScanSettings, make_scans
 from aiida_alpot.kernel.augmentation.slab import SlabSettings, make_slabs
@@ -73,6 +74,7 @@ MANIPULATIONS: Final[Mapping[str, Manipulation]] = MappingProxyType(
         "isolated": Manipulation(IsolatedSettings, make_isolated, "source", is_final=True),
         "cluster": Manipulation(ClusterSettings, make_clusters, "source"),
         "prototype": Manipulation(PrototypeSettings, make_prototypes, "source", takes_energy=True),
+        "random": Manipulation(RandomSettings, make_random_crystals, "source", takes_energy=True),
         "decorate": Manipulation(DecorateSettings, decorate, "shape", is_repeated=True, takes_energy=True),
         "slab": Manipulation(SlabSettings, make_slabs, "shape"),
         "stacking_fault": Manipulation(StackingFaultSettings, make_stacking_faults, "shape"),

@@ -11,6 +11,7 @@ from aiida_alpot.kernel.augmentation.filters import FilterSettings
 from aiida_alpot.kernel.augmentation.interstitial import InterstitialSettings
 from aiida_alpot.kernel.augmentation.isolated import IsolatedSettings
 from aiida_alpot.kernel.augmentation.prototype import DecorateSettings, PrototypeSettings
+from aiida_alpot.kernel.augmentation.random_crystal import RandomSettings
 from aiida_alpot.kernel.augmentation.rattle import RattleSettings
 from aiida_alpot.kernel.augmentation.scan import ScanSettings
 from aiida_alpot.kernel.augmentation.slab import SlabSettings
@@ -45,6 +46,7 @@ class AugmentSettings:
     isolated: IsolatedSettings | None = None
     cluster: ClusterSettings | None = None
     prototype: PrototypeSettings | None = None
+    random: RandomSettings | None = None
     decorate: DecorateSettings | None = None
     slab: SlabSettings | None = None
     stacking_fault: StackingFaultSettings | None = None
