@@ -4,7 +4,7 @@ ROOT := $(CURDIR)
 BIN := $(ROOT)/.venv/bin
 WORKERS ?= 2
 STAMP := $(ROOT)/.venv/installed
-EXTRAS := mace,quantumespresso,vasp,cp2k,tblite,soap,augment,report,dev
+EXTRAS := mace,quantumespresso,vasp,cp2k,tblite,soap,augment,random,report,dev
 
 export AIIDA_PATH := $(ROOT)/.aiida
 export XDG_CACHE_HOME := $(ROOT)/.cache

@@ -36,6 +36,8 @@ LAZY_IN_KERNEL = (
     "matscipy",
     "metatomic",
     "dscribe",
+    "pyxtal",
+    "spglib",
 )
 NUMERICS = ("numpy", "scipy", "ase", "h5py", "torch")
 

@@ -69,14 +69,20 @@ def ase_loop(recipe: str, n_frames: int) -> Iterator[Atoms]:
 
 
 def ase_loop_checked(recipe: str, n_frames: int) -> Iterator[Atoms]:
-    """Yield the same, with the scale from the neighbours of each frame, and its closest pair tested."""
+    """Yield the same, with the scale from the neighbours of each frame, and its closest pair tested.
+
+    A frame whose atoms are too close is drawn anew from the strained cell, ten times at most, and then left out: some
+    of the strains fold the cell up.
+    """
     rng = np.random.default_rng(2)
     for atoms in ase_loop(recipe, n_frames):
-        if recipe == "TrainsPot":
-            atoms.positions += rng.normal(scale=0.2 * nearest_neighbour_distance(atoms), size=(len(atoms), 3))
-        while len(atoms_in_contact(atoms, MIN_RATIO)):
-            atoms.rattle(0.1, rng=rng)
-        yield atoms
+        strained = atoms.positions.copy()
+        scale = 0.2 * nearest_neighbour_distance(atoms) if recipe == "TrainsPot" else 0.0
+        for _ in range(10):
+            atoms.positions = strained + rng.normal(scale=scale, size=(len(atoms), 3))
+            if len(atoms_in_contact(atoms, MIN_RATIO)) == 0:
+                yield atoms
+                break
 
 
 def pymatgen_loop(recipe: str, n_frames: int) -> Iterator[Any]:

@@ -14,6 +14,7 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "tblite": ("tblite>=0.5",),
     "soap": ("dscribe>=2.1",),
     "augment": ("spglib>=2.7",),
+    "random": ("pyxtal>=1.1",),
     "report": ("matplotlib>=3.8",),
 }
 """What the extras of aiida-alpot bring; a compute node installs this, without AiiDA."""

@@ -143,3 +143,14 @@ def test_key_differs_by_every_part_that_a_calculation_starts_from():
     close = atoms.copy()
     close.positions += 1e-10
     assert structure_key(close) == structure_key(atoms)
+
+
+def test_primitive_cells_of_different_lattices_are_not_confused():
+    # equal shortest distances: what tells them apart is the second shell, or the third
+    edges = {"sc": 2.5, "bcc": 5.0 / np.sqrt(3.0), "fcc": 2.5 * np.sqrt(2.0)}
+    seen = NearDuplicates(0.02)
+    assert [seen.is_known(bulk("Cu", lattice, a=a)) for lattice, a in edges.items()] == [False] * 3
+    assert seen.is_known(bulk("Cu", "fcc", a=edges["fcc"] + 0.02))
+    ideal = bulk("ZnS", "wurtzite", a=4.0, c=4.0 * np.sqrt(8.0 / 3.0))
+    assert not seen.is_known(ideal)
+    assert not seen.is_known(bulk("ZnS", "zincblende", a=4.0 * np.sqrt(2.0)) * (2, 1, 1))

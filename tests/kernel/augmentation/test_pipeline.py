@@ -169,7 +169,7 @@ def test_unknown_manipulation_names_the_nearest():
 
 
 def test_registry_and_settings_have_the_same_manipulations():
-    no_default = {"alloy": {"alloy_species": ["Cu", "Au"]}}
+    no_default = {"alloy": {"alloy_species": ["Cu", "Au"]}, "decorate": {"elements": ["Cu", "Au"]}}
     given = parse_settings(AugmentSettings, {name: no_default.get(name, {}) for name in MANIPULATIONS}, "augment")
     for name, manipulation in MANIPULATIONS.items():
         assert isinstance(getattr(given, name), manipulation.settings)

@@ -60,7 +60,7 @@ def iterate_bases(inputs: Frames, run: Run) -> Iterator[BaseDraft]:
 def _make(name: str, parent: Draft, run: Run, material: Atoms | Sequence[str]) -> Iterator[BaseDraft]:
     """Yield what a manipulation makes of an input, or of elements."""
     manipulation = MANIPULATIONS[name]
-    is_repeated = manipulation.stage == "source" and not manipulation.is_final
+    is_repeated = manipulation.is_repeated or (manipulation.stage == "source" and not manipulation.is_final)
     key = f"{parent.key}/{name}" if parent.key else name
     for number, step in enumerate(_iterate_steps(name, material, run, parent.key)):
         done = Done(step.text, step.parameters)

@@ -31,6 +31,9 @@ from aiida_alpot.kernel.units import FloatArray, IntArray
 MAX_NEIGHBOURS: Final = 200
 """Nearest neighbours of one element whose distances are compared: those within about 8 Å in a metal."""
 
+MIN_NEIGHBOURS: Final = 48
+"""Neighbours of one element that are compared in a periodic frame however few atoms it has: four shells of fcc."""
+
 _RESOLUTION = 1e-8
 """Å: frames that differ by less are the same frame."""
 
@@ -146,15 +149,15 @@ def _read_sites(atoms: Atoms) -> tuple[bytes, Sites]:
 def distance_rows(sites: Sites) -> list[FloatArray]:
     """Return the distances of each atom to its nearest neighbours of each kind, ascending.
 
-    Twice as many neighbours of a kind as the cell has atoms of it, at most :data:`MAX_NEIGHBOURS`; in a frame without a
-    periodic axis all there are.
+    Twice as many neighbours of a kind as the cell has atoms of it, at least :data:`MIN_NEIGHBOURS` and at most
+    :data:`MAX_NEIGHBOURS`; in a frame without a periodic axis all there are.
 
     :return: by kind of the atom, shape (n_atoms_of_kind, n_distances), Å.
     """
     positions, kinds = sites.positions.astype(np.float64), sites.kinds
     counts = np.bincount(kinds)
     is_periodic = len(sites.periodic) > 0
-    wanted = np.minimum(2 * counts, MAX_NEIGHBOURS) if is_periodic else counts
+    wanted = np.clip(2 * counts, MIN_NEIGHBOURS, MAX_NEIGHBOURS) if is_periodic else counts
     found: list[list[FloatArray]] = [[] for _ in counts]
     reach = _guess_reach(len(positions), sites.periodic, int(wanted.max()))
     for kind, n_wanted in enumerate(wanted.tolist()):

@@ -16,6 +16,13 @@ from aiida_alpot.kernel.augmentation.cluster import ClusterSettings, make_cluste
 from aiida_alpot.kernel.augmentation.copies import Copies
 from aiida_alpot.kernel.augmentation.interstitial import InterstitialSettings, make_interstitials
 from aiida_alpot.kernel.augmentation.isolated import IsolatedSettings, make_isolated
+from aiida_alpot.kernel.augmentation.prototype import (
+    DecorateSettings,
+    PrototypeSettings,
+    decorate,
+    make_prototypes,
+)
+from aiida_alpot.kernel.augmentation.random_crystal import RandomSettings, make_random_crystals
 from aiida_alpot.kernel.augmentation.rattle import RattleSettings, rattle, rattle_copies
 from aiida_alpot.kernel.augmentation.scan import ScanSettings, make_scans
 from aiida_alpot.kernel.augmentation.slab import SlabSettings, make_slabs
@@ -45,6 +52,7 @@ class Manipulation:
     """The settings of a manipulation, its function, and its stage, which tells the signature.
 
     :param is_final: of a ``source`` or a ``shape``: the bases it makes are neither distorted nor given defects.
+    :param is_repeated: of a ``shape``: the bases it makes are primitive cells, repeated as inputs and sources are.
     :param many: of the ``chain``: the same for many copies at once that differ in species only.
     :param design: what is drawn for all copies of a base together, one row each.
     :param takes_energy: the function has one more argument, the energy of a potential; ``None`` unless the
@@ -55,6 +63,7 @@ class Manipulation:
     function: Callable[..., Any]
     stage: Stage
     is_final: bool = False
+    is_repeated: bool = False
     many: Callable[[Copies, Any, Sequence[np.random.Generator], FloatArray | None], list[Outcome]] | None = None
     design: Callable[[Atoms, Any, int, np.random.Generator], FloatArray | None] | None = None
     takes_energy: bool = False
@@ -64,6 +73,9 @@ MANIPULATIONS: Final[Mapping[str, Manipulation]] = MappingProxyType(
     {
         "isolated": Manipulation(IsolatedSettings, make_isolated, "source", is_final=True),
         "cluster": Manipulation(ClusterSettings, make_clusters, "source"),
+        "prototype": Manipulation(PrototypeSettings, make_prototypes, "source", takes_energy=True),
+        "random": Manipulation(RandomSettings, make_random_crystals, "source", takes_energy=True),
+        "decorate": Manipulation(DecorateSettings, decorate, "shape", is_repeated=True, takes_energy=True),
         "slab": Manipulation(SlabSettings, make_slabs, "shape"),
         "stacking_fault": Manipulation(StackingFaultSettings, make_stacking_faults, "shape"),
         "twin": Manipulation(TwinSettings, make_twins, "shape"),
@@ -107,4 +119,8 @@ def check_potential(settings: Any, *, is_given: bool, remedy: str) -> None:
     if asking and not is_given:
         raise ValueError(f"{', '.join(asking)}: the energies of a potential are needed, got none; {remedy}")
     if is_given and not asking:
-        raise ValueError("potentials are given and no manipulation asks them: switch swap on, or leave them out")
+        candidates = ", ".join(name for name, manipulation in MANIPULATIONS.items() if manipulation.takes_energy)
+        raise ValueError(
+            f"potentials are given and no manipulation asks them: switch one on ({candidates}; all but swap with "
+            "'volume: potential'), or leave them out"
+        )

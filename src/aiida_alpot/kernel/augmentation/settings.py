@@ -10,6 +10,8 @@ from aiida_alpot.kernel.augmentation.cluster import ClusterSettings
 from aiida_alpot.kernel.augmentation.filters import FilterSettings
 from aiida_alpot.kernel.augmentation.interstitial import InterstitialSettings
 from aiida_alpot.kernel.augmentation.isolated import IsolatedSettings
+from aiida_alpot.kernel.augmentation.prototype import DecorateSettings, PrototypeSettings
+from aiida_alpot.kernel.augmentation.random_crystal import RandomSettings
 from aiida_alpot.kernel.augmentation.rattle import RattleSettings
 from aiida_alpot.kernel.augmentation.scan import ScanSettings
 from aiida_alpot.kernel.augmentation.slab import SlabSettings
@@ -34,7 +36,7 @@ class AugmentSettings:
     :param copies: distorted copies of every input, and of every frame that is cut from one or made of the elements;
         20 make about a thousand of the 48 inputs in [TrainsPot].
     :param combined: apply strain and rattle to the same copy; otherwise each has its own *copies*.
-    :param device: where the potentials are evaluated, for ``swap``: ``cpu`` or ``cuda``.
+    :param device: where the potentials are evaluated, for those that ask for energies: ``cpu`` or ``cuda``.
     :param filters: which of the frames made are left out; without it exact duplicates alone.
     """
 
@@ -43,6 +45,9 @@ class AugmentSettings:
     combined: bool = True
     isolated: IsolatedSettings | None = None
     cluster: ClusterSettings | None = None
+    prototype: PrototypeSettings | None = None
+    random: RandomSettings | None = None
+    decorate: DecorateSettings | None = None
     slab: SlabSettings | None = None
     stacking_fault: StackingFaultSettings | None = None
     twin: TwinSettings | None = None
