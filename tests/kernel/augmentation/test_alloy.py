@@ -9,7 +9,15 @@ from ase.build import bulk, molecule
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiida_alpot.kernel.augmentation.alloy import AlloySettings, Mixture, alloy, draw_counts, largest_remainder
+from aiida_alpot.kernel.augmentation import augment
+from aiida_alpot.kernel.augmentation.alloy import (
+    AlloySettings,
+    Mixture,
+    alloy,
+    design_compositions,
+    draw_counts,
+    largest_remainder,
+)
 from aiida_alpot.kernel.augmentation.base import DroppedFrameError, NotApplicableError
 from aiida_alpot.kernel.settings import SettingsError, parse_settings
 
@@ -196,3 +204,41 @@ def test_elements_too_large_for_their_sites_drop_the_frame():
 def test_settings_out_of_range_are_named(bad, message):
     with pytest.raises(SettingsError, match=message):
         parse_settings(AlloySettings, bad, "alloy")
+
+
+def compositions_of(listed: dict, copies: int, seed: int = 0) -> list[int]:
+    """Return the number of gold atoms of 16 in each copy."""
+    cell = bulk("Cu", a=3.8, cubic=True) * (2, 2, 1)
+    chosen = {"copies": copies, "keep_input": False, "alloy": {"alloy_species": ["Cu", "Au"], **listed}}
+    chosen["rattle"] = {"fraction": 0.02}  # two equal arrangements are two frames
+    frames = augment([cell], chosen, seed).frames
+    return [Counter(atoms.get_chemical_symbols())["Au"] for atoms in frames]
+
+
+@settings(max_examples=15, deadline=None)
+@given(n_compositions=st.integers(1, 5), rounds=st.integers(1, 2), seed=st.integers(0, 1000))
+def test_copies_take_the_compositions_in_turn_in_an_order_of_the_seed(n_compositions, rounds, seed):
+    wanted = [2 * k + 2 for k in range(n_compositions)]
+    listed = [{"Au": n / 16, "Cu": 1 - n / 16} for n in wanted]
+    found = compositions_of({"compositions": listed}, rounds * n_compositions, seed)
+    assert len(found) == rounds * n_compositions
+    for start in range(0, len(found), n_compositions):
+        assert sorted(found[start : start + n_compositions]) == wanted
+
+
+def test_the_points_of_a_grid_are_taken_in_turn_and_seeds_differ():
+    found = compositions_of({"grid": 4}, 5)
+    assert sorted(found) == [0, 4, 8, 12, 16]
+    assert len({tuple(compositions_of({"grid": 4}, 5, seed)) for seed in range(6)}) > 1
+
+
+def test_sublattices_have_turns_of_their_own_and_a_flat_draw_has_none():
+    cations = Mixture(("Ti", "Al"), compositions=({"Ti": 1.0}, {"Ti": 0.5, "Al": 0.5}))
+    given_settings = AlloySettings(sublattices={"Ti": cations, "N": Mixture(("N", "C", "O"), grid=1)})
+    rows = design_compositions(Atoms(), given_settings, 6, np.random.default_rng(0))
+    assert rows.shape == (6, 5)
+    assert Counter(map(tuple, rows[:, :3].tolist())) == {(1, 0, 0): 2, (0, 1, 0): 2, (0, 0, 1): 2}
+    assert Counter(map(tuple, rows[:, 3:].tolist())) == {(1, 0): 3, (0.5, 0.5): 3}
+    for flat in ({}, {"grid": 3, "corners": 0.2}, {"grid": 200}):
+        free = AlloySettings(("Cu", "Au", "Ag", "Pd"), **flat)
+        assert np.isnan(design_compositions(Atoms(), free, 2, np.random.default_rng(0))).all()

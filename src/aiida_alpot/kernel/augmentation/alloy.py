@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
@@ -16,6 +18,9 @@ from aiida_alpot.kernel.augmentation.species import change_species, check_symbol
 from aiida_alpot.kernel.geometry import atoms_in_contact
 from aiida_alpot.kernel.units import FloatArray, IntArray
 
+_MAX_POINTS: Final = 10_000
+"""Most compositions of a grid that are listed to be taken in turn."""
+
 _ALLOY: Final = "alloy"
 """Name of the only sublattice where *alloy_species* are given."""
 
@@ -27,9 +32,10 @@ class Mixture:
     Without *compositions* and *grid* the concentrations are flat over the simplex (Dirichlet with all α = 1).
 
     :param species: two elements or more.
-    :param compositions: concentrations to choose from, each as likely; they add up to 1, an element left out has none.
-    :param grid: concentrations are multiples of 1/*grid*, every composition as likely; those of one element are among
-        them.
+    :param compositions: concentrations to choose from; they add up to 1, an element left out has none. The copies of a
+        frame take them in turn, in an order of chance: none comes again before all have come.
+    :param grid: concentrations are multiples of 1/*grid*; those of one element are among them. They are taken in turn
+        as *compositions* are, if there are at most 10,000 and no *corners*; else every one is as likely.
     :param corners: share of the frames with one element on all sites, each element as likely; a flat draw and a grid
         give few of them.
     """
@@ -113,6 +119,11 @@ class AlloySettings:
             self._check_sublattices()
 
     @property
+    def mixtures(self) -> dict[str, Mixture]:
+        """The mixture of each sublattice, in the order of their names."""
+        return {_ALLOY: self.mixture} if self.alloy_species else dict(sorted(self.sublattices.items()))
+
+    @property
     def mixture(self) -> Mixture:
         """The mixture of *alloy_species*."""
         return Mixture(self.alloy_species, self.compositions, self.grid, self.corners)
@@ -140,20 +151,69 @@ class _Sublattice(NamedTuple):
     mixture: Mixture
 
 
-def alloy(atoms: Atoms, settings: AlloySettings, rng: np.random.Generator) -> Step:
+def design_compositions(
+    atoms: Atoms, settings: AlloySettings, n_copies: int, rng: np.random.Generator
+) -> FloatArray | None:
+    """Return the concentrations of many copies of a frame, such that each that is listed has its turn.
+
+    :param atoms: not used, the list is the same for every frame.
+    :return: shape (n_copies, n), the species of all :attr:`AlloySettings.mixtures` one behind the other; NaN where the
+        concentrations are drawn copy by copy.
+    """
+    del atoms
+    columns = []
+    for mixture in settings.mixtures.values():
+        points = _list_points(mixture)
+        if points is None:
+            columns.append(np.full((n_copies, len(mixture.species)), np.nan))
+            continue
+        rounds = -(-n_copies // len(points))
+        turns = np.concatenate([np.empty(0, dtype=int), *(rng.permutation(len(points)) for _ in range(rounds))])
+        columns.append(points[turns[:n_copies]])
+    return np.hstack(columns)
+
+
+def _list_points(mixture: Mixture) -> FloatArray | None:
+    """Return all compositions of a mixture, shape (n, n_species), ``None`` if they are not listed."""
+    n_species = len(mixture.species)
+    if mixture.compositions is not None:
+        return np.array([[shares.get(symbol, 0.0) for symbol in mixture.species] for shares in mixture.compositions])
+    if mixture.grid is None or mixture.corners > 0.0:
+        return None
+    n_places = mixture.grid + n_species - 1
+    if math.comb(n_places, n_species - 1) > _MAX_POINTS:
+        return None
+    bars = np.array(list(itertools.combinations(range(n_places), n_species - 1)))
+    return _shares_between(bars, mixture.grid)
+
+
+def _shares_between(bars: IntArray, grid: int) -> FloatArray:
+    """Return concentrations, the stars between bars: n_species - 1 bars, ascending, among *grid* stars.
+
+    :param bars: shape (..., n_species - 1).
+    """
+    n_places = grid + bars.shape[-1]
+    return np.asarray((np.diff(bars, prepend=-1, append=n_places) - 1) / grid)
+
+
+def alloy(
+    atoms: Atoms, settings: AlloySettings, rng: np.random.Generator, concentrations: FloatArray | None = None
+) -> Step:
     """Return the frame with the elements mixed on its sites.
 
     The numbers of atoms are the nearest to the concentrations (largest remainder); the composition that is reached is
     in the parameters, per sublattice.
 
+    :param concentrations: one row of :func:`design_compositions`; without it, or where it is NaN, they are drawn.
     :raises NotApplicableError: if the frame has no site of the alloy, lacks the column, or has too many sites for
         ``quasirandom``.
     :raises DroppedFrameError: if atoms are still too close after *max_tries*.
     """
     sublattices = _find_sublattices(atoms, settings)
     sites = np.concatenate([part.sites for part in sublattices])
+    given = _split_row(settings, concentrations)
     for _ in range(settings.max_tries):
-        counts = {part.name: draw_counts(part.mixture, len(part.sites), rng) for part in sublattices}
+        counts = {part.name: draw_counts(part.mixture, len(part.sites), rng, given[part.name]) for part in sublattices}
         numbers = np.concatenate([_shuffled(counts[part.name], rng) for part in sublattices])
         parameters: dict[str, object] = {"composition": {name: _shares(counts[name]) for name in counts}}
         if settings.arrangement == "quasirandom":
@@ -166,9 +226,14 @@ def alloy(atoms: Atoms, settings: AlloySettings, rng: np.random.Generator) -> St
     raise DroppedFrameError("close_contact")
 
 
-def draw_counts(mixture: Mixture, n_sites: int, rng: np.random.Generator) -> dict[str, int]:
-    """Return how many atoms of each element a sublattice gets."""
-    counts = largest_remainder(_draw_shares(mixture, rng), n_sites, rng)
+def draw_counts(
+    mixture: Mixture, n_sites: int, rng: np.random.Generator, shares: FloatArray | None = None
+) -> dict[str, int]:
+    """Return how many atoms of each element a sublattice gets.
+
+    :param shares: concentrations, shape (n_species,); they are drawn if omitted.
+    """
+    counts = largest_remainder(_draw_shares(mixture, rng) if shares is None else shares, n_sites, rng)
     return {symbol: int(count) for symbol, count in zip(mixture.species, counts, strict=True)}
 
 
@@ -197,10 +262,17 @@ def _draw_shares(mixture: Mixture, rng: np.random.Generator) -> FloatArray:
         return np.asarray(np.eye(n_species)[rng.integers(n_species)])
     if mixture.grid is None:
         return rng.dirichlet(np.ones(n_species))
-    # stars and bars: n_species - 1 bars among grid stars
-    n_places = mixture.grid + n_species - 1
-    bars = np.sort(rng.choice(n_places, size=n_species - 1, replace=False))
-    return np.asarray((np.diff(bars, prepend=-1, append=n_places) - 1) / mixture.grid)
+    bars = np.sort(rng.choice(mixture.grid + n_species - 1, size=n_species - 1, replace=False))
+    return _shares_between(bars, mixture.grid)
+
+
+def _split_row(settings: AlloySettings, concentrations: FloatArray | None) -> dict[str, FloatArray | None]:
+    """Return the concentrations that are given for each mixture, by name."""
+    if concentrations is None:
+        return dict.fromkeys(settings.mixtures)
+    ends = np.cumsum([len(mixture.species) for mixture in settings.mixtures.values()])
+    parts = np.split(concentrations, ends[:-1])
+    return {name: None if np.isnan(part).any() else part for name, part in zip(settings.mixtures, parts, strict=True)}
 
 
 def _find_sublattices(atoms: Atoms, settings: AlloySettings) -> list[_Sublattice]:
@@ -215,8 +287,8 @@ def _find_sublattices(atoms: Atoms, settings: AlloySettings) -> list[_Sublattice
         found = [_Sublattice(_ALLOY, np.flatnonzero(~is_fixed), settings.mixture)]
     else:
         labels = site_labels(atoms, settings.column)
-        mixtures = sorted(settings.sublattices.items())
-        found = [_Sublattice(name, np.flatnonzero(labels == name), mixture) for name, mixture in mixtures]
+        mixtures = settings.mixtures
+        found = [_Sublattice(name, np.flatnonzero(labels == name), mixture) for name, mixture in mixtures.items()]
     found = [part for part in found if len(part.sites)]
     if not found:
         raise NotApplicableError("no_alloy_site")

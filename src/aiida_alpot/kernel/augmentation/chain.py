@@ -43,7 +43,8 @@ def iterate_copies(base: Draft, chain: Sequence[str], run: Run) -> Iterator[Draf
         drafts = {number: base._replace(key=f"{base.key}/{number}") for number in numbers}
         for name in chain:
             if MANIPULATIONS[name].many is None:
-                made = {number: run.apply(name, draft) for number, draft in drafts.items()}
+                rows = designs[name]
+                made = {k: run.apply(name, draft, None if rows is None else rows[k]) for k, draft in drafts.items()}
                 drafts = {number: draft for number, draft in made.items() if draft is not None}
         for block in _split(drafts, reference):
             yield from (draft for draft in _distort(*block, chain, run, designs) if draft.steps != base.steps)

@@ -15,6 +15,7 @@ from aiida_alpot.kernel.augmentation.registry import MANIPULATIONS, Stage, names
 from aiida_alpot.kernel.augmentation.report import Report
 from aiida_alpot.kernel.augmentation.settings import AugmentSettings
 from aiida_alpot.kernel.seeds import derive_seed
+from aiida_alpot.kernel.units import FloatArray
 
 
 class Draft(NamedTuple):
@@ -69,16 +70,20 @@ class Run:
         """Return the generator of one manipulation of one draft."""
         return np.random.default_rng(derive_seed(self.seed, f"{name}/{key}"))
 
-    def perform(self, name: str, material: Any, key: str) -> Any:
-        """Return what the function of a manipulation makes of a frame, or of elements."""
+    def perform(self, name: str, material: Any, key: str, row: FloatArray | None = None) -> Any:
+        """Return what the function of a manipulation makes of a frame, or of elements.
+
+        :param row: of what was drawn for all copies together.
+        """
         manipulation = MANIPULATIONS[name]
         energy = (self.energy,) if manipulation.takes_energy else ()
-        return manipulation.function(material, getattr(self.settings, name), self.rng(name, key), *energy)
+        drawn = () if row is None else (row,)
+        return manipulation.function(material, getattr(self.settings, name), self.rng(name, key), *drawn, *energy)
 
-    def apply(self, name: str, draft: Draft) -> Draft | None:
+    def apply(self, name: str, draft: Draft, row: FloatArray | None = None) -> Draft | None:
         """Return the draft after one manipulation, unchanged if it has no meaning, ``None`` if the frame is lost."""
         try:
-            atoms, *said = self.perform(name, draft.atoms, draft.key)
+            atoms, *said = self.perform(name, draft.atoms, draft.key, row)
         except (NotApplicableError, DroppedFrameError) as reason:
             return self.note(name, draft, reason)
         return self.note(name, draft, Done(*said), atoms)

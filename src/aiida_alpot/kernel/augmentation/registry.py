@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from ase import Atoms
 
-from aiida_alpot.kernel.augmentation.alloy import AlloySettings, alloy
+from aiida_alpot.kernel.augmentation.alloy import AlloySettings, alloy, design_compositions
 from aiida_alpot.kernel.augmentation.base import Outcome
 from aiida_alpot.kernel.augmentation.cluster import ClusterSettings, make_clusters
 from aiida_alpot.kernel.augmentation.copies import Copies
@@ -54,7 +54,8 @@ class Manipulation:
     :param is_final: of a ``source`` or a ``shape``: the bases it makes are neither distorted nor given defects.
     :param is_repeated: of a ``shape``: the bases it makes are primitive cells, repeated as inputs and sources are.
     :param many: of the ``chain``: the same for many copies at once that differ in species only.
-    :param design: what is drawn for all copies of a base together, one row each.
+    :param design: what is drawn for all copies of a base together, one row each; the function has a row as one more
+        argument.
     :param takes_energy: the function has one more argument, the energy of a potential; ``None`` unless the
         ``needs_energy`` of its settings is true.
     """
@@ -82,7 +83,7 @@ MANIPULATIONS: Final[Mapping[str, Manipulation]] = MappingProxyType(
         "scan": Manipulation(ScanSettings, make_scans, "shape", is_final=True),
         "vacuum": Manipulation(VacuumSettings, make_vacuum, "cell"),
         "supercell": Manipulation(SupercellSettings, make_supercell, "cell"),
-        "alloy": Manipulation(AlloySettings, alloy, "chain"),
+        "alloy": Manipulation(AlloySettings, alloy, "chain", design=design_compositions),
         "swap": Manipulation(SwapSettings, swap, "chain", takes_energy=True),
         "strain": Manipulation(StrainSettings, strain, "chain", many=strain_copies, design=design_strains),
         "rattle": Manipulation(RattleSettings, rattle, "chain", many=rattle_copies),
