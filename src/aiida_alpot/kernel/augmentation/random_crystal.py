@@ -1,4 +1,4 @@
-"""Random crystals by space group, made by PyXtal: Fredericks et al., Comput. Phys. Commun. 261, 107810 (2021)."""
+"""Random crystals by space group, made by PyXtal: Fredericks et al., Computer Physics Communications 261, 107810 (2021)."""
 
 from __future__ import annotations
 
