@@ -73,6 +73,46 @@ def test_intrinsic_fault_costs_little_and_its_barrier_and_the_on_top_fault_much_
     assert partial < barrier < on_top
 
 
+def test_a_fault_between_free_surfaces_costs_what_it_costs_in_the_crystal():
+    crystal = bulk("Cu", a=3.59)
+    periodic = {tuple(s.parameters["shift"]): energy_of(s.atoms, crystal) for s in make_stacking_faults_of(crystal)}
+    steps = make_stacking_faults_of(crystal, vacuum=9.0)
+    assert {tuple(step.parameters["shift"]) for step in steps} == set(periodic)
+    n_layers = len(steps[0].atoms)
+    perfect = fcc111("Cu", (1, 1, n_layers), a=3.59, vacuum=4.5)
+    perfect.calc = EMT()
+    surfaces = perfect.get_potential_energy() - n_layers * energy_per_atom(crystal)
+    for step in steps:
+        atoms = step.atoms
+        assert len(atoms) == n_layers
+        assert atoms.pbc.tolist() == [True, True, False]
+        assert atoms.cell[2][2] - np.ptp(atoms.positions[:, 2]) == pytest.approx(9.0)
+        area = np.linalg.norm(np.cross(*atoms.cell[:2]))
+        found = energy_of(atoms, crystal) - surfaces / area * 16021.77
+        assert found == pytest.approx(periodic[tuple(step.parameters["shift"])], rel=0.02, abs=2.0)
+
+
+def make_stacking_faults_of(crystal, **values):
+    return faults_of(crystal, **{**PATH, "min_distance": 12.0, **values})
+
+
+def energy_per_atom(crystal):
+    atoms = crystal.copy()
+    atoms.calc = EMT()
+    return atoms.get_potential_energy() / len(atoms)
+
+
+def test_a_slab_of_two_halves_keeps_the_cap_and_the_charge():
+    sodium = bulk("NaCl", "rocksalt", a=5.6)
+    sodium.info["charge"] = 1.0
+    for step in faults_of(sodium, planes=((1, 0, 0),), vacuum=8.0, max_atoms=30, min_width=1.0):
+        assert len(step.atoms) <= 30
+        assert step.atoms.info["charge"] == pytest.approx(len(step.atoms) / 2)
+        assert sorted(step.atoms.symbols) == ["Cl"] * (len(step.atoms) // 2) + ["Na"] * (len(step.atoms) // 2)
+    reasons = make_stacking_faults(sodium, StackingFaultSettings(planes=((1, 0, 0),), vacuum=8.0, max_atoms=3))
+    assert {str(reason) for reason in reasons} == {"above_max_atoms"}
+
+
 def test_default_plane_has_the_widest_gap():
     expected = {"fcc": (COPPER, [1, 1, 1]), "bcc": (bulk("Fe"), [1, 1, 0]), "hcp": (bulk("Ti"), [0, 0, 1])}
     for crystal, plane in expected.values():

@@ -376,6 +376,19 @@ def transformed(atoms: Atoms, operation: FloatArray) -> Atoms:
     return image
 
 
+def open_faces(slab: Atoms, vacuum: float) -> None:
+    """Give a slab an upright third vector with a vacuum, and put it into the middle.
+
+    :param slab: its first two vectors lie in the plane xy.
+    :param vacuum: Å, between the outermost atoms of the slab and its image.
+    """
+    slab.pbc = (True, True, False)
+    heights = slab.positions[:, 2]
+    slab.cell[2] = (0.0, 0.0, np.ptp(heights) + vacuum)
+    slab.positions[:, 2] += 0.5 * vacuum - heights.min()
+    slab.wrap()
+
+
 def scale_charge(atoms: Atoms, reference: Atoms) -> None:
     """Give a frame the total charge per atom of the reference, if that has one."""
     if "charge" in reference.info:

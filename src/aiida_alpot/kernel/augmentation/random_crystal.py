@@ -1,4 +1,4 @@
-"""Random crystals by space group, made by PyXtal: Fredericks et al., Comput. Phys. Commun. 261, 107810 (2021)."""
+"""Random crystals by space group, made by PyXtal (Fredericks et al. 2021, doi:10.1016/j.cpc.2020.107810)."""
 
 from __future__ import annotations
 

@@ -23,6 +23,7 @@ from aiida_alpot.kernel.augmentation.crystal import (
     find_cuts,
     format_indices,
     is_same_height,
+    open_faces,
     scale_charge,
     stack_along,
     widen,
@@ -146,9 +147,6 @@ def _cut_slab(stack: PlaneStack, faces: _Faces, settings: SlabSettings) -> Atoms
     slab = cell.repeat((1, 1, n_spacings + 1))[kept]
     slab.pbc = (True, True, False)
     slab = widen(slab, settings.min_width, settings.max_atoms)
-    heights = slab.positions[:, 2]
-    slab.cell[2] = (0.0, 0.0, np.ptp(heights) + settings.vacuum)
-    slab.positions[:, 2] += 0.5 * settings.vacuum - heights.min()
-    slab.wrap()
+    open_faces(slab, settings.vacuum)
     scale_charge(slab, stack.atoms)
     return slab

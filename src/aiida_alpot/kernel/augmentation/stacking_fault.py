@@ -30,6 +30,8 @@ from aiida_alpot.kernel.augmentation.crystal import (
     format_indices,
     format_shift,
     is_same_height,
+    open_faces,
+    scale_charge,
     stack_along,
     widen,
 )
@@ -53,7 +55,8 @@ class StackingFaultSettings:
         holds the faults of close-packed planes. Shifts that the crystal's symmetry makes equal are made once.
     :param max_cuts: most of the distinct gaps of one plane that are shifted, the widest first: for
         diamond 111 the shuffle set, then the glide set.
-    :param min_distance: Å, between a fault and its next image.
+    :param min_distance: Å, between a fault and its next image, or a surface.
+    :param vacuum: Å; with it both halves are a slab between free surfaces, the fault in its middle.
     :param min_width: Å, both heights of the cell in the plane, reached with the fewest atoms.
     :param max_atoms: most atoms of a frame; it wins over *min_distance*, and that over *min_width*.
     :param min_ratio: shifts that bring atoms closer than this share of the sum of covalent radii are left out, as in
@@ -67,6 +70,7 @@ class StackingFaultSettings:
     n_points: int = 6
     max_cuts: int = 2
     min_distance: float = 10.0
+    vacuum: float | None = None
     min_width: float = 10.0
     max_atoms: int = SUPERCELL_MAX_ATOMS
     min_ratio: float = 0.6
@@ -84,6 +88,8 @@ class StackingFaultSettings:
         for name in ("min_distance", "min_width", "layer_tolerance", "symprec"):
             if not 0.0 < getattr(self, name) <= 1000.0:
                 raise ValueError(f"{name!r} must lie in (0, 1000] Å, got {getattr(self, name)}")
+        if self.vacuum is not None and not 0.0 < self.vacuum <= 1000.0:
+            raise ValueError(f"'vacuum' must lie in (0, 1000] Å, got {self.vacuum}")
         if not 0.0 <= self.min_ratio < 1.0:
             raise ValueError(f"'min_ratio' must lie in [0, 1), got {self.min_ratio}")
         for name in ("max_atoms", "max_cuts"):
@@ -97,8 +103,9 @@ def make_stacking_faults(
     """Yield the faulted crystals, each with one fault per cell, or the reasons in their place.
 
     The shift is added to the third cell vector, so that atoms, volume and periodicity are those of the crystal and no
-    surface is made. Nothing is relaxed. The reason ``close_contact`` stands for a shift, ``above_max_atoms`` for a cut
-    of which not even two spacings fit into *max_atoms*, ``direction_outside_plane`` for a plane.
+    surface is made, unless a *vacuum* is asked for. Nothing is relaxed. The reason ``close_contact`` stands for a
+    shift, ``above_max_atoms`` for a cut of which not even two spacings (one for each half of a slab) fit into
+    *max_atoms*, ``direction_outside_plane`` for a plane.
 
     :param rng: not used, nothing is random here.
     :raises NotApplicableError: if the frame is no crystal.
@@ -128,7 +135,7 @@ def _shift_all(
         yield NotApplicableError("above_max_atoms")
         return
     for fractions in distinct_shifts(points, settings.n_points, _operations(stack, cut, settings.layer_tolerance)):
-        faulted = _shifted(block, fractions, settings)
+        faulted = (_shifted if settings.vacuum is None else _between_surfaces)(block, fractions, settings)
         if len(atoms_in_contact(faulted, settings.min_ratio)):
             yield DroppedFrameError("close_contact")
             continue
@@ -180,13 +187,14 @@ def _operations(stack: PlaneStack, cut: Cut, tolerance: float) -> list[IntArray]
 
 
 def _block(stack: PlaneStack, cut: Cut, settings: StackingFaultSettings) -> Atoms | None:
-    """Return the crystal from one cut to the next fault, or ``None`` if too few spacings fit.
+    """Return the crystal from one cut to the next fault or the surface, or ``None`` if too few spacings fit.
 
     With a fault after every spacing, a crystal of one layer per spacing would be perfect again, as its own twin.
     """
-    n_spacings = max(2, math.ceil(settings.min_distance / stack.spacing - 1e-9))
-    n_spacings = min(n_spacings, settings.max_atoms // len(stack.atoms))
-    if n_spacings < 2:
+    fewest, n_blocks = (2, 1) if settings.vacuum is None else (1, 2)
+    n_spacings = max(fewest, math.ceil(settings.min_distance / stack.spacing - 1e-9))
+    n_spacings = min(n_spacings, settings.max_atoms // (n_blocks * len(stack.atoms)))
+    if n_spacings < fewest:
         return None
     return repeat_cell(cut_at(stack, cut.height), np.diag([1, 1, n_spacings]))
 
@@ -201,3 +209,16 @@ def _shifted(block: Atoms, fractions: tuple[float, float], settings: StackingFau
     faulted.set_cell(vectors)
     faulted.wrap()
     return widen(faulted, settings.min_width, settings.max_atoms)
+
+
+def _between_surfaces(block: Atoms, fractions: tuple[float, float], settings: StackingFaultSettings) -> Atoms:
+    """Return a slab of the block and, shifted, the block above it."""
+    assert settings.vacuum is not None
+    upper = block.copy()
+    upper.positions += block.cell.array[2] + np.array(fractions) @ block.cell.array[:2]
+    slab = block + upper
+    scale_charge(slab, block)
+    slab.pbc = (True, True, False)
+    slab = widen(slab, settings.min_width, settings.max_atoms)
+    open_faces(slab, settings.vacuum)
+    return slab
