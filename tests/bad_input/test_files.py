@@ -365,7 +365,7 @@ def test_a_file_of_an_odd_name_is_imported_or_refused_by_name(
     path = os.fsencode(tmp_path) + b"/" + name
     with open(path, "w") as file:  # noqa: PTH123  a name in bytes
         file.write(good.xyz)
-    result = CliRunner().invoke(verdi, ["data", "alpot.pes", "import", os.fsdecode(path)])
+    result = CliRunner().invoke(verdi, ["data", "alpot.pes", "import", "--no-review", os.fsdecode(path)])
     assert "Traceback" not in result.output
     if result.exit_code == 0:
         assert "stored 3 frames (3 labelled)" in result.output
