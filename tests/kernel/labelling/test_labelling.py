@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -197,7 +198,7 @@ def test_no_frame_is_begun_when_too_many_have_failed_and_finished_labels_stay(tm
     assert 3 <= report.n_failed <= 4  # the other worker may end one more
     assert report.n_unlabelled == 10 - report.n_failed
     assert frames[-1].info["status"] == "unlabelled"
-    assert frames[-1].info["reason"].startswith("not begun: 3 of 11 frames had failed")
+    assert re.match("not begun: [34] of 11 frames had failed", frames[-1].info["reason"])
     again, _ = label(tmp_path / "source.h5", broken("raise", max_failed_fraction=1.0, **values))
     assert (again.n_failed, again.n_unlabelled, again.is_given_up) == (10, 0, False)
 
