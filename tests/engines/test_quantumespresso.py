@@ -297,29 +297,6 @@ class TestSettings:
     def test_how_it_converges_does_not(self, pseudo_family: str, change: dict[str, Any]) -> None:
         assert self.fingerprint(**change) == self.fingerprint()
 
-    def test_pseudopotentials_of_the_elements_tell_labels_apart_and_nothing_else_of_a_family(
-        self, aiida_profile: Any, tmp_path: Path
-    ) -> None:
-        from aiida_pseudo.data.pseudo import UpfData
-        from aiida_pseudo.groups.family import PseudoPotentialFamily
-
-        def fingerprint(label: str, symbols: tuple[str, ...], **remarks: str) -> str:
-            (tmp_path / label).mkdir()
-            for element, remark in remarks.items():
-                head = f'<PP_HEADER\nelement="{element}"\nz_valence="4.0"\n/>'
-                text = f'<UPF version="2.0.1">\n<PP_INFO>{remark}</PP_INFO>\n{head}\n</UPF>\n'
-                (tmp_path / label / f"{element}.upf").write_text(text)
-            PseudoPotentialFamily.create_from_folder(tmp_path / label, label, pseudo_type=UpfData)
-            cutoffs = {"wavefunction": 30.0, "density": 120.0}
-            return str(
-                self.engine.fingerprint(self.engine.complete({"pseudo_family": label, "cutoffs": cutoffs}, symbols))
-            )
-
-        first = fingerprint("stub-one", ("Si",), Si="a")
-        assert fingerprint("stub-more", ("Si",), Si="a", Ge="a") == first
-        assert fingerprint("stub-other", ("Si",), Si="b", Ge="a") != first
-        assert fingerprint("stub-both", ("Ge", "Si"), Si="a", Ge="a") != first
-
     def test_all_frames_have_the_largest_cut_offs_of_their_species(self, pseudo_family: str) -> None:
         settings = self.engine.complete({"pseudo_family": pseudo_family}, ("Si", "C"))
         assert settings["cutoffs"] == {"wavefunction": 24.0, "density": 160.0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -163,7 +164,7 @@ class QuantumEspressoLabelEngine(FrameLabelEngine):
             )
         completed = asdict(settings)
         completed["pseudo_family"] = family.label
-        completed["pseudos"] = {symbol: family.get_pseudo(symbol).md5 for symbol in symbols}
+        completed["pseudos"] = _family_hash(family)
         completed["cutoffs"] = dict(settings.cutoffs or _recommended_cutoffs(family, symbols))
         completed["kpoints_distance"] = settings.kpoints_distance or inputs["kpoints_distance"]
         completed["conv_thr_per_atom"] = settings.conv_thr_per_atom or inputs["meta_parameters"]["conv_thr_per_atom"]
@@ -175,7 +176,7 @@ class QuantumEspressoLabelEngine(FrameLabelEngine):
 
     @classmethod
     def fingerprint(cls, settings: Mapping[str, Any]) -> str:
-        """Pseudopotentials of the elements, cut-offs, k-points and all else that changes the ground state."""
+        """Pseudopotentials, cut-offs, k-points, functional and all else that changes the ground state."""
         names = ("pseudos", "cutoffs", "kpoints_distance", "electronic_type", "magnetic_moments", "isolated", "vacuum")
         content = {name: settings[name] for name in (*names, "vdw", "conv_thr_per_atom")}
         if settings["hubbard"]:
@@ -361,6 +362,13 @@ def _recommended_cutoffs(family: Any, symbols: Sequence[str]) -> dict[str, float
             "give label.parameters.cutoffs = {wavefunction: …, density: …} in Ry"
         ) from error
     return {"wavefunction": wavefunction, "density": density}
+
+
+def _family_hash(family: Any) -> str:
+    digest = hashlib.sha256()
+    for element in sorted(family.elements):
+        digest.update(f"{element}:{family.get_pseudo(element).md5};".encode())
+    return digest.hexdigest()[:16]
 
 
 def _workchain() -> Any:
