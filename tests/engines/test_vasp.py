@@ -390,23 +390,21 @@ class TestInputs:
         assert fingerprint(metagga="R2SCAN") != fingerprint()
 
 
-def test_potcars_of_the_elements_tell_labels_apart_and_nothing_else_of_a_family(family: str, tmp_path: Path) -> None:
-    from aiida_vasp.data.potcar import PotcarData
+def test_potcars_tell_labels_apart_the_name_of_their_family_does_not(family: str) -> None:
+    from aiida_vasp.data.potcar import PotcarGroup
 
     engine = load_engine("label", "vasp")
+    nodes = list(PotcarGroup.collection.get(label=family).nodes)
 
-    def fingerprint(label: str) -> str:
-        return str(engine.fingerprint(engine.complete({"potential_family": label}, ("Si",))))
+    def settings(label: str, members: list[Any]) -> dict[str, Any]:
+        group = PotcarGroup.collection.get_or_create(label=label)[0]
+        group.clear()
+        group.add_nodes(members)
+        return engine.complete({"potential_family": label}, ())
 
-    first = fingerprint(family)
-    assert fingerprint(stub_family("same", tmp_path / "a", Si="Si")) == first
-    assert fingerprint(stub_family("same", tmp_path / "b", Ge="Ge_d")) == first
-    assert sorted(engine.complete({"potential_family": "same"}, ("Ge", "Si"))["potcars"]) == ["Ge", "Si"]
-    stub = (HERE / "potcar" / "Si" / "POTCAR").read_text()
-    (tmp_path / "other" / "Si").mkdir(parents=True)
-    (tmp_path / "other" / "Si" / "POTCAR").write_text(stub.replace("EATOM  =   111.1111", "EATOM  =   222.2222"))
-    PotcarData.upload_potcar_family(str(tmp_path / "other"), "other", "without potentials")
-    assert fingerprint("other") != first
+    first = settings(family, nodes)
+    assert engine.fingerprint(settings("same-potcars", nodes)) == engine.fingerprint(first)
+    assert engine.fingerprint(settings("other-potcars", nodes[1:])) != engine.fingerprint(first)
 
 
 def test_a_charged_frame_is_labelled_with_its_electrons(label: Any, tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ class TestDefaults:
 
     def test_selection(self) -> None:
         assert EvaluateSettings().budget == defaults.SELECTION_BUDGET == 1000
-        assert EvaluateSettings().strategy == "threshold"
+        assert EvaluateSettings().strategy is None  # direct, where there are features
         assert EvaluateSettings().control_share == defaults.CONTROL_SHARE == 0.1
 
     def test_exploration(self) -> None:

@@ -153,7 +153,8 @@ class VaspLabelEngine(FrameLabelEngine):
         incar = {**inputs["parameters"]["incar"], **{key.lower(): value for key, value in settings.incar.items()}}
         completed = asdict(settings)
         completed["potential_mapping"] = {**inputs["potential_mapping"], **settings.potential_mapping}
-        completed["potcars"] = {symbol: node.sha512 for symbol, node in find_potcars(completed, symbols).items()}
+        find_potcars(completed, symbols)  # or it refuses the family
+        completed["potcars"] = _family_hash(settings.potential_family)
         completed["incar"] = {key: value for key, value in incar.items() if value is not None}
         has_ediff = "ediff" in {key.lower() for key in settings.incar}  # null leaves it to VASP
         completed["ediff_per_atom"] = None if has_ediff else inputs["meta_parameters"]["ediff_per_atom"]
@@ -167,8 +168,8 @@ class VaspLabelEngine(FrameLabelEngine):
 
     @classmethod
     def fingerprint(cls, settings: Mapping[str, Any]) -> str:
-        """POTCARs of the elements, k-points and all keys of the INCAR that change the ground state."""
-        names = ("potcars", "kpoints_distance", "kpoints_mesh", "magnetic_moments")
+        """POTCARs, k-points and all keys of the INCAR that change the ground state."""
+        names = ("potcars", "potential_mapping", "kpoints_distance", "kpoints_mesh", "magnetic_moments")
         content = {name: settings[name] for name in (*names, "vacuum", "preconverge")}
         incar = {key: value for key, value in settings["incar"].items() if key not in NEUTRAL}
         content["ediff_per_atom"] = settings["ediff_per_atom"]
@@ -391,6 +392,18 @@ def find_potcars(settings: Mapping[str, Any], symbols: Sequence[str]) -> dict[st
         raise ValueError(
             f"label.parameters.potential_mapping: the POTCAR family {family!r} lacks a potential: {error}"
         ) from error
+
+
+def _family_hash(family: str) -> str:
+    """Return what tells the POTCARs of a family from those of another, whatever the family is called.
+
+    All of them count: an element that comes later must not make other labels of those that are there.
+    """
+    from aiida_vasp.data.potcar import PotcarData, PotcarGroup
+
+    query = orm.QueryBuilder().append(PotcarGroup, filters={"label": family}, tag="family")
+    query.append(PotcarData, with_group="family", project=["attributes.full_name", "attributes.sha512"])
+    return fingerprint_of({"potcars": sorted(f"{name} {sha512}" for name, sha512 in query.iterall())})
 
 
 def _two_step() -> Any:
