@@ -202,3 +202,10 @@ def test_a_potential_is_asked_if_the_volume_is_to_be_its_own():
 def test_wrong_settings_are_named(given, message):
     with pytest.raises(ValueError, match=message):
         PrototypeSettings(**given)
+
+
+def test_atoms_on_top_of_each_other_have_no_volume():
+    atoms = Atoms("Cu2", np.zeros((2, 3)), cell=[3.0] * 3, pbc=True)
+    assert str(fit_volume(atoms, 1.0)) == "close_contact"
+    result = augment([atoms], {"copies": 0, "decorate": {"elements": ["Al", "Ni"]}}, 1)
+    assert "close_contact" in json.dumps(result.report)

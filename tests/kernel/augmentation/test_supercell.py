@@ -64,6 +64,12 @@ def test_molecule_is_left_alone():
         make_supercell(molecule("H2O"), SupercellSettings())
 
 
+@pytest.mark.parametrize("shape", ["diagonal", "compact"])
+def test_a_cell_that_the_cap_keeps_narrow_is_not_called_large(shape):
+    with pytest.raises(NotApplicableError, match="above_max_atoms"):
+        make_supercell(bulk("Cu", cubic=True), SupercellSettings(min_length=18.0, max_atoms=6, shape=shape))
+
+
 def test_supercell_is_the_same_crystal_and_carries_its_charge():
     base = bulk("NaCl", "rocksalt", a=5.6)
     base.info["charge"] = 1.0

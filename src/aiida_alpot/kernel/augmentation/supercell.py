@@ -93,7 +93,9 @@ def make_supercell(atoms: Atoms, settings: SupercellSettings, rng: np.random.Gen
     matrix = supercell_matrix(atoms, settings)
     repeats = np.diag(matrix)
     if round(float(np.linalg.det(matrix))) == 1:
-        raise NotApplicableError("already_large" if len(atoms) <= settings.max_atoms else "above_max_atoms")
+        is_wide = perpendicular_heights(atoms.cell.array, atoms.pbc).min() >= settings.min_length - 1e-6
+        has_room = len(atoms) <= settings.max_atoms
+        raise NotApplicableError("already_large" if is_wide and has_room else "above_max_atoms")
     larger = repeat_cell(atoms, matrix)
     is_diagonal = np.array_equal(matrix, np.diag(repeats))
     text = "x".join(str(n) for n in repeats) if is_diagonal else f"of {len(larger) // len(atoms)} cells"

@@ -36,10 +36,13 @@ def fit_volume(atoms: Atoms, contact: float, energy: Energy | None = None) -> At
     Its closest pair of atoms, over the sum of their covalent radii, becomes *contact*; with an *energy*, the edges are
     then those of the lowest energy from 0.8 to 1.3 of this.
 
-    :return: the reason ``no_equilibrium_volume`` if the energy is lowest at an end of the range,
-        ``energy_not_finite`` if it is not known anywhere.
+    :return: the reason ``close_contact`` if atoms lie on top of each other, ``no_equilibrium_volume`` if the energy is
+        lowest at an end of the range, ``energy_not_finite`` if it is not known anywhere.
     """
-    atoms = _scaled(atoms, contact / closest_pair_ratio(atoms))
+    ratio = closest_pair_ratio(atoms)
+    if ratio == 0.0:
+        return DroppedFrameError("close_contact")
+    atoms = _scaled(atoms, contact / ratio)
     if energy is None:
         return atoms
     compute = energy_function(energy)
