@@ -61,8 +61,8 @@ VACANCIES_PER_FRAME: Final = 2
 SUBSTITUTION_FRACTION: Final = 0.2
 """Share of the distorted frames that get substitutions, [TrainsPot] Sec. II A 2."""
 SUBSTITUTED_ATOMS: Final = 0.2
-"""Share of the atoms of a frame that change their element. [TrainsPot] Sec. II A 2 makes as many exchanges, of two atoms
-each, after which little is left of the order."""
+"""Share of the atoms of a frame that change their element. [TrainsPot] Sec. II A 2 makes as many exchanges, of two
+atoms each, after which little is left of the order."""
 CLUSTER_MAX_RATIO: Final = math.sqrt(3.0)
 """Largest distance to a neighbour in a cluster over the smallest, [TrainsPot] Sec. II A 2."""
 SCAN_POINTS: Final = 64
