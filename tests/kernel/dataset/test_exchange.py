@@ -85,6 +85,18 @@ def test_any_text_and_number_survives_extxyz(tmp_path, info, reason):
     same_datasets(tmp_path / "a.h5", tmp_path / "b.h5")
 
 
+@pytest.mark.parametrize("kind", ["info", "arrays"])
+@pytest.mark.parametrize("name", ["CELL", "lattice", "PBC", "Energy", "dft_forces", "virials", "Force", "length_unit"])
+def test_a_column_that_looks_like_another_survives_extxyz(tmp_path, name, kind):
+    atoms = Atoms("H")
+    getattr(atoms, kind)[name] = "bohr" if kind == "info" else np.array([2.5])
+    write(tmp_path / "a.h5", [atoms])
+    with Dataset.open(tmp_path / "a.h5") as dataset:
+        write_frames(dataset, tmp_path / "x.extxyz")
+    write(tmp_path / "b.h5", read_frames(tmp_path / "x.extxyz"))
+    same_datasets(tmp_path / "a.h5", tmp_path / "b.h5")
+
+
 def test_other_readers_find_ref_labels_and_no_bare_ones(tmp_path):
     write_frames([rich_frame(0)], tmp_path / "x.xyz")
     atoms = ase.io.read(tmp_path / "x.xyz")

@@ -22,6 +22,7 @@ from ase.stress import voigt_6_to_full_3x3_stress
 
 from aiida_alpot.kernel.dataset.frames import REF_PREFIX, read_labels
 from aiida_alpot.kernel.dataset.schema import SCHEMA, AnyArray
+from aiida_alpot.kernel.dataset.xyz_check import may_be_refused
 
 EXTRA_KEY = "alpot"
 _RESERVED = {
@@ -124,7 +125,7 @@ def _columns(atoms: Atoms, labels: Mapping[str, Any], extra: dict[str, Any]) -> 
 
 
 def _is_plain_array(name: str, values: AnyArray) -> bool:
-    if name in _RESERVED or not _NAME.fullmatch(name) or values.dtype.kind not in _CODES:
+    if name in _RESERVED or may_be_refused(name) or not _NAME.fullmatch(name) or values.dtype.kind not in _CODES:
         return False
     if values.ndim != 1 and (values.ndim != 2 or values.shape[1] < 2):
         return False
@@ -148,7 +149,8 @@ def _cells(values: AnyArray) -> list[str]:
 
 def _entry(name: str, value: Any) -> str | None:
     """Return ``key=value`` if ASE reads the same value back from it, else None."""
-    if not _NAME.fullmatch(name) or (name in _RESERVED and name != "charge") or name.startswith(REF_PREFIX):
+    is_reserved = (name in _RESERVED and name != "charge") or name.startswith(REF_PREFIX) or may_be_refused(name)
+    if is_reserved or not _NAME.fullmatch(name):
         return None
     if isinstance(value, str):
         return f"{name}={_quote(value)}" if _is_safe_text(value) else None

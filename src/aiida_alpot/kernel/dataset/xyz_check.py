@@ -18,10 +18,11 @@ from ase.data import atomic_numbers
 from ase.io.extxyz import REV_PROPERTY_NAME_MAP, key_val_str_to_dict
 from ase.io.formats import open_with_compression
 
-from aiida_alpot.kernel.dataset.xyz_labels import check_entries_once, check_label_entries
+from aiida_alpot.kernel.dataset.xyz_labels import check_entries_once, check_label_entries, looks_like_label
 
 _DEFAULT_PROPERTIES: Final = "species:S:1:pos:R:3"
 _CASED: Final = {"lattice": "Lattice", "cell": "Lattice", "properties": "Properties", "pbc": "pbc"}
+_UNIT: Final = re.compile(r"units?$", re.IGNORECASE)
 _FOREIGN_UNIT: Final = re.compile(r"kcal|kj|hartree|rydberg|a\.u\.|atomic|bohr|\b(ha|ry|au|nm|pm)\b", re.IGNORECASE)
 
 Lines = Iterator[tuple[int, str]]
@@ -37,6 +38,11 @@ class _Column(NamedTuple):
     kind: str
     start: int
     width: int
+
+
+def may_be_refused(name: str) -> bool:
+    """Return whether an entry of this name can be refused, since it looks like another one."""
+    return name.lower() in _CASED or _UNIT.search(name) is not None or looks_like_label(name)
 
 
 def check_xyz(path: Path) -> None:
@@ -127,7 +133,7 @@ def _read_columns(comment: str, where: str) -> dict[str, _Column]:
     for key, value in entries.items():
         if _CASED.get(key.lower(), key) != key and value is not True:  # a word of plain prose has no value
             raise ValueError(f"{where}: the entry {key!r} is not understood; write {_CASED[key.lower()]}")
-        if re.search(r"units?$", key, re.IGNORECASE) and _FOREIGN_UNIT.search(str(value)):
+        if _UNIT.search(key) and _FOREIGN_UNIT.search(str(value)):
             raise ValueError(
                 f"{where}: {key}={value!s:.40}, but numbers are read as eV, Å and eV/Å; convert them, remove the entry"
             )

@@ -26,6 +26,11 @@ _HOLE: Final = "\0"
 """Stands for a quoted text."""
 
 
+def looks_like_label(name: str) -> bool:
+    """Return whether an entry or column of this name would be taken for a misspelt label."""
+    return any(pattern.fullmatch(name) for pattern in _LIKE.values())
+
+
 def check_entries_once(comment: str, where: str) -> None:
     """Refuse a second line that gives an entry twice.
 

@@ -111,10 +111,14 @@ class WorkerPool:
             for connection in wait(list(by_connection), timeout=min(_POLL_S, deadline - now)):
                 left -= self._receive(by_connection[connection])  # type: ignore[index]
             left -= self._give_up_slow()
-            for worker in self._workers.values():
-                if worker.is_ready and worker.task is None:
-                    self._assign(worker, next(tasks, None))
+            self._assign_free(tasks)
         return True
+
+    def _assign_free(self, tasks: Iterator[Task]) -> None:
+        """Give every worker that waits the next frame, unless it was said to stop."""
+        for worker in self._workers.values():
+            if self._goes_on and worker.is_ready and worker.task is None:
+                self._assign(worker, next(tasks, None))
 
     def _start(self, number: int) -> None:
         here, there = Pipe()
