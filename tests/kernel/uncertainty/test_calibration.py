@@ -275,3 +275,18 @@ def test_wrong_input_is_refused():
         Calibration(scale=-1.0)
     with pytest.raises(ValueError, match="did you mean 'scale'"):
         Calibration.from_dict({"scal": 1.0})
+
+
+@pytest.mark.parametrize("method", ["median_ratio", "ols_origin", "rms_ratio", "loglog", "conformal"])
+@pytest.mark.parametrize("share", [0.2, 0.6])
+def test_frames_whose_forces_vanish_by_symmetry_do_not_move_the_scale(method, share):
+    """Their disagreement is round-off and their labels have noise: the ratio of the two is 1e10."""
+    rng = np.random.default_rng(5)
+    D = rng.uniform(0.05, 0.2, 100)
+    e = 2.0 * D * rng.lognormal(0.0, 0.3, 100)
+    n = round(100 * share / (1 - share))
+    alone = Calibration.fit(D, e, method)
+    found = Calibration.fit(np.append(D, rng.uniform(0.0, 1e-14, n)), np.append(e, rng.uniform(0.0, 1e-4, n)), method)
+    assert found.predict_error(np.array([0.1]))[0] < 2.5 * alone.predict_error(np.array([0.1]))[0]
+    if method in ("median_ratio", "loglog", "conformal"):
+        assert any(f"{n} of {100 + n} frames have an error but no disagreement" in note for note in found.warnings)

@@ -34,6 +34,9 @@ METHODS: Final[tuple[str, ...]] = get_args(Method)
 """Names of the methods."""
 EXPONENTS: Final = (0.5, 1.5)
 """Range the exponent of ``loglog`` is clipped to."""
+ROUND_OFF: Final = 1e-4
+"""Share of the 90 % quantile of the disagreements below which one is round-off, as where forces vanish by symmetry: the
+ratio of an error to it says nothing of other frames."""
 LEVEL: Final = 0.95
 """Level of the bootstrap interval."""
 
@@ -60,8 +63,9 @@ def fit_power(method: Method, D: FloatArray, e: FloatArray, confidence: float) -
         return None, notes
     if method == "conformal" and _conformal_rank(len(D), confidence) > len(D):
         notes.append(f"{len(D)} points are too few for a confidence of {confidence:g}: the largest ratio is used")
-    if method in ("conformal", "median_ratio") and np.any((D == 0.0) & (e > 0.0)):
-        notes.append("some frames have an error but no disagreement")
+    without = int(np.count_nonzero((_without_round_off(D) == 0.0) & (e > 0.0)))
+    if method in ("conformal", "median_ratio", "loglog") and without:
+        notes.append(f"{without} of {len(D)} frames have an error but no disagreement: no scale covers them")
     scale, exponent = _estimate(method, D, e, confidence, pivot)
     if not (np.isfinite(scale) and scale > 0.0):
         return None, notes
@@ -106,6 +110,7 @@ def bootstrap(
 
 def _estimate(method: Method, D: FloatArray, e: FloatArray, confidence: float, pivot: float) -> tuple[float, float]:
     """Return scale and exponent; NaN or infinite where the data do not define it."""
+    D = _without_round_off(D)
     if method == "ols_origin":
         return _divide(float(e @ e), float(D @ e)), 1.0
     if method == "rms_ratio":
@@ -123,6 +128,11 @@ def _estimate(method: Method, D: FloatArray, e: FloatArray, confidence: float, p
     # the mean of the two middle values would be infinite if one of them is
     middle = ratios[len(ratios) // 2 - 1 + len(ratios) % 2 : len(ratios) // 2 + 1]
     return float(middle.mean()), 1.0
+
+
+def _without_round_off(D: FloatArray) -> FloatArray:
+    """Return the disagreements, zero in place of round-off."""
+    return np.where(ROUND_OFF * np.quantile(D, 0.9) > D, 0.0, D)
 
 
 def _loglog(D: FloatArray, e: FloatArray, pivot: float) -> tuple[float, float]:
