@@ -111,6 +111,27 @@ def test_adaptive_thresholds_come_from_the_errors_on_the_training_frames(make, o
     )
 
 
+def test_a_kind_of_frames_without_errors_makes_no_threshold(make, opened):
+    """As isolated atoms, whose forces vanish; a new kind would get the threshold zero."""
+    train = make.crystals(10, seed=3)
+    for k, atoms in enumerate(train):
+        atoms.info["config_type"] = "bulk" if k < 5 else "isolated"
+    exact = {atoms.positions.tobytes() for atoms in train[5:]}
+
+    class Off(make.OffTarget):
+        def predict(self, frames, batch_size=32):
+            found = super().predict(frames, batch_size)
+            for k, atoms in enumerate(frames):
+                if atoms.positions.tobytes() in exact:
+                    found.forces[found.offsets[k] : found.offsets[k + 1]] = atoms.get_forces()
+            return found
+
+    found = adaptive_thresholds(
+        [Off(train, force=d) for d in (0.02, 0.04)], opened(train, split=["train"] * 10), "config_type"
+    )
+    assert found == {"force_max": {"bulk": pytest.approx(np.sqrt(3) * 0.03)}}
+
+
 def test_the_adaptive_criterion_compares_the_largest_deviation_of_a_member(make, opened, frames):
     """Deviations of 2, −1 and −1 from the mean: the largest is 2, the standard deviation √2."""
     committee = [make.OffTarget(frames, 0.01 * d, 0.01 * d) for d in (2, -1, -1)]

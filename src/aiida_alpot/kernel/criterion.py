@@ -31,6 +31,7 @@ from aiida_alpot.kernel.uncertainty import (
 from aiida_alpot.kernel.units import FloatArray
 
 _CHUNK: Final = 256
+_ROUND_OFF: Final = 1e-6
 _VALUE, _FACTOR = "criterion_", "factor_"
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -47,7 +48,8 @@ class CriterionSettings:
     :param element_factors: of the thresholds by chemical symbol, see
         :func:`~aiida_alpot.kernel.uncertainty.rate_by_element`; not for ``"adaptive"``.
     :param column: column of the frames (``config_type``) whose values have thresholds of their own, ``"adaptive"``
-        only. A value that fewer than four training frames have gets the smallest threshold.
+        only. A value that fewer than four training frames have, or whose frames have no errors, gets the smallest
+        threshold of the others.
     """
 
     kind: Literal["calibrated", "fixed", "adaptive"] = "calibrated"
@@ -159,13 +161,20 @@ def adaptive_thresholds(
             parts.append(found.value(name))
     categories = _categories(train, column)
     found_limits = {
-        name: compute_adaptive_thresholds(np.concatenate(parts), categories) for name, parts in errors.items()
+        name: _without_exact(compute_adaptive_thresholds(np.concatenate(parts), categories))
+        for name, parts in errors.items()
     }
     limits = {name: thresholds for name, thresholds in found_limits.items() if thresholds}
     if not limits:
         where = "" if column is None else f" that share a value of {column!r}"
         raise ValueError(f"criterion 'adaptive' needs the quartiles of at least four labelled training frames{where}")
     return limits
+
+
+def _without_exact(thresholds: Mapping[str, float]) -> dict[str, float]:
+    """Return the thresholds that are more than round-off: forces of isolated atoms have no errors."""
+    largest = max(thresholds.values(), default=0.0)
+    return {name: value for name, value in thresholds.items() if value > _ROUND_OFF * largest}
 
 
 def _categories(frames: Dataset | DatasetView, column: str | None) -> npt.NDArray[np.str_]:
