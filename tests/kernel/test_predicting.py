@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from aiida_alpot.kernel.cutouts import CORE
 from aiida_alpot.kernel.potentials import Predictions, predict_committee, reference_predictions
 from aiida_alpot.kernel.predicting import Predictor, PredictSettings, extrapolation_warnings, summarise
 from aiida_alpot.kernel.settings import SettingsError, parse_settings
@@ -76,6 +77,20 @@ def test_grades_are_of_the_atoms_and_that_of_a_frame_is_its_largest(frames, comm
     for atoms in predicted:
         assert atoms.info["grade"] == atoms.arrays["atom_grade"].max()
     assert max(atoms.info["grade"] for atoms in predicted[:4]) <= 1.01 + 1e-8
+
+
+def test_of_a_piece_the_core_alone_counts(frames, committee):
+    model = make_model([1.0], [1.0], active_set=ActiveSet.build(committee[0].features(frames[:4]), start="eps"))
+    (whole,) = Predictor(committee, model, PredictSettings()).predict([frames[6]])
+    least = int(np.argmin(whole.arrays["atom_grade"]))
+    piece = frames[6].copy()
+    piece.calc = frames[6].calc
+    piece.arrays[CORE] = np.arange(4) == least
+    predicted = Predictor(committee, model, PredictSettings()).predict([piece])
+    assert predicted[0].info["grade"] == whole.arrays["atom_grade"][least] < whole.info["grade"]
+    np.testing.assert_array_equal(predicted[0].arrays["atom_grade"], whole.arrays["atom_grade"])
+    assert predicted[0].info["disagreement_force"] == pytest.approx(SPREAD)
+    summarise(predicted, model)
 
 
 def test_a_frame_that_a_member_cannot_predict_is_unknown_and_the_others_are_not(make, frames, committee):

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 from ase import Atoms
 
+from aiida_alpot.kernel.cutouts import core_of, keep_core
 from aiida_alpot.kernel.features import FeatureFunction
 from aiida_alpot.kernel.potentials import BATCH_SIZE, Potential, Predictions, concatenate, predict_committee
 from aiida_alpot.kernel.settings import check_device
@@ -96,7 +97,7 @@ class Predictor:
         with an active set ``grade``, the largest of its atoms, and ``outside_span``, the largest share of an atom's
         features that no combination of training atoms has. Columns of atoms: ``committee_forces`` (eV/Å),
         ``force_disagreement`` (eV/Å), ``atom_grade``. A frame of which a member predicts something that is not finite
-        has NaN everywhere.
+        has NaN everywhere. In what is said of a piece of a larger frame its core counts alone.
 
         :raises ValueError: if a frame has a species that the potentials do not know.
         """
@@ -121,7 +122,8 @@ class Predictor:
     ) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
         """Return columns of frames and of atoms."""
         mean = mean_prediction(members)
-        found = disagreement(members, pbc=np.array([atoms.pbc for atoms in frames]))
+        core = core_of(frames)
+        found = disagreement(members, pbc=np.array([atoms.pbc for atoms in frames]), core=core)
         columns = {"committee_energy": mean.energy, "committee_stress": mean.stress}
         arrays = {"committee_forces": mean.forces, "force_disagreement": found.force_atom}
         categories = self.model.frame_categories(frames)
@@ -133,8 +135,8 @@ class Predictor:
         if self.features is not None:
             features = self.features(frames)
             arrays["atom_grade"] = self.model.grade(features)
-            columns[GRADE] = compute_frame_grade(arrays["atom_grade"], features.frame_index, len(frames))
-            columns[RESIDUAL] = self.model.frame_residual(features, len(frames))
+            columns[GRADE] = compute_frame_grade(arrays["atom_grade"][core], features.frame_index[core], len(frames))
+            columns[RESIDUAL] = self.model.frame_residual(keep_core(features, frames), len(frames))
         return columns, arrays
 
 
