@@ -152,6 +152,22 @@ def test_a_frame_with_a_label_of_these_settings_is_not_computed_again_one_of_oth
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_magnetic_frame_is_never_labelled_as_one_of_another_start(name: str, case: Any, resources: Any) -> None:
+    given = case(name)
+    engine = load_engine("label", name)
+    if not issubclass(engine, FrameLabelEngine):
+        pytest.skip("one job labels each of its frames for itself")
+    frames = [silicon(), silicon()]
+    frames[0].set_initial_magnetic_moments([1.0, 1.0])
+    frames[1].set_initial_magnetic_moments([1.0, -1.0])
+    request = request_of(name, frames, given.parameters)
+    keys = engine.plan_jobs(request)
+    assert len(set(keys)) == 2
+    structures = [engine.prepare_job(key, request, resources(given), None) for key in keys]
+    assert len({str(job.inputs) for job in structures}) == 2
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_charged_frame_is_never_labelled_as_a_neutral_one(name: str, case: Any, resources: Any) -> None:
     """Its charge is in the inputs of the job; the engine ase leaves it to the kernel."""
     given = case(name)

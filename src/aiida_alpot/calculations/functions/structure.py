@@ -11,6 +11,7 @@ from ase import Atoms
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.kernel.labelling.boxes import group_species, name_kinds, put_into_box, starting_moments
 from aiida_alpot.kernel.labelling.hubbard import HubbardU, parse_hubbard
+from aiida_alpot.kernel.labelling.identity import label_ids
 
 
 @calcfunction
@@ -18,7 +19,8 @@ def frame_structure(frames: PESData, identity: orm.Str, settings: orm.Dict) -> o
     """Return one frame of a dataset as a structure.
 
     :param frames: the dataset.
-    :param identity: structure id of the frame: datasets that differ in the order of their rows only count as equal.
+    :param identity: of :func:`~aiida_alpot.kernel.labelling.identity.label_ids`: datasets that differ in
+        the order of their rows only count as equal.
     :param settings: ``vacuum``, ``cubic`` and ``doubled`` of
         :func:`~aiida_alpot.kernel.labelling.boxes.put_into_box`, ``moments``: starting moments by element, by which
         atoms of one element fall into several kinds, ``grouped``: atoms in the order of
@@ -27,7 +29,7 @@ def frame_structure(frames: PESData, identity: orm.Str, settings: orm.Dict) -> o
     """
     given = settings.get_dict()
     with frames.dataset() as reader:
-        rows = [row for row, found in enumerate(reader.frame_ids(labels=False)) if found == identity.value]
+        rows = [row for row, found in enumerate(label_ids(reader)) if found == identity.value]
         atoms = reader[rows[0]]
     moments = starting_moments(atoms, given.pop("moments", None))
     kinds, _ = name_kinds(list(atoms.symbols), moments)

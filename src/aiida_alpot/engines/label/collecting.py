@@ -11,6 +11,7 @@ from aiida.engine import calcfunction
 from ase import Atoms
 
 from aiida_alpot.data.pes import PESData
+from aiida_alpot.kernel.labelling.identity import label_ids
 from aiida_alpot.kernel.labelling.results import Result, Row, collect_frames, sort_rows
 from aiida_alpot.plugins import load_engine
 
@@ -42,7 +43,7 @@ def collect_labels(frames: PESData, settings: orm.Dict, **outputs: orm.Data) -> 
     failures = dict(given["failures"])
     with frames.dataset() as reader:
         rows = defaultdict(list)
-        for row, identity in enumerate(reader.frame_ids(labels=False)):
+        for row, identity in enumerate(label_ids(reader)):
             rows[str(identity)].append(row)
         for identity in given["ids"]:
             found = of_job.get(job_key(identity))

@@ -15,6 +15,7 @@ from aiida_alpot.data.pes import PESData
 from aiida_alpot.engines.job import Job, JobResources
 from aiida_alpot.engines.label.base import LabelEngine, LabelRequest
 from aiida_alpot.engines.label.collecting import SEPARATOR, collect_labels, job_key
+from aiida_alpot.kernel.labelling.identity import label_ids
 from aiida_alpot.kernel.labelling.results import Result, sort_rows
 
 CHUNK: Final = 50
@@ -77,7 +78,7 @@ class FrameLabelEngine(LabelEngine):
         """One job for every structure that has no label of these settings."""
         with request.frames.dataset() as reader:
             rows = sort_rows(reader, cls.fingerprint(request.settings))
-            ids = [str(identity) for identity in reader.frame_ids(labels=False)]
+            ids = [str(identity) for identity in label_ids(reader)]
         chosen = dict.fromkeys(identity for identity, row in zip(ids, rows, strict=True) if row != "keep")
         return [job_key(identity) for identity in chosen]
 
@@ -102,7 +103,7 @@ class FrameLabelEngine(LabelEngine):
     ) -> PESData | None:
         """Read the results of all jobs that ended well, in chunks."""
         with request.frames.dataset() as reader:
-            ids = list(dict.fromkeys(str(identity) for identity in reader.frame_ids(labels=False)))
+            ids = list(dict.fromkeys(str(identity) for identity in label_ids(reader)))
         chunks = [ids[k : k + CHUNK] for k in range(0, len(ids), CHUNK)]
         parts = {f"d{k:03d}": cls._collect(request, chunk, jobs, failures) for k, chunk in enumerate(chunks)}
         return merge_datasets(**parts) if len(parts) > 1 else next(iter(parts.values()))
@@ -137,6 +138,6 @@ class FrameLabelEngine(LabelEngine):
 def find_frame(frames: PESData, key: str) -> tuple[str, Atoms]:
     """Return the structure id and the frame that the key of a job stands for."""
     with frames.dataset() as reader:
-        ids = reader.frame_ids(labels=False)
+        ids = label_ids(reader)
         row = next(row for row, identity in enumerate(ids) if job_key(str(identity)) == key)
         return str(ids[row]), reader[row]

@@ -52,6 +52,10 @@ MANAGED_INSULATOR: Final = frozenset({"occupations", "smearing", "degauss"})
 """Keys of SYSTEM that fixed occupations leave no choice for."""
 
 
+DISPERSION: Final = ("grimme-d2", "grimme-d3", "dft-d", "dft-d3", "ts", "ts-vdw", "tkatchenko-scheffler", "xdm")
+"""Values of ``vdw_corr`` that every pw.x from version 6.7 on knows."""
+
+
 @dataclass(frozen=True)
 class QuantumEspressoSettings:
     """How pw.x labels frames.
@@ -70,7 +74,7 @@ class QuantumEspressoSettings:
     :param vacuum: between images along axes that are not periodic, at least, Å.
     :param hubbard: U in eV by element and manifold, e.g. ``{"Fe-3d": 4.0}``, of all frames alike: pw.x 7.1 or newer.
         They become ``HubbardStructureData``.
-    :param vdw: ``vdw_corr`` of pw.x, e.g. ``"grimme-d3"``; None for none.
+    :param vdw: ``vdw_corr`` of pw.x, one of :data:`DISPERSION`, e.g. ``"grimme-d3"``; None for none.
     :param parameters: keys of the namelists CONTROL, SYSTEM and ELECTRONS to set.
     :param retries: namelist ELECTRONS of further attempts at a frame that did not converge; only keys that do not
         change the result.
@@ -106,9 +110,13 @@ class QuantumEspressoSettings:
             unknown = set(attempt) - NEUTRAL["ELECTRONS"]
             if unknown:
                 raise SettingsError(f"retries: {min(unknown)!r} would change the label; use only keys of convergence")
+        if self.vdw is not None and self.vdw not in DISPERSION:  # pw.x passes over what it does not know
+            raise SettingsError(unknown_key_message(self.vdw, DISPERSION, "vdw"))
         if self.cutoffs is not None:
             _check_cutoffs(self.cutoffs)
         _check_namelists(self.parameters, MANAGED_INSULATOR if self.electronic_type == "insulator" else frozenset())
+        if "vdw_corr" in _lower(self.parameters.get("SYSTEM", {})):
+            raise SettingsError("parameters.SYSTEM.vdw_corr: name the correction in 'vdw'")
         parse_hubbard(self.hubbard)
 
 
@@ -325,6 +333,7 @@ def frame_parameters(atoms: Atoms, settings: Mapping[str, Any], n_before: int) -
         system["vdw_corr"] = settings["vdw"]
     charge = float(atoms.info.get("charge", 0.0) or 0.0)
     if charge:
+        _check_charge(atoms, charge, settings["isolated"])
         system["tot_charge"] = charge
     if not any(atoms.pbc) and settings["isolated"] != "none":
         system["assume_isolated"] = settings["isolated"]
@@ -335,6 +344,17 @@ def frame_parameters(atoms: Atoms, settings: Mapping[str, Any], n_before: int) -
     if n_before and settings["retries"]:
         namelists["ELECTRONS"].update(settings["retries"][min(n_before, len(settings["retries"])) - 1])
     return namelists
+
+
+def _check_charge(atoms: Atoms, charge: float, isolated: str) -> None:
+    """Refuse a charge whose images nothing takes away: the energy would depend on the size of the box.
+
+    :raises ValueError: for a wire, and for a molecule without a correction.
+    """
+    n_periodic = int(np.count_nonzero(atoms.pbc))
+    if n_periodic == 1 or (n_periodic == 0 and isolated == "none"):
+        remedy = "label wires neutral" if n_periodic else "set 'isolated' to martyna-tuckerman or makov-payne"
+        raise ValueError(f"the frame has the charge {charge:g} and its energy would depend on the box; {remedy}")
 
 
 def load_family(label: str) -> Any:

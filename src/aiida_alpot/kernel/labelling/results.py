@@ -12,6 +12,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from aiida_alpot.kernel.dataset import Dataset
 from aiida_alpot.kernel.labelling.gate import check_labels
+from aiida_alpot.kernel.labelling.identity import label_ids
 from aiida_alpot.kernel.labelling.residuals import PREDICTION_COLUMNS
 from aiida_alpot.kernel.labelling.shards import without_labels
 from aiida_alpot.kernel.units import FloatArray
@@ -111,11 +112,12 @@ def sort_rows(dataset: Dataset, fingerprint: str, *, retry_failed: bool = False)
 def find_known_labels(dataset: Dataset, known: Dataset, fingerprint: str) -> dict[int, int]:
     """Return the row of *known* with a label of these settings, for each row of a dataset that is to be labelled.
 
-    :param known: labels that were accepted before; only the same structure to the last digit counts.
+    :param known: labels that were accepted before; the same structure and starting moments only, to the last digit.
     """
     good = (known.column("status") == "labelled") & (known.column("fingerprint") == fingerprint)
-    of_structure = {str(known.frame_ids(labels=False)[row]): int(row) for row in np.flatnonzero(good)}
-    ids = dataset.frame_ids(labels=False)
+    ids_known = label_ids(known)
+    of_structure = {str(ids_known[row]): int(row) for row in np.flatnonzero(good)}
+    ids = label_ids(dataset)
     rows = sort_rows(dataset, fingerprint)
     return {k: of_structure[str(ids[k])] for k, row in enumerate(rows) if row == "label" and ids[k] in of_structure}
 
