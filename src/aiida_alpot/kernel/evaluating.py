@@ -166,6 +166,50 @@ def build_table(
     :raises ValueError: if distances need one composition and the candidates have several, or the strategy or a limit
         of grades an active set that the model lacks, or frames are to be cut by grades of configurations.
     """
+    _check_settings(settings, model, candidates)
+    monitor = Monitor(potentials, model, settings.criterion.measure, with_residual=True)
+    has_features = settings.needs_features and len(candidates) > 0
+    frame_features = build_frame_features(settings, potentials) if has_features else None
+    parts: list[Assessment] = []
+    features: list[FloatArray] = []
+    for frames in candidates.iter_chunks(_CHUNK):
+        parts.append(monitor.assess(frames))
+        # what breaks a prediction breaks the features too; such a frame is never selected and needs none
+        known = [frames[int(k)] for k in np.flatnonzero(parts[-1].finite)]
+        if frame_features is not None and known:
+            features.append(frame_features(known))
+    columns = {name: _join([part.disagreement[name] for part in parts]) for name in PROPERTIES}
+    grade, finite = _join([part.grade for part in parts]), _join([part.finite for part in parts]).astype(bool)
+    healthy = finite & _healthy_column(candidates)
+    measured = _join_by_name([part.measured for part in parts], [len(part.grade) for part in parts])
+    table = CandidateTable(
+        **criterion_columns(columns, measured),
+        grade=grade,
+        healthy=healthy,
+        group=group_names(candidates),
+        structure_id=candidates.frame_ids(labels=False),
+        features=_spread(features, finite) if settings.needs_features else None,
+    )
+    errors = {
+        f"error_{name}": _join([part.error.get(name, np.full(len(part.grade), np.nan)) for part in parts])
+        for name in PROPERTIES
+        if parts
+    }
+    arrays: dict[str, npt.NDArray[Any]] = {f"disagreement_{name}": values for name, values in columns.items()}
+    arrays.update(
+        **errors,
+        **measured,
+        grade=grade,
+        residual=_join([part.residual for part in parts if part.residual is not None]),
+        healthy=healthy,
+        group=np.asarray(table.group, dtype=np.str_),
+        structure_id=np.asarray(table.structure_id, dtype=np.str_),
+    )
+    return table, arrays
+
+
+def _check_settings(settings: EvaluateSettings, model: UncertaintyModel, candidates: Dataset | DatasetView) -> None:
+    """Refuse settings that the calibration or the candidates do not allow, before anything is computed."""
     if settings.rule.needs_active_set:
         require_active_set(model.active_set)
     if settings.gamma_select is not None and model.active_set is None:
@@ -180,53 +224,19 @@ def build_table(
         )
     if settings.needs_features and settings.features == SORTED_DISTANCES:
         require_one_composition(_numbers(candidates))
-    monitor = Monitor(potentials, model, settings.criterion.measure, with_residual=True)
-    has_features = settings.needs_features and len(candidates) > 0
-    frame_features = build_frame_features(settings, potentials) if has_features else None
-    parts: list[Assessment] = []
-    features: list[FloatArray] = []
-    for frames in candidates.iter_chunks(_CHUNK):
-        parts.append(monitor.assess(frames))
-        # what breaks a prediction breaks the features too; such a frame is never selected and needs none
-        known = [frames[int(k)] for k in np.flatnonzero(parts[-1].finite)]
-        if frame_features is not None and known:
-            features.append(frame_features(known))
-    columns = {
-        name: np.concatenate([part.disagreement[name] for part in parts]) if parts else np.zeros(0)
-        for name in PROPERTIES
+
+
+def _join(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _join_by_name(parts: Sequence[Mapping[str, FloatArray]], sizes: Sequence[int]) -> dict[str, FloatArray]:
+    """Return arrays one behind the other, NaN where a part lacks a name."""
+    names = sorted({name for part in parts for name in part})
+    return {
+        name: _join([part.get(name, np.full(size, np.nan)) for part, size in zip(parts, sizes, strict=True)])
+        for name in names
     }
-    grade = np.concatenate([part.grade for part in parts]) if parts else np.zeros(0)
-    finite = np.concatenate([part.finite for part in parts]) if parts else np.zeros(0, dtype=bool)
-    healthy = finite & _healthy_column(candidates)
-    measured = {
-        name: np.concatenate([part.measured.get(name, np.full(len(part.grade), np.nan)) for part in parts])
-        for name in sorted({name for part in parts for name in part.measured})
-    }
-    table = CandidateTable(
-        **criterion_columns(columns, measured),
-        grade=grade,
-        healthy=healthy,
-        group=group_names(candidates),
-        structure_id=candidates.frame_ids(labels=False),
-        features=_spread(features, finite) if settings.needs_features else None,
-    )
-    errors = {
-        f"error_{name}": np.concatenate([part.error.get(name, np.full(len(part.grade), np.nan)) for part in parts])
-        for name in PROPERTIES
-        if parts
-    }
-    arrays: dict[str, npt.NDArray[Any]] = {f"disagreement_{name}": values for name, values in columns.items()}
-    residuals = [part.residual for part in parts if part.residual is not None]
-    arrays.update(
-        **errors,
-        **measured,
-        grade=grade,
-        residual=np.concatenate(residuals) if residuals else np.zeros(0),
-        healthy=healthy,
-        group=np.asarray(table.group, dtype=np.str_),
-        structure_id=np.asarray(table.structure_id, dtype=np.str_),
-    )
-    return table, arrays
 
 
 def _spread(parts: Sequence[FloatArray], rows: npt.NDArray[np.bool_]) -> FloatArray:
