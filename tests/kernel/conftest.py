@@ -10,6 +10,7 @@ from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from aiida_alpot.kernel.dataset import Dataset, write
 from aiida_alpot.kernel.potentials import Features, Potential, Predictions, has_stress, offsets_of
 
 
@@ -110,3 +111,19 @@ def make():
     return SimpleNamespace(
         label=label, crystals=crystals, molecules=molecules, slab=slab, OffTarget=OffTarget, Atoms=Atoms
     )
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """Write frames to a dataset and open it."""
+    datasets = []
+
+    def open_(frames, **columns):
+        path = tmp_path / f"frames-{len(datasets)}.h5"
+        write(path, frames, **columns)
+        datasets.append(Dataset.open(path))
+        return datasets[-1]
+
+    yield open_
+    for dataset in datasets:
+        dataset.close()

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from aiida_alpot.kernel.criterion import CriterionSettings, adaptive_thresholds, find_limits
-from aiida_alpot.kernel.dataset import Dataset, write
 from aiida_alpot.kernel.evaluating import EvaluateSettings, build_table, select_candidates
 from aiida_alpot.kernel.settings import SettingsError, parse_settings
 from aiida_alpot.kernel.uncertainty import Calibration, UncertaintyModel, compute_adaptive_threshold
@@ -12,21 +11,6 @@ from aiida_alpot.kernel.uncertainty import Calibration, UncertaintyModel, comput
 SPREAD = 0.05
 MODEL = UncertaintyModel({"force": Calibration(calibrated=True)}, {"force": 1.0})
 """Errors are the disagreement, and 1 eV/Å is allowed: nothing is flagged."""
-
-
-@pytest.fixture
-def opened(tmp_path):
-    datasets = []
-
-    def open_(frames, **columns):
-        path = tmp_path / f"frames-{len(datasets)}.h5"
-        write(path, frames, **columns)
-        datasets.append(Dataset.open(path))
-        return datasets[-1]
-
-    yield open_
-    for dataset in datasets:
-        dataset.close()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from aiida_alpot.kernel.calibrating import CalibrateSettings, assess, fit_uncertainty
 from aiida_alpot.kernel.criterion import find_limits
 from aiida_alpot.kernel.cutting import CuttingSettings
-from aiida_alpot.kernel.dataset import Dataset, merge, write
+from aiida_alpot.kernel.dataset import Dataset, merge
 from aiida_alpot.kernel.evaluating import (
     EvaluateSettings,
     _whiten,
@@ -30,22 +30,6 @@ from aiida_alpot.kernel.settings import SettingsError, parse_settings
 from aiida_alpot.kernel.uncertainty import ActiveSet, Calibration, UncertaintyModel
 
 SPREAD = 0.05
-
-
-@pytest.fixture
-def opened(tmp_path):
-    """Write frames to a dataset and open it."""
-    datasets = []
-
-    def open_(frames, **columns):
-        path = tmp_path / f"frames-{len(datasets)}.h5"
-        write(path, frames, **columns)
-        datasets.append(Dataset.open(path))
-        return datasets[-1]
-
-    yield open_
-    for dataset in datasets:
-        dataset.close()
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from aiida_alpot.kernel.calibrating import CalibrateSettings, assess, fit_uncertainty
-from aiida_alpot.kernel.dataset import Dataset, write
 from aiida_alpot.kernel.evaluating import EvaluateSettings, build_table, complete_features, select_candidates
 from aiida_alpot.kernel.exploration.monitor import Monitor
 from aiida_alpot.kernel.features import FeatureSpec
@@ -82,22 +81,6 @@ def calibrated(frames, committee, tmp_path):
         return UncertaintyModel.load(tmp_path / "uncertainty.h5")
 
     return fit
-
-
-@pytest.fixture
-def opened(tmp_path):
-    """Write frames to a dataset and open it."""
-    datasets = []
-
-    def open_(frames, **columns):
-        path = tmp_path / f"frames-{len(datasets)}.h5"
-        write(path, frames, **columns)
-        datasets.append(Dataset.open(path))
-        return datasets[-1]
-
-    yield open_
-    for dataset in datasets:
-        dataset.close()
 
 
 def direct_grades(model, frames):
