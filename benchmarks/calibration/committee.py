@@ -7,7 +7,7 @@ the truth. The training frames are drawn by one seed, all others by another.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields
 from multiprocessing import get_context
@@ -67,18 +67,21 @@ def make_frames(n_frames: int, seed: int) -> list[Atoms]:
     return frames
 
 
-def train(folder: Path) -> list[Potential]:
-    """Train the committee into *folder*, two members at a time, and load it; members that are there are kept."""
+def train(folder: Path, make: Callable[[int, int], list[Atoms]] = make_frames) -> list[Potential]:
+    """Train the committee into *folder*, two members at a time, and load it; members that are there are kept.
+
+    :param make: returns as many labelled frames as the first argument says, drawn by the seed in the second one.
+    """
     members = [folder / f"member-{seed}" for seed in range(N_MEMBERS)]
     left = [(seed, member) for seed, member in enumerate(members) if not (member / "potential.model").is_file()]
     if left:
+        frames = make(N_TRAINING + N_VALIDATION, SEED_OF_TRAINING)
         with ProcessPoolExecutor(max_workers=2, mp_context=get_context("spawn")) as pool:
-            list(pool.map(_train_member, *zip(*left, strict=True)))
+            list(pool.map(_train_member, *zip(*left, strict=True), [frames] * len(left)))
     return [load(member / "potential.model", "mace", dtype="float32") for member in members]
 
 
-def _train_member(seed: int, folder: Path) -> None:
-    frames = make_frames(N_TRAINING + N_VALIDATION, SEED_OF_TRAINING)
+def _train_member(seed: int, folder: Path, frames: list[Atoms]) -> None:
     for k, atoms in enumerate(frames):
         atoms.info.update(split="train" if k < N_TRAINING else "validation", group=f"frame-{k}")
     folder.mkdir(parents=True, exist_ok=True)

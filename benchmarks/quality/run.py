@@ -1,20 +1,25 @@
 """Measure the review of labels: ``python benchmarks/quality/run.py`` prints the tables of README.md.
 
 Seeds 0–99 are for development, the default is fresh. One run makes clean frames, spoils one in twenty in equal parts
-by every kind, and reviews all of them as one batch without known labels: the hardest case. They are judged twice: as
-engines hand them over (an SCF that did not converge is refused when its output is read, another cut-off has another
-fingerprint), and as if nobody had said so, the case of labels from elsewhere.
+by every kind, and reviews all of them as a campaign does, without known labels: the hardest case. They are judged
+twice: as engines hand them over (an SCF that did not converge is refused when its output is read, another cut-off has
+another fingerprint), and as if nobody had said so, the case of labels from elsewhere; each with and without a committee
+of MACE potentials that was trained on other frames.
 """
 
 from __future__ import annotations
 
 import argparse
 import platform
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
+from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 from ase import Atoms
@@ -30,14 +35,23 @@ from corruptions import (
 )
 from frames import label_emt, label_xtb, make_alloys, make_molecules, with_labels
 
+from aiida_alpot.kernel.dataset import Dataset, write
 from aiida_alpot.kernel.dataset.code_output import NOT_CONVERGED
-from aiida_alpot.kernel.labelling.quality import QualitySettings, Residuals, Verdict, review
+from aiida_alpot.kernel.evaluating import attach_predictions
+from aiida_alpot.kernel.labelling.quality import QualitySettings, count_parts, review_part
+from aiida_alpot.kernel.labelling.residuals import PREDICTION_COLUMNS
+from aiida_alpot.kernel.potentials import Potential
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "calibration"))
+
+from committee import train
 
 KINDS = {
     "alloys": ("unconverged", "unit", "stress sign", "cut-off", "swapped", "nonsense"),
     "molecules": ("unconverged", "unit", "cut-off", "swapped", "nonsense"),
 }
 SHARE = 0.05
+CHUNK = 200
 
 
 def make_clean(what: str, n_frames: int, rng: Rng) -> list[Atoms]:
@@ -89,24 +103,44 @@ def declare(frames: Sequence[Atoms], faults: dict[int, str]) -> list[Atoms]:
     return declared
 
 
-def simulate_committee(clean: Sequence[Atoms], frames: Sequence[Atoms], rng: Rng) -> Residuals:
-    """Return the residuals of a committee that is off the truth by as much as a trained one is.
+def train_committee(what: str, folder: Path) -> list[Potential]:
+    """Return four MACE potentials, trained on clean frames that are in no batch; those in *folder* are used again."""
+    return train(folder / what, partial(make_training, what))
 
-    A stand-in, not a trained committee. Its mean is the truth with Gaussian errors of 20 meV/Å plus 5 % of the rms
-    force of the frame, and of 1 meV/atom plus as much again times the rms force over its median; its disagreement is
-    1.7 times too small (as measured for the quickstart) and scatters by a factor of 1.4.
+
+def make_training(what: str, n_frames: int, seed: int) -> list[Atoms]:
+    """Return clean frames to train on."""
+    return make_clean(what, n_frames, np.random.default_rng([seed, 26]))
+
+
+def review_batch(frames: Sequence[Atoms], *, fingerprint: str | None, committee: bool) -> dict[int, str]:
+    """Judge labels as a campaign does: in parts of some hundred, each beside a sample of the others.
+
+    :param fingerprint: of the settings that were asked for; None accepts any.
+    :param committee: use what the committee predicted.
+    :return: by the frame set aside, the check that objects.
     """
-    size = np.array([np.sqrt(np.mean(atoms.calc.results["forces"] ** 2)) for atoms in clean])
-    width_f, width_e = 0.02 + 0.05 * size, 1e-3 * (1.0 + size / np.median(size))
-    energy, force = np.empty(len(clean)), np.empty(len(clean))
-    for k, (true, label) in enumerate(zip(clean, frames, strict=True)):
-        n_atoms = len(true)
-        predicted = true.calc.results["forces"] + rng.normal(0, width_f[k], (n_atoms, 3))
-        force[k] = np.sqrt(np.mean((predicted - label.calc.results["forces"]) ** 2))
-        off = (true.calc.results["energy"] - label.calc.results["energy"]) / n_atoms
-        energy[k] = abs(off + rng.normal(0, width_e[k]))
-    scatter = np.exp(rng.normal(0, np.log(1.4), (2, len(clean)))) / 1.7
-    return Residuals(energy, force, width_e * scatter[0], width_f * scatter[1])
+    given = [atoms if committee else _without_predictions(atoms) for atoms in frames]
+    file = BytesIO()
+    write(file, given)
+    found: dict[int, str] = {}
+    with Dataset.open(file) as labelled:
+        row = {str(identity): k for k, identity in enumerate(labelled.frame_ids())}
+        n_parts = count_parts(int(np.sum(labelled.column("status") == "labelled")))
+        for k in range(n_parts):
+            settings = QualitySettings(fingerprint=fingerprint)
+            review = review_part(labelled, None, settings, part=k, n_parts=n_parts)
+            found |= {row[identity]: verdict["check"] for identity, verdict in review["quarantined"].items()}
+    return found
+
+
+def _without_predictions(atoms: Atoms) -> Atoms:
+    bare = atoms.copy()
+    bare.calc = atoms.calc
+    for name in PREDICTION_COLUMNS:
+        bare.info.pop(name, None)
+        bare.arrays.pop(name, None)
+    return bare
 
 
 def change(clean: Atoms, label: Atoms) -> tuple[float, float]:
@@ -122,12 +156,13 @@ def report(
     clean: Sequence[Atoms],
     frames: Sequence[Atoms],
     faults: dict[int, str],
-    verdicts: dict[str, list[Verdict]],
+    verdicts: dict[str, dict[int, str]],
     refused: set[int],
 ) -> None:
     """Print a row per fault and the share of false alarms.
 
     :param title: of the table.
+    :param verdicts: by column, of :func:`review_batch`.
     :param refused: rows that never became labels, in the columns "gate".
     """
     print(f"\n### {title}: {len(frames)} labels, {len(faults)} spoilt\n")
@@ -135,10 +170,7 @@ def report(
         f"| fault | labels | {' | '.join(f'caught {name}' for name in verdicts)} | missed undeclared with a committee |"
     )
     print(f"|---|---|{'---|' * len(verdicts)}---|")
-    bad = {
-        name: {v.frame for v in found if v.status == "quarantined"} | (refused if name.startswith("gate") else set())
-        for name, found in verdicts.items()
-    }
+    bad = {name: set(found) | (refused if name.startswith("gate") else set()) for name, found in verdicts.items()}
     for fault in (*KINDS[what], "all"):
         rows = [k for k, kind in faults.items() if fault in (kind, "all")]
         cells = [
@@ -153,7 +185,7 @@ def report(
     cells = [f"{len(found)} ({len(found) / n_clean:.1%})" for found in alarms.values()]
     print(f"| false alarms | {n_clean} | {' | '.join(cells)} | |")
     for name, found in alarms.items():
-        checks = Counter(v.check for v in verdicts[name] if v.frame in found)
+        checks = Counter(verdicts[name][k] for k in found)
         print(f"\nFalse alarms {name}: {dict(checks)}", flush=True)
 
 
@@ -164,7 +196,7 @@ class Judged:
     clean: list[Atoms] = field(default_factory=list)
     frames: list[Atoms] = field(default_factory=list)
     faults: dict[int, str] = field(default_factory=dict)
-    verdicts: dict[str, list[Verdict]] = field(default_factory=dict)
+    verdicts: dict[str, dict[int, str]] = field(default_factory=dict)
     refused: set[int] = field(default_factory=set)
     seconds: float = 0.0
 
@@ -177,35 +209,36 @@ class Judged:
         self.refused |= {n + k for k in other.refused}
         self.seconds += other.seconds
         for name, found in other.verdicts.items():
-            self.verdicts.setdefault(name, []).extend(replace(v, frame=n + v.frame) for v in found)
+            self.verdicts.setdefault(name, {}).update({n + k: check for k, check in found.items()})
 
 
-def judge(what: str, n_frames: int, seed: int) -> Judged:
+def judge(what: str, potentials: Sequence[Potential], n_frames: int, seed: int) -> Judged:
     """Make, spoil and review the frames of one seed."""
     rng = np.random.default_rng([seed, sorted(KINDS).index(what)])
     clean = make_clean(what, n_frames, rng)
+    for first in range(0, n_frames, CHUNK):
+        attach_predictions(clean[first : first + CHUNK], potentials)
     frames, faults = spoil(what, clean, rng)
-    residuals = simulate_committee(clean, frames, rng)
-    start = time.process_time()
-    found = review(frames, QualitySettings(), residuals=residuals)
-    used = time.process_time() - start
     declared = declare(frames, faults)
-    asked = QualitySettings(fingerprint="reference")  # as a labelling sets it to that of its engine
+    start = time.process_time()
     verdicts = {
-        "gate alone": review(declared, asked),
-        "gate with a committee": review(declared, asked, residuals=residuals),
-        "undeclared alone": review(frames, QualitySettings()),
-        "undeclared with a committee": found,
+        f"{title} {'with a committee' if committee else 'alone'}": review_batch(
+            labels, fingerprint=fingerprint, committee=committee
+        )
+        for title, labels, fingerprint in (("gate", declared, "reference"), ("undeclared", frames, None))
+        for committee in (False, True)
     }
+    used = (time.process_time() - start) / len(verdicts)
     refused = {k for k, atoms in enumerate(declared) if atoms.info["status"] == "failed"}
     return Judged(clean, frames, faults, verdicts, refused, used)
 
 
-def measure(what: str, n_frames: int, seeds: Sequence[int]) -> None:
+def measure(what: str, folder: Path, n_frames: int, seeds: Sequence[int]) -> None:
     """Report one kind of frames, each seed and all together."""
+    potentials = train_committee(what, folder)
     pooled = Judged()
     for seed in seeds:
-        judged = judge(what, n_frames, seed)
+        judged = judge(what, potentials, n_frames, seed)
         pooled.extend(judged)
         _report(f"{what}, seed {seed}", what, judged)
     if len(seeds) > 1:
@@ -223,13 +256,14 @@ def _report(title: str, what: str, judged: Judged) -> None:
 def main() -> None:
     """Run the kinds that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path("quality-work"), help="folder of the committees")
     parser.add_argument("--frames", type=int, default=1000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[100, 101])
     parser.add_argument("--only", choices=sorted(KINDS))
     options = parser.parse_args()
     print(f"Python {platform.python_version()}, {', '.join(f'{n} {version(n)}' for n in ('ase', 'numpy', 'scipy'))}")
     for what in [options.only] if options.only else sorted(KINDS):
-        measure(what, options.frames, options.seeds)
+        measure(what, options.work, options.frames, options.seeds)
 
 
 if __name__ == "__main__":

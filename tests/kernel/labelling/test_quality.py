@@ -121,7 +121,7 @@ def test_perfect_crystals_with_zero_forces_are_accepted(clean):
         ({"energy": lambda r: r["energy"] + 100.0}, "composition", "off the sum of its atoms"),
         ({"energy": lambda _: 229945.0}, "limit", "eV/atom"),
         ({"energy": lambda r: r["energy"] - 4.0}, "energy", "off the other labels"),
-        ({"forces": lambda r: 0.0 * r["forces"]}, "force", "exactly zero"),
+        ({"forces": lambda r: 0.0 * r["forces"]}, "missing", "exactly zero"),
         ({"forces": lambda r: r["forces"][::-1]}, "force", "off the other labels"),
         ({"forces": lambda r: r["forces"] + 0.5}, "drift", "add up"),
         ({"forces": lambda r: r["forces"] + 0.005}, "drift", "net force"),
@@ -244,9 +244,40 @@ def test_a_label_far_off_a_sure_committee_is_caught_and_one_off_an_unsure_commit
     residuals = make_residuals(60)
     residuals.energy[4], residuals.expected_energy[4], residuals.expected_force[4] = 0.06, 0.0015, 0.04
     residuals.energy[5], residuals.expected_energy[5], residuals.expected_force[5] = 0.06, 0.04, 1.0
-    verdicts = review(clean, residuals=residuals)
+    verdicts = review(clean, QualitySettings(use_surrogate=False), residuals=residuals)
     assert quarantined(verdicts) == {4: "committee"}
     assert "the committee is 0.06 eV/atom off" in verdicts[4].reason
+
+
+@pytest.mark.parametrize(("name", "size", "sure"), [("energy", 0.06, 0.0015), ("force", 2.0, 0.01)])
+def test_an_error_of_the_committee_that_would_have_shown_in_the_label_is_not_held_against_it(clean, name, size, sure):
+    residuals = make_residuals(60)
+    getattr(residuals, name)[4], getattr(residuals, f"expected_{name}")[4] = size, sure
+    alone = review(clean, QualitySettings(use_surrogate=False), residuals=residuals)
+    assert quarantined(alone) == {4: "committee"}
+    assert quarantined(review(clean, residuals=residuals)) == {}
+
+
+def test_a_label_whose_error_is_too_small_to_show_is_set_aside_on_the_word_of_the_committee(clean):
+    residuals = make_residuals(60)
+    residuals.energy[4], residuals.expected_energy[4], residuals.expected_force[4] = 0.008, 1e-4, 0.002
+    labels = clean[4].calc.results
+    bad = change(clean[4], energy=labels["energy"] + 0.008 * len(clean[4]))
+    frames = [*clean[:4], bad, *clean[5:]]
+    assert quarantined(review(frames)) == {}
+    assert quarantined(review(frames, residuals=residuals)) == {4: "committee"}
+
+
+def test_forces_that_are_all_zero_are_no_forces_however_small_they_should_be(clean):
+    atoms = bulk("Cu", "fcc", a=3.8, cubic=True).repeat((2, 1, 1))
+    atoms.positions[0] += [0.03, 0.0, 0.0]
+    good = emt(atoms)
+    assert 0.01 < np.sqrt(np.mean(good.calc.results["forces"] ** 2)) < 0.03
+    bad = change(good, forces=np.zeros((8, 3)))
+    assert quarantined(review([*clean, good])) == {}
+    assert quarantined(review([*clean, bad])) == {60: "missing"}
+    residuals = make_residuals(61)
+    assert quarantined(review([*clean, bad], residuals=residuals)) == {60: "missing"}
 
 
 def test_a_label_that_the_committee_foretold_is_not_set_aside_for_the_surrogate(clean):
@@ -433,7 +464,7 @@ def test_what_a_committee_predicted_is_read_from_the_frames(tmp_path):
     write(tmp_path / "new.h5", frames)
     write(tmp_path / "given.h5", [without_label(frame) for frame in frames])
     with Dataset.open(tmp_path / "new.h5") as new, Dataset.open(tmp_path / "given.h5") as given:
-        summary = review_part(new, given, QualitySettings())
+        summary = review_part(new, given, QualitySettings(use_surrogate=False))
         assert list(summary["quarantined"]) == [new.frame_ids()[7]]
         assert summary["by_check"] == {"committee": 1}
 

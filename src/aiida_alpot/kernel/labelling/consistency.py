@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from ase import Atoms, units
@@ -17,7 +17,7 @@ from aiida_alpot.kernel.labelling.limits import Finding
 from aiida_alpot.kernel.labelling.quality_settings import QualitySettings
 from aiida_alpot.kernel.labelling.robust import excess, tail_limit
 from aiida_alpot.kernel.labelling.surrogate import Prediction, Surrogate, fit_surrogate, virial_volume
-from aiida_alpot.kernel.units import VOIGT_WEIGHTS, FloatArray
+from aiida_alpot.kernel.units import VOIGT_WEIGHTS, FloatArray, IntArray
 
 _KCAL, _KJ, _KBAR = units.kcal / units.mol, units.kJ / units.mol, 0.1 * units.GPa
 ENERGY_UNITS: Final = {"in Ry": units.Ry, "in Ha": units.Hartree, "in kcal/mol": _KCAL, "in kJ/mol": _KJ}
@@ -41,6 +41,9 @@ _SMALLER: Final = 1.0 / 3.0
 """… below this share of what it was, and below half of what is predicted."""
 _FAR: Final = 5.0
 """Leverage over its median from which a frame lies outside what the surrogate was fitted to."""
+_TINY: Final = 1e-12
+_SYMMETRIC: Final = 1e-3
+"""eV/Å, forces that are predicted where symmetry makes them zero, for positions with six digits."""
 _NEAR: Final = 0.1
 """eV/atom, misfit of the energy at which an exchange of species is named if it explains the forces."""
 
@@ -74,16 +77,24 @@ class _Quantity:
         return _rms(scale * self.labels[k] - self.predicted[k], self.weights)
 
 
-def check_consistency(labels: Labels, settings: QualitySettings) -> list[Finding]:
-    """Return objections to labels that are off by more than the surrogate is for frames as hard to predict."""
+def check_consistency(labels: Labels, settings: QualitySettings) -> tuple[list[Finding], dict[str, FloatArray]]:
+    """Object to labels that are off by more than the surrogate is for frames as hard to predict.
+
+    :return: the objections; and for ``"energy"`` (eV/atom) and ``"force"`` (eV/Å, rms) the size of error that would
+        have shown in each label, (n_frames,): NaN where a label does not fit, or nothing can be said.
+    """
     surrogate = fit_surrogate(labels) if settings.use_surrogate else None
     if surrogate is None:
-        return []
+        return [], {}
     predictions = [surrogate.predict(k, atoms) for k, atoms in enumerate(labels.frames)]
-    findings = _check_missing_forces(labels, predictions, settings)
+    findings = _check_missing_forces(labels, predictions)
+    resolution = {}
     for quantity in _quantities(labels, predictions, settings):
-        findings += _check_quantity(quantity, settings)
-    return _name_exchanges(findings, labels, surrogate)
+        compared = _compare(quantity, settings)
+        if compared is not None:
+            findings += _check_quantity(quantity, compared, settings)
+            resolution[quantity.check] = _resolve(quantity, compared, settings)
+    return _name_exchanges(findings, labels, surrogate), resolution
 
 
 def _quantities(
@@ -136,17 +147,29 @@ def _quantities(
     return energy, force, stress
 
 
-def _check_quantity(quantity: _Quantity, settings: QualitySettings) -> list[Finding]:
+class _Compared(NamedTuple):
+    """Residuals of the frames whose label is known, beside what is usual for them."""
+
+    known: IntArray  # the frames, (n_known,)
+    residual: FloatArray  # (n_known,)
+    ratio: FloatArray  # of the residual to the usual one, (n_known,)
+    limit: FloatArray  # of the ratio, (n_known,)
+
+
+def _compare(quantity: _Quantity, settings: QualitySettings) -> _Compared | None:
+    """Compare the residuals of a quantity with each other; None if there are too few."""
     every = np.array([quantity.misfit(k) for k in range(len(quantity.labels))])
     known = np.flatnonzero(np.isfinite(every))
     if len(known) < settings.n_min:
-        return []
-    residual = every[known]
-    ratio = excess(residual, [values[known] for values in quantity.hardness])
-    usual_limit = tail_limit(ratio, quantity.factor)
+        return None
+    ratio = excess(every[known], [values[known] for values in quantity.hardness])
+    return _Compared(known, every[known], ratio, quantity.stretch[known] * tail_limit(ratio, quantity.factor))
+
+
+def _check_quantity(quantity: _Quantity, compared: _Compared, settings: QualitySettings) -> list[Finding]:
     findings = []
-    for k, off, times in zip(known.tolist(), residual.tolist(), ratio.tolist(), strict=True):
-        limit, unit_limit = (float(quantity.stretch[k]) * value for value in (usual_limit, settings.unit_factor))
+    for k, off, times, limit in zip(*(values.tolist() for values in compared), strict=True):
+        unit_limit = float(quantity.stretch[k]) * settings.unit_factor
         if off <= quantity.floor or times <= min(limit, unit_limit):
             continue
         unit = _fitting_unit(quantity, k, off / times) if times > unit_limit else None
@@ -159,6 +182,15 @@ def _check_quantity(quantity: _Quantity, settings: QualitySettings) -> list[Find
     return findings
 
 
+def _resolve(quantity: _Quantity, compared: _Compared, settings: QualitySettings) -> FloatArray:
+    """Return the size of error in a label that fits which would have been objected to, (n_frames,)."""
+    fits = compared.ratio <= settings.foretold_factor
+    usual = compared.residual[fits] / np.maximum(compared.ratio[fits], _TINY)
+    resolution = np.full(len(quantity.labels), np.nan)
+    resolution[compared.known[fits]] = np.maximum(compared.limit[fits] * usual, quantity.floor)
+    return resolution
+
+
 def _fitting_unit(quantity: _Quantity, k: int, usual: float) -> str | None:
     """Return the unit or sign in which a label fits as well as any other, None if there is none."""
     limit = min(_USUAL * usual, _SMALLER * quantity.misfit(k), 0.5 * _rms(quantity.predicted[k], quantity.weights))
@@ -168,9 +200,7 @@ def _fitting_unit(quantity: _Quantity, k: int, usual: float) -> str | None:
     return None
 
 
-def _check_missing_forces(
-    labels: Labels, predictions: Sequence[Prediction], settings: QualitySettings
-) -> list[Finding]:
+def _check_missing_forces(labels: Labels, predictions: Sequence[Prediction]) -> list[Finding]:
     """Object to forces that are all exactly zero where symmetry does not ask for it.
 
     The surrogate has the symmetry of the frame: what symmetry makes zero is zero there too.
@@ -178,9 +208,9 @@ def _check_missing_forces(
     findings = []
     for k, (forces, prediction) in enumerate(zip(labels.forces, predictions, strict=True)):
         expected = _rms(prediction.forces, np.ones(1))
-        if not forces.any() and expected > settings.force_floor:
+        if not forces.any() and expected > _SYMMETRIC:
             reason = f"all forces are exactly zero where the other labels give {expected:.2g} eV/Å"
-            findings.append(Finding(k, "force", reason, expected, settings.force_floor))
+            findings.append(Finding(k, "missing", reason, expected, _SYMMETRIC))
     return findings
 
 

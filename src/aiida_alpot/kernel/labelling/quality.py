@@ -40,6 +40,7 @@ CHECKS: Final = (
     "overlap",
     "limit",
     "drift",
+    "missing",
     "composition",
     "unit",
     "stress",

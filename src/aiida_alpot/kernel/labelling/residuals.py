@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -13,7 +13,7 @@ from ase import Atoms
 from aiida_alpot.kernel.cutouts import core_of, whole_frames
 from aiida_alpot.kernel.labelling.limits import Finding
 from aiida_alpot.kernel.labelling.quality_settings import QualitySettings
-from aiida_alpot.kernel.labelling.robust import excess, tail_limit
+from aiida_alpot.kernel.labelling.robust import excess, lognormal_limit, tail_limit
 from aiida_alpot.kernel.units import FloatArray, IntArray
 
 MEAN_COLUMNS: Final = ("committee_energy", "committee_forces", "committee_stress")
@@ -83,12 +83,22 @@ def _residual(atoms: Atoms) -> tuple[float, ...]:
     return (of_energy, of_force, *map(float, expected))
 
 
-def check_committee(residuals: Residuals, settings: QualitySettings) -> list[Finding]:
-    """Compare the error of a committee with what it expected, relative to how that usually goes."""
+def check_committee(
+    residuals: Residuals, settings: QualitySettings, resolution: Mapping[str, FloatArray]
+) -> list[Finding]:
+    """Compare the error of a committee with what it expected, relative to how that usually goes.
+
+    Members that were trained on the same labels are wrong together where these say nothing, and do not disagree: an
+    error of the label that would have shown in the surrogate, and did not, is one of the committee.
+
+    :param resolution: by ``"energy"`` and ``"force"``, the size of error that would have shown, (n_frames,), see
+        :func:`~aiida_alpot.kernel.labelling.consistency.check_consistency`; NaN where nothing can be said.
+    """
     findings = []
     for name, unit, floor, known, residual, ratio in _compare(residuals, settings):
-        limit = tail_limit(ratio, settings.committee_factor)
-        for k in np.flatnonzero((ratio > limit) & (residual > floor)):
+        limit = max(tail_limit(ratio, settings.committee_factor), lognormal_limit(ratio))
+        is_refuted = residual > resolution[name][known] if name in resolution else np.zeros(len(known), dtype=bool)
+        for k in np.flatnonzero((ratio > limit) & (residual > floor) & ~is_refuted):
             reason = (
                 f"{name}: the committee is {residual[k]:.3g} {unit} off, {ratio[k]:.2g} times as much as usual for its "
                 "disagreement"
@@ -134,7 +144,7 @@ def _compare(residuals: Residuals, settings: QualitySettings) -> Iterator[_Compa
     """
     for name, unit, errors, floor in (
         ("energy", "eV/atom", residuals.energy, settings.committee_energy_floor),
-        ("forces", "eV/Å", residuals.force, settings.committee_force_floor),
+        ("force", "eV/Å", residuals.force, settings.committee_force_floor),
     ):
         columns = np.column_stack([errors, residuals.expected_energy, residuals.expected_force])
         known = np.flatnonzero(np.isfinite(columns).all(axis=1))

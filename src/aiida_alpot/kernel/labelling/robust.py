@@ -12,7 +12,12 @@ from aiida_alpot.kernel.units import FloatArray
 _TINY: Final = 1e-300
 _FLOOR: Final = 1e-3
 """Share of the median below which values count as equal: logarithms need a floor."""
+_HIGH: Final = 0.85
+"""Quantile that tells how heavy a tail is, untouched by a twentieth of bad values."""
 _GAUSSIAN: Final = 2.4
+"""This quantile of the absolute value of a Gaussian over its median, with a twentieth of bad values."""
+_RARE: Final = 2.5
+"""Ratio of the standard scores of the 99.5 % and the 85 % quantile."""
 _TUKEY: Final = 6.0
 """Cut of the bisquare in units of the median absolute deviation; about 4 standard deviations."""
 
@@ -67,9 +72,18 @@ def excess(residual: FloatArray, covariates: Sequence[FloatArray]) -> FloatArray
 def tail_limit(ratios: FloatArray, factor: float) -> float:
     """Return the size above which a ratio with median 1 does not belong to the others.
 
-    *factor* for the absolute value of a Gaussian, more for a distribution with heavier tails: with a twentieth of bad
-    values, 85 of 100 values reach to what is 2.4 medians for a Gaussian.
+    *factor* for the absolute value of a Gaussian, more for a distribution with heavier tails.
 
     :param ratios: of :func:`excess`.
     """
-    return factor * max(1.0, float(np.quantile(ratios, 0.85)) / _GAUSSIAN)
+    return factor * max(1.0, float(np.quantile(ratios, _HIGH)) / _GAUSSIAN)
+
+
+def lognormal_limit(ratios: FloatArray) -> float:
+    """Return the size that one of two hundred ratios with median 1 exceeds if their logarithms are Gaussian.
+
+    Errors of predictions far from the training data have such tails.
+
+    :param ratios: of :func:`excess`.
+    """
+    return float(np.quantile(ratios, _HIGH)) ** _RARE

@@ -14,6 +14,7 @@ from aiida_alpot.kernel.labelling.quality_settings import QualitySettings
 from aiida_alpot.kernel.labelling.residuals import Residuals, check_committee, find_foretold
 from aiida_alpot.kernel.labelling.robust import robust_fit
 from aiida_alpot.kernel.labelling.surrogate import count_species, has_neighbours
+from aiida_alpot.kernel.units import FloatArray, IntArray
 
 SURROGATE_CHECKS: Final = ("energy", "force")
 """Checks of energy and forces against the surrogate."""
@@ -24,24 +25,34 @@ def check_statistics(
 ) -> list[Finding]:
     """Return objections to the first *n_new* labels from a comparison with all of them.
 
-    Isolated atoms are left out where a structure is judged: they have no bonds and no forces. Of surrogate and
-    committee, the committee knows better: a label that it foretold is not set aside because the surrogate did not.
+    Isolated atoms are left out where a structure is judged: they have no bonds and no forces. A label that
+    the committee foretold is not set aside because the surrogate did not, and the other way round.
 
     :param labels: of the same settings and charge, at least ``settings.n_min``.
     :param residuals: of the first *n_new* labels.
     """
     findings = _check_drift(labels, settings)
+    resolution: dict[str, FloatArray] = {}
     extended = np.flatnonzero([has_neighbours(atoms) for atoms in labels.frames])
     if len(extended) >= settings.n_min:
         bound = labels.take(extended)
-        found = _check_composition(bound, settings) + check_consistency(bound, settings)
+        inconsistent, of_bound = check_consistency(bound, settings)
+        found = _check_composition(bound, settings) + inconsistent
         findings += [finding.of(int(extended[finding.frame])) for finding in found]
+        resolution = {name: _spread_out(values, extended, len(labels)) for name, values in of_bound.items()}
     findings += check_magnetism(labels, settings)
     if residuals is not None:
         foretold = find_foretold(residuals, settings)
         findings = [f for f in findings if f.check not in SURROGATE_CHECKS or f.frame not in foretold]
-        findings += check_committee(residuals, settings)
+        findings += check_committee(residuals, settings, resolution)
     return [finding for finding in findings if finding.frame < n_new]
+
+
+def _spread_out(values: FloatArray, rows: IntArray, n_frames: int) -> FloatArray:
+    """Return values of some frames as those of all, NaN for the others."""
+    every = np.full(n_frames, np.nan)
+    every[rows] = values
+    return every
 
 
 def _check_drift(labels: Labels, settings: QualitySettings) -> list[Finding]:
