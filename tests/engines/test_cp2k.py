@@ -302,6 +302,22 @@ class TestSettings:
             ({"parameters": {"FORCE_EVAL": {"DFT": {"MGRID": {"CUTOFF": 300}}}}}, "label.parameters.cutoff"),
             ({"parameters": {"FORCE_EVAL": {"DFT": {"MGRID": None}}}}, "MGRID cannot be set"),
             ({"parameters": {"FORCE_EVAL": {"SUBSYS": {"KIND": []}}}}, "SUBSYS.KIND cannot be set"),
+            ({"cutoff": 5442.0}, "cutoff cannot be 5442.0: it is in Ry"),
+            ({"cutoff": 20.0}, "cutoff cannot be 20.0: it is in Ry"),
+            ({"rel_cutoff": 816.0}, "rel_cutoff cannot be 816.0: it is in Ry"),
+            ({"electronic_temperature": 0.1}, "electronic_temperature cannot be 0.1: it is in K"),
+            (
+                {"parameters": {"FORCE_EVAL": {"DFT": {"QS": {"eps_default": 1e-3}}}}},
+                "parameters.FORCE_EVAL.DFT.QS.EPS_DEFAULT cannot be 0.001: forces are noise",
+            ),
+            (
+                {"parameters": {"FORCE_EVAL": {"DFT": {"SCF": {"IGNORE_CONVERGENCE_FAILURE": True}}}}},
+                "IGNORE_CONVERGENCE_FAILURE cannot be True: a loop that did not converge is no label",
+            ),
+            (
+                {"parameters": {"FORCE_EVAL": {"RESCALE_FORCES": {"MAX_FORCE": 1}}}},
+                "RESCALE_FORCES.MAX_FORCE cannot be set: labels have the forces",
+            ),
             ({"retries": [{"EPS_SCF": 1e-3}]}, "'EPS_SCF' would change the label"),
             ({"retries": [{"OUTER_SCF": {"EPS_SCF": 1e-3}}]}, "'OUTER_SCF.EPS_SCF' would change the label"),
         ],

@@ -321,6 +321,19 @@ class TestSettings:
             ({"hubbard": {"Fe3d": 4.0}}, "expected element and manifold as 'Fe-3d', got 'Fe3d'"),
             ({"hubbard": {"Fe-3d": 4.0, "Fe-4s": 1.0}}, "Fe has a second manifold"),
             ({"protocol": "quick"}, "label.parameters.protocol"),
+            ({"conv_thr_per_atom": 10}, "conv_thr_per_atom cannot be 10.0: it is in Ry/atom"),
+            ({"cutoffs": {"wavefunction": 680, "density": 5440}}, "cutoffs.wavefunction cannot be 680.0: it is in Ry"),
+            ({"cutoffs": {"wavefunction": 4, "density": 16}}, "cutoffs.wavefunction cannot be 4.0: it is in Ry"),
+            ({"cutoffs": {"wavefunction": 60, "density": 60}}, "cutoffs.density cannot be 60.0: the square of wave"),
+            (
+                {"parameters": {"SYSTEM": {"occupations": "tetrahedra"}}},
+                "parameters.SYSTEM.occupations cannot be 'tetrahedra': forces are not the derivative",
+            ),
+            (
+                {"parameters": {"ELECTRONS": {"scf_must_converge": False}}},
+                "scf_must_converge cannot be False: a loop that did not converge is no label",
+            ),
+            ({"parameters": {"ELECTRONS": {"electron_maxstep": 0}}}, "electron_maxstep cannot be 0: without"),
         ],
     )
     def test_bad_settings_are_named(self, parameters: dict[str, Any], expected: str) -> None:

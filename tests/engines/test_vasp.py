@@ -163,6 +163,7 @@ def test_ionic_steps_are_labels_each_with_its_structure(label: Any) -> None:
         np.testing.assert_array_equal(frame.get_forces(), other.get_forces())
         np.testing.assert_allclose(frame.positions, other.positions, atol=1e-12)
     assert abs(frames[0].get_forces()).max() > 0.3
+    assert "stress" not in frames[0].calc.results  # ISIF = 1: only its trace is right
 
 
 def test_a_run_that_uses_up_its_ionic_steps_gives_those_that_converged(label: Any) -> None:
@@ -376,10 +377,52 @@ class TestInputs:
             ({"potential_family": "x", "retries": [{"encut": 300}]}, "'encut' would change the label"),
             ({"potential_family": "x", "kpoints_mesh": [0, 1, 1]}, "kpoints_mesh must be positive"),
             ({"potential_family": "x", "ionic_steps": -1}, "ionic_steps must not be negative, got -1"),
+            (
+                {"potential_family": "x", "ionic_steps": 3, "incar": {"ibrion": -1}},
+                "incar.ibrion cannot be -1: no atom moves in 3 ionic steps",
+            ),
+            ({"potential_family": "x", "preconverge": {"NSW": 3}}, "preconverge.NSW cannot be set: give"),
+            ({"potential_family": "x", "retries": [{"algo": "none"}]}, "retries: algo cannot be 'none'"),
         ],
     )
     def test_bad_settings_are_named(self, parameters: dict[str, Any], expected: str) -> None:
         assert expected in self.engine.validate(parameters)
+
+    @pytest.mark.parametrize("where", ["incar", "preconverge"])
+    @pytest.mark.parametrize(
+        ("key", "value", "remedy"),
+        [
+            ("icharg", 11, "leave it out"),
+            ("ICHARG", "12", "leave it out"),
+            *(("algo", word, "give normal") for word in ("None", "Nothing", "Eigenval", "CHI", "GW0", "exact", 3)),
+            ("ialgo", 2, "give algo"),
+            ("nelm", 1, "at least 2"),
+            ("ediff", 0.1, "in eV"),
+            ("ediff", 0, "in eV"),
+            ("ediff", "tight", "in eV"),
+            ("encut", 38.2, "in eV"),
+            ("encut", -1, "in eV"),
+            ("isif", 9, "give 2"),
+            ("ibrion", 5, "phonons"),
+            ("ibrion", 44, "saddle points"),
+            ("ismear", -3, "give 0"),
+            ("lsorbit", True, "collinear"),
+            ("LNONCOLLINEAR", ".TRUE.", "collinear"),
+            ("pstress", 100, "leave it out"),
+            ("images", 4, "leave it out"),
+        ],
+    )
+    def test_a_value_that_makes_no_label_is_refused_with_its_tag_and_the_remedy(
+        self, where: str, key: str, value: Any, remedy: str
+    ) -> None:
+        problem = self.engine.validate({"potential_family": "x", where: {key: value}})
+        assert f"{where}.{key} cannot be {value!r}: " in problem
+        assert remedy in problem
+
+    def test_values_that_make_a_label_are_free(self) -> None:
+        incar = {"icharg": 1, "ALGO": "VeryFast", "nelm": 7, "ediff": "1E-7", "encut": "520", "isif": 1, "ibrion": 2}
+        incar |= {"lsorbit": False, "ismear": -5, "pstress": 0, "images": None}
+        assert self.engine.validate({"potential_family": "x", "incar": incar}) is None
 
     def test_how_it_converges_does_not_tell_labels_apart_but_the_cut_off_does(self, family: str) -> None:
         def fingerprint(**incar: Any) -> str:

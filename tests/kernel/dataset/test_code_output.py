@@ -24,11 +24,21 @@ def test_the_energy_is_the_one_that_forces_derive_from() -> None:
 
 
 def test_vasprun_and_outcar_of_one_run_give_the_same_labels() -> None:
-    folder = RECORDS / "silicon_steps" / "out"
-    (xml,), (outcar,) = read_frames(folder / "vasprun.xml"), read_frames(folder / "OUTCAR")
-    assert outcar.get_potential_energy() == pytest.approx(xml.get_potential_energy(), abs=1e-7)
-    np.testing.assert_allclose(outcar.get_forces(), xml.get_forces(), atol=1e-5)
+    for record in ("silicon_steps", "pbe_steps"):
+        folder = RECORDS / record / "out"
+        (xml, *_), (outcar, *_) = read_frames(folder / "vasprun.xml"), read_frames(folder / "OUTCAR")
+        assert outcar.get_potential_energy() == pytest.approx(xml.get_potential_energy(), abs=1e-7)
+        np.testing.assert_allclose(outcar.get_forces(), xml.get_forces(), atol=1e-5)
     np.testing.assert_allclose(outcar.get_stress(), xml.get_stress(), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["vasprun.xml", "OUTCAR"])
+def test_a_stress_of_which_only_the_trace_is_right_is_no_label(name: str) -> None:
+    path = RECORDS / "silicon_steps" / "out" / name
+    assert "only pressure is correct" in path.with_name("OUTCAR").read_text()
+    kind = {"vasprun.xml": "vasp-xml", "OUTCAR": "vasp-out"}[name]
+    assert "stress" in read(path, index=0, format=kind).calc.results
+    assert read_frames(path)[0].calc.results.keys() == {"energy", "forces"}
 
 
 @pytest.mark.parametrize(("name", "kind"), [("unconverged.xml", "vasp-xml"), ("OUTCAR-unconverged", "vasp-out")])

@@ -27,6 +27,7 @@ from aiida_alpot.engines.label.extras import require
 from aiida_alpot.engines.label.per_frame import FrameLabelEngine
 from aiida_alpot.kernel.labelling.boxes import DEFAULT_VACUUM, put_into_box, spin_moments
 from aiida_alpot.kernel.labelling.cp2k_output import find_abort, parse_cp2k_output
+from aiida_alpot.kernel.labelling.refusals import Rule, is_false, refuse, within
 from aiida_alpot.kernel.labelling.results import Result
 from aiida_alpot.kernel.labelling.settings import fingerprint_of
 from aiida_alpot.kernel.settings import SettingsError, parse_settings, unknown_key_message
@@ -55,6 +56,7 @@ MANAGED: Final[Mapping[str, str]] = {
     "GLOBAL.RUN_TYPE": "a label is a single point with forces",
     "GLOBAL.PROJECT": "aiida-cp2k names the files",
     "FORCE_EVAL.METHOD": "labels are of Quickstep",
+    "FORCE_EVAL.RESCALE_FORCES": "labels have the forces that derive from the energy",
     "FORCE_EVAL.STRESS_TENSOR": "it follows from the periodicity of the frame",
     "FORCE_EVAL.PRINT.FORCES": "labels are read from what it prints",
     "FORCE_EVAL.PRINT.STRESS_TENSOR": "labels are read from what it prints",
@@ -97,6 +99,22 @@ RETRIES: Final = (
         "MIXING": {"METHOD": "BROYDEN_MIXING", "ALPHA": 0.05, "NBROYDEN": 12},
     },
 )
+LIMITS: Final[Mapping[str, Rule]] = {
+    "cutoff": Rule(within(50.0, 3000.0), "it is in Ry, expected between 50 and 3000 (1 Ry = 13.606 eV)"),
+    "rel_cutoff": Rule(within(10.0, 500.0), "it is in Ry, expected between 10 and 500 (1 Ry = 13.606 eV)"),
+    "electronic_temperature": Rule(within(1.0, 1e5), "it is in K (0.1 eV is 1160 K); give e.g. 1000"),
+}
+"""Rules of settings whose unit is easily mistaken."""
+NO_LABEL: Final[Mapping[str, Rule]] = {
+    "force_eval.dft.qs.eps_default": Rule(
+        within(1e-20, 1e-6), "forces are noise above 1e-6; give 1e-12, or leave it out"
+    ),
+    "force_eval.dft.scf.max_scf": Rule(within(1, 1e6), "without an electronic loop there is no label; leave it out"),
+    "force_eval.dft.scf.ignore_convergence_failure": Rule(
+        is_false, "a loop that did not converge is no label; leave it out"
+    ),
+}
+"""Rules of the input, by path in lower case."""
 LARGEST_EPS_SCF: Final = 1e-3
 """Convergence above which energies are off by more than any potential."""
 
@@ -173,6 +191,7 @@ class Cp2kSettings:
             value = getattr(self, name)
             if isinstance(value, float) and not value > 0:
                 raise SettingsError(f"{name} must be positive, got {value}")
+        refuse(vars(self), LIMITS)
         if self.max_restarts < 1:
             raise SettingsError(f"max_restarts must be at least 1, got {self.max_restarts}")
         if self.eps_scf is not None and self.eps_scf > LARGEST_EPS_SCF:
@@ -196,6 +215,7 @@ def _check_parameters(parameters: Mapping[str, Any]) -> None:
         for key, why in MANAGED.items():
             if _is_below(path, (key,)) or key.startswith(f"{path}."):
                 raise SettingsError(f"parameters.{path} cannot be set: {why}")
+    refuse(dict(_leaves(_capitalised(parameters))), NO_LABEL, "parameters.")
 
 
 class Cp2kLabelEngine(FrameLabelEngine):

@@ -10,9 +10,11 @@ from aiida import orm
 from ase import Atoms
 
 from aiida_alpot.engines.label.finished import FinishedCalculation, by_symbol, comparable, describe_kpoints
+from aiida_alpot.engines.label.vasp_incar import NO_LABEL
 from aiida_alpot.kernel.dataset import read_frames
 from aiida_alpot.kernel.dataset.code_output import read_vasp_moments
 from aiida_alpot.kernel.labelling.boxes import group_species
+from aiida_alpot.kernel.labelling.refusals import find_refusal
 from aiida_alpot.kernel.labelling.results import Result
 from aiida_alpot.kernel.units import IntArray
 
@@ -33,10 +35,6 @@ BY_ATOM: Final = ("forces", "magmoms")
 OF_THE_FRAME: Final = frozenset({"ediff", "kspacing", "kgamma", "magmom"})
 DEFAULT_EDIFF: Final = 1e-4
 """eV, where the INCAR does not say."""
-FIRST_WITHOUT_LOOP: Final = 10
-"""ICHARG from which on the density is kept as it is."""
-FINITE_DIFFERENCES: Final = range(5, 9)
-"""IBRION of phonons."""
 LARGEST_SHIFT: Final = 1e-4
 """In fractions of the cell, between an atom as it was written and as VASP gives it back."""
 
@@ -71,10 +69,9 @@ def inspect_vasp(calculation: orm.CalcJobNode, neutral: Set[str]) -> FinishedCal
 def _check_incar(incar: Mapping[str, Any]) -> None:
     if "nelect" in incar:
         raise ValueError("it sets NELECT: its charge is not known")
-    if int(incar.get("icharg", 0)) >= FIRST_WITHOUT_LOOP:
-        raise ValueError(f"it is not self-consistent (ICHARG = {incar['icharg']})")
-    if incar.get("ibrion") in FINITE_DIFFERENCES:
-        raise ValueError(f"it is one of phonons (IBRION = {incar['ibrion']})")
+    refusal = find_refusal(incar, NO_LABEL)
+    if refusal is not None:
+        raise ValueError(f"its INCAR makes no label: {refusal}")
 
 
 def significant(incar: Mapping[str, Any], neutral: Set[str]) -> dict[str, Any]:

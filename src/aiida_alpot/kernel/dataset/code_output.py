@@ -1,7 +1,7 @@
-"""Frames and labels from the output of electronic-structure codes: as ASE reads it, but for two things.
+"""Frames and labels from the output of electronic-structure codes: as ASE reads it, but for three things.
 
-The energy is the one that the forces derive from, where ASE gives the one extrapolated to zero smearing. And a step
-whose electronic loop did not converge has no label.
+The energy is the one that the forces derive from, where ASE gives the one extrapolated to zero smearing. A step whose
+electronic loop did not converge has no label. And a stress of which VASP computed the trace alone is none.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from ase.io import read
 from aiida_alpot.kernel.units import FloatArray
 
 NOT_CONVERGED: Final = "the electronic loop did not converge"
+FIRST_WITH_STRESS: Final = 2
+"""ISIF from which on VASP computes the whole stress; with 1 only its trace is right, with 0 there is none."""
 DEFAULT_NELM: Final = 60
 """Electronic steps that VASP allows where the INCAR does not say."""
 
@@ -40,7 +42,12 @@ def read_code_output(path: str | Path, kind: str) -> list[Atoms]:
         frames = read(str(path.absolute()), index=":", format=kind, do_not_split_by_at_sign=True)
     if len(frames) != len(converged):
         raise ValueError(f"it has {len(converged)} steps, of which ASE finds {len(frames)}; it may be cut off")
-    return [_label(frame, is_converged) for frame, is_converged in zip(frames, converged, strict=True)]
+    labelled = [_label(frame, is_converged) for frame, is_converged in zip(frames, converged, strict=True)]
+    if kind in STRESS and not STRESS[kind](path):
+        for frame in labelled:
+            if frame.calc is not None:
+                frame.calc.results.pop("stress", None)
+    return labelled
 
 
 def _label(frame: Atoms, is_converged: bool) -> Atoms:
@@ -55,6 +62,18 @@ def _label(frame: Atoms, is_converged: bool) -> Atoms:
         labels["energy"] = float(energy)
     atoms.calc = SinglePointCalculator(atoms, **labels)
     return atoms
+
+
+def _vasprun_has_stress(path: Path) -> bool:
+    root = ElementTree.parse(path).getroot()  # noqa: S314  a file of a calculation of the user
+    found = root.find("./parameters//i[@name='ISIF']")
+    return found is None or found.text is None or int(found.text) >= FIRST_WITH_STRESS
+
+
+def _outcar_has_stress(path: Path) -> bool:
+    # what VASP goes by; before it the lines of the INCAR may stand
+    found = re.search(r"ISIF\s*=\s*(\d+)\s+stress", path.read_text(encoding="utf-8", errors="replace"))
+    return found is None or int(found.group(1)) >= FIRST_WITH_STRESS
 
 
 def _vasprun_steps(path: Path) -> list[bool]:
@@ -128,3 +147,8 @@ CODES: Final[dict[str, Callable[[Path], list[bool]]]] = {
     "espresso-out": _pw_steps,
 }
 """Formats of ASE that are output of a code, each with a function that says which steps converged."""
+STRESS: Final[dict[str, Callable[[Path], bool]]] = {
+    "vasp-xml": _vasprun_has_stress,
+    "vasp-out": _outcar_has_stress,
+}
+"""Formats of output that may hold a stress of which the trace alone is right: whether it is a whole one."""
