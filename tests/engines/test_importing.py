@@ -267,6 +267,21 @@ class TestVasp:
         assert imported.dataset is None
         assert reason in imported.skipped[node.pk]
 
+    def test_the_electrons_of_the_neutral_cell_are_no_charge_and_others_are(
+        self, plant_vasp: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """In the copy half an electron is taken away."""
+        (neutral,) = import_finished([plant_vasp("silicon_static", NELECT=8)]).dataset
+        assert "charge" not in neutral.info
+        text = (RECORDS / "silicon_static" / "out" / "vasprun.xml").read_text()
+        (tmp_path / "charged" / "out").mkdir(parents=True)
+        copy = text.replace('"NELECT">      8.0', '"NELECT">      7.5')
+        (tmp_path / "charged" / "out" / "vasprun.xml").write_text(copy)
+        monkeypatch.setattr(sys.modules[__name__], "RECORDS", tmp_path)
+        (charged,) = import_finished([plant_vasp("charged", NELECT=7.5)]).dataset
+        assert charged.info["charge"] == 0.5
+        assert charged.info["fingerprint"] == neutral.info["fingerprint"]
+
     def test_atoms_that_are_not_those_of_the_structure_are_refused(self, plant_vasp: Any) -> None:
         node = plant_vasp("silicon_static", moved=0.1)
         assert "not where those of its structure are" in import_finished([node]).skipped[node.pk]
