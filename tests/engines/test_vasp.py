@@ -450,6 +450,23 @@ def test_potcars_tell_labels_apart_the_name_of_their_family_does_not(family: str
     assert engine.fingerprint(settings("other-potcars", nodes[1:])) != engine.fingerprint(first)
 
 
+def test_a_potcar_that_no_element_takes_makes_no_other_labels_of_those_that_are_there(
+    aiida_profile: Any, tmp_path: Path
+) -> None:
+    engine = load_engine("label", "vasp")
+
+    def fingerprint(family: str, symbols: tuple[str, ...] = ("Si",), **mapping: str) -> str:
+        given = {"potential_family": family, "potential_mapping": mapping}
+        return engine.fingerprint(engine.complete(given, symbols))
+
+    small = stub_family("stubs-one", tmp_path, Si="Si", N="N")
+    large = stub_family("stubs-more", tmp_path, Si="Si", N="N", Fe="Fe_sv")  # the protocol takes Fe_pv
+    assert fingerprint(large) == fingerprint(small)
+    assert fingerprint(large, ("Si", "N")) == fingerprint(large)
+    assert fingerprint(large, Fe="Fe_sv") != fingerprint(large)
+    assert fingerprint(large, Fe="no-such", N="N") == fingerprint(large)
+
+
 def test_a_charged_frame_is_labelled_with_its_electrons(label: Any, tmp_path: Path) -> None:
     """The output is that of the neutral cell."""
     shutil.copytree(HERE / "records" / "silicon_static", tmp_path / "charged" / "silicon_static")

@@ -129,7 +129,7 @@ class VaspLabelEngine(FrameLabelEngine):
         completed = asdict(settings)
         completed["potential_mapping"] = {**inputs["potential_mapping"], **settings.potential_mapping}
         find_potcars(completed, symbols)  # or it refuses the family
-        completed["potcars"] = _family_hash(settings.potential_family)
+        completed["potcars"] = _potcars_hash(settings.potential_family, completed["potential_mapping"])
         completed["incar"] = {key: value for key, value in incar.items() if value is not None}
         has_ediff = "ediff" in {key.lower() for key in settings.incar}  # null leaves it to VASP
         completed["ediff_per_atom"] = None if has_ediff else inputs["meta_parameters"]["ediff_per_atom"]
@@ -144,7 +144,7 @@ class VaspLabelEngine(FrameLabelEngine):
     @classmethod
     def fingerprint(cls, settings: Mapping[str, Any]) -> str:
         """POTCARs, k-points and all keys of the INCAR that change the ground state."""
-        names = ("potcars", "potential_mapping", "kpoints_distance", "kpoints_mesh", "magnetic_moments")
+        names = ("potcars", "kpoints_distance", "kpoints_mesh", "magnetic_moments")
         content = {name: settings[name] for name in (*names, "vacuum", "preconverge")}
         incar = {key: value for key, value in settings["incar"].items() if key not in NEUTRAL}
         content["ediff_per_atom"] = settings["ediff_per_atom"]
@@ -369,16 +369,19 @@ def find_potcars(settings: Mapping[str, Any], symbols: Sequence[str]) -> dict[st
         ) from error
 
 
-def _family_hash(family: str) -> str:
-    """Return what tells the POTCARs of a family from those of another, whatever the family is called.
+def _potcars_hash(family: str, mapping: Mapping[str, str]) -> str:
+    """Return what tells the POTCARs that a mapping picks from those of others, whatever their family is called.
 
-    All of them count: an element that comes later must not make other labels of those that are there.
+    Those of all elements count, not of the frames alone: an element that comes later must not make other labels of
+    those that are there (docs/developer/decisions/0008-fingerprints-of-all-elements.md).
     """
     from aiida_vasp.data.potcar import PotcarData, PotcarGroup
 
+    names = ["attributes.element", "attributes.full_name", "attributes.sha512"]
     query = orm.QueryBuilder().append(PotcarGroup, filters={"label": family}, tag="family")
-    query.append(PotcarData, with_group="family", project=["attributes.full_name", "attributes.sha512"])
-    return fingerprint_of({"potcars": sorted(f"{name} {sha512}" for name, sha512 in query.iterall())})
+    query.append(PotcarData, with_group="family", project=names)
+    picked = [(symbol, sha512) for symbol, name, sha512 in query.iterall() if name == mapping.get(symbol, symbol)]
+    return fingerprint_of({"potcars": sorted(picked)})
 
 
 def _two_step() -> Any:
