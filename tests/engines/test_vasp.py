@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sys
@@ -511,13 +512,37 @@ def with_incar(name: str, incar: dict[str, str], registry: Path) -> None:
     (registry / name / "inp" / "INCAR").write_text("".join(f"{key} = {value}\n" for key, value in incar.items()))
 
 
-def test_r2scan_is_three_steps_from_the_wave_functions_of_pbe(label: Any, tmp_path: Path) -> None:
-    """The inputs are those of the preset, the outputs of another calculation of the same cell."""
-    with_incar("pbe_static", {**PROTOCOL, "GGA": "PE", "ALGO": "normal", "LWAVE": ".TRUE."}, tmp_path / "r2scan")
-    second = {"METAGGA": "R2SCAN", "ALGO": "all", "LWAVE": ".FALSE.", "NSW": "3", "IBRION": "2"}
-    with_incar("pbe_steps", {**PROTOCOL, **second}, tmp_path / "r2scan")
-    node = label([recorded("pbe_steps")], tmp_path / "r2scan", **R2SCAN)
+def written_incar(calculation: Any) -> dict[str, str]:
+    """Return the INCAR that a calculation was submitted with."""
+    lines = calculation.base.repository.get_object_content("INCAR").splitlines()
+    return {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines if "=" in line)}
+
+
+def test_the_r2scan_preset_submits_pbe_and_then_three_r2scan_steps_from_its_wavecar_and_labels_by_these_only(
+    label: Any, tmp_path: Path
+) -> None:
+    """What is submitted, in which order, and whose output the label is: not a number of r²SCAN.
+
+    There is no genuine output of r²SCAN to be had. That of the second calculation is of PBE, and of one ionic step; the
+    WAVECAR of the first is a text. That VASP goes on from it is its default where neither ISTART nor ICHARG is given.
+    """
+    registry = tmp_path / "r2scan"
+    with_incar("pbe_static", {**PROTOCOL, "GGA": "PE", "ALGO": "normal", "LWAVE": ".TRUE."}, registry)
+    (registry / "pbe_static" / "out" / "WAVECAR").write_text("wave functions of PBE")
+    r2scan = {"METAGGA": "R2SCAN", "ALGO": "all", "LWAVE": ".FALSE.", "NSW": "3", "IBRION": "2"}
+    with_incar("pbe_steps", {**PROTOCOL, **r2scan}, registry)
+    node = label([recorded("pbe_steps")], registry, **R2SCAN)
     assert node.is_finished_ok, node.exit_message
     (frame,) = node.outputs.labelled
     expected = read(HERE / "records" / "pbe_steps" / "out" / "vasprun.xml", format="vasp-xml")
     assert frame.get_potential_energy() == expected.get_potential_energy(force_consistent=True)
+    second = orm.load_node(frame.info["parent"])
+    first = second.inputs.restart_folder.creator
+    incar = written_incar(second)
+    assert incar.items() >= {**r2scan, "LASPH": ".TRUE."}.items()
+    assert not {"GGA", "ISTART", "ICHARG", "ISIF"} & incar.keys()
+    assert written_incar(first)["GGA"] == "PE"
+    assert not {"METAGGA", "NSW"} & written_incar(first).keys()
+    copied = json.loads(second.base.repository.get_object_content(".aiida/calcinfo.json"))["remote_copy_list"]
+    assert [Path(path).name for _, path, _ in copied] == ["WAVECAR"]
+    assert copied[0][1].startswith(first.outputs.remote_folder.get_remote_path())
