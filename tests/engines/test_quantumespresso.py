@@ -17,8 +17,10 @@ from ase.build import bulk, fcc100
 from ase.io import read, write
 from click.testing import CliRunner
 
+from aiida_alpot.calculations.functions.structure import frame_structure
 from aiida_alpot.cli import main
 from aiida_alpot.data.pes import PESData
+from aiida_alpot.kernel.labelling.identity import label_ids
 from aiida_alpot.plugins import load_engine
 from aiida_alpot.workflows.label import LabellingWorkChain
 
@@ -172,6 +174,30 @@ def test_hubbard_u_goes_with_the_structure_and_a_program_that_passes_over_it_giv
     is_new = calculation.outputs.output_parameters.get_dict().get("lda_plus_u_calculation", False)
     assert frame.info["status"] == ("labelled" if is_new else "failed")
     assert is_new or "without the Hubbard U: it is older than 7.1" in frame.info["reason"]
+
+
+def test_the_card_of_hubbard_u_is_as_pw_x_7_describes_it() -> None:
+    """INPUT_PW of pw.x 7.1 on: ``HUBBARD projectors``, then a line ``U label-manifold value`` for each species in eV.
+
+    No pw.x newer than 6.7 was there to run it: that the card is read is not proved.
+    """
+    from aiida_quantumespresso.utils.hubbard import HubbardUtils
+
+    atoms = bulk("NiO", "rocksalt", a=4.2).repeat((1, 1, 2))
+    atoms.set_initial_magnetic_moments([2.0, 0.0, -2.0, 0.0])
+    frames = PESData.from_frames([atoms]).store()
+    settings = orm.Dict({"hubbard": {"Ni-3d": 6.3, "Fe-3d": 4.0}})
+    with frames.dataset() as reader:
+        (identity,) = label_ids(reader)
+    structure = frame_structure(frames, orm.Str(str(identity)), settings)
+    head, *rows = HubbardUtils(structure).get_hubbard_card().strip().splitlines()
+    name, projectors = head.split()
+    assert name == "HUBBARD"
+    assert projectors in ("atomic", "ortho-atomic")  # of the five, those with forces and stress
+    nickel = {kind.name for kind in structure.kinds if kind.symbol == "Ni"}
+    assert len(nickel) == 2
+    assert {tuple(row.split()) for row in rows} == {("U", f"{label}-3d", "6.3") for label in nickel}
+    assert len(rows) == 2
 
 
 PSEUDOS = "/usr/share/espresso/pseudo"
