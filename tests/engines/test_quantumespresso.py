@@ -17,8 +17,10 @@ from ase.build import bulk, fcc100
 from ase.io import read, write
 from click.testing import CliRunner
 
+from aiida_alpot.calculations.functions.structure import frame_structure
 from aiida_alpot.cli import main
 from aiida_alpot.data.pes import PESData
+from aiida_alpot.kernel.labelling.identity import label_ids
 from aiida_alpot.plugins import load_engine
 from aiida_alpot.workflows.label import LabellingWorkChain
 
@@ -174,6 +176,30 @@ def test_hubbard_u_goes_with_the_structure_and_a_program_that_passes_over_it_giv
     assert is_new or "without the Hubbard U: it is older than 7.1" in frame.info["reason"]
 
 
+def test_the_card_of_hubbard_u_is_as_pw_x_7_describes_it() -> None:
+    """INPUT_PW of pw.x 7.1 on: ``HUBBARD projectors``, then a line ``U label-manifold value`` for each species in eV.
+
+    No pw.x newer than 6.7 was there to run it: that the card is read is not proved.
+    """
+    from aiida_quantumespresso.utils.hubbard import HubbardUtils
+
+    atoms = bulk("NiO", "rocksalt", a=4.2).repeat((1, 1, 2))
+    atoms.set_initial_magnetic_moments([2.0, 0.0, -2.0, 0.0])
+    frames = PESData.from_frames([atoms]).store()
+    settings = orm.Dict({"hubbard": {"Ni-3d": 6.3, "Fe-3d": 4.0}})
+    with frames.dataset() as reader:
+        (identity,) = label_ids(reader)
+    structure = frame_structure(frames, orm.Str(str(identity)), settings)
+    head, *rows = HubbardUtils(structure).get_hubbard_card().strip().splitlines()
+    name, projectors = head.split()
+    assert name == "HUBBARD"
+    assert projectors in ("atomic", "ortho-atomic")  # of the five, those with forces and stress
+    nickel = {kind.name for kind in structure.kinds if kind.symbol == "Ni"}
+    assert len(nickel) == 2
+    assert {tuple(row.split()) for row in rows} == {("U", f"{label}-3d", "6.3") for label in nickel}
+    assert len(rows) == 2
+
+
 PSEUDOS = "/usr/share/espresso/pseudo"
 DIRECT = """&CONTROL
   calculation = 'scf', tprnfor = .true., outdir = './out', pseudo_dir = '{pseudos}'
@@ -321,6 +347,19 @@ class TestSettings:
             ({"hubbard": {"Fe3d": 4.0}}, "expected element and manifold as 'Fe-3d', got 'Fe3d'"),
             ({"hubbard": {"Fe-3d": 4.0, "Fe-4s": 1.0}}, "Fe has a second manifold"),
             ({"protocol": "quick"}, "label.parameters.protocol"),
+            ({"conv_thr_per_atom": 10}, "conv_thr_per_atom cannot be 10.0: it is in Ry/atom"),
+            ({"cutoffs": {"wavefunction": 680, "density": 5440}}, "cutoffs.wavefunction cannot be 680.0: it is in Ry"),
+            ({"cutoffs": {"wavefunction": 4, "density": 16}}, "cutoffs.wavefunction cannot be 4.0: it is in Ry"),
+            ({"cutoffs": {"wavefunction": 60, "density": 60}}, "cutoffs.density cannot be 60.0: the square of wave"),
+            (
+                {"parameters": {"SYSTEM": {"occupations": "tetrahedra"}}},
+                "parameters.SYSTEM.occupations cannot be 'tetrahedra': forces are not the derivative",
+            ),
+            (
+                {"parameters": {"ELECTRONS": {"scf_must_converge": False}}},
+                "scf_must_converge cannot be False: a loop that did not converge is no label",
+            ),
+            ({"parameters": {"ELECTRONS": {"electron_maxstep": 0}}}, "electron_maxstep cannot be 0: without"),
         ],
     )
     def test_bad_settings_are_named(self, parameters: dict[str, Any], expected: str) -> None:

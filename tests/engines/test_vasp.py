@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sys
@@ -163,6 +164,7 @@ def test_ionic_steps_are_labels_each_with_its_structure(label: Any) -> None:
         np.testing.assert_array_equal(frame.get_forces(), other.get_forces())
         np.testing.assert_allclose(frame.positions, other.positions, atol=1e-12)
     assert abs(frames[0].get_forces()).max() > 0.3
+    assert "stress" not in frames[0].calc.results  # ISIF = 1: only its trace is right
 
 
 def test_a_run_that_uses_up_its_ionic_steps_gives_those_that_converged(label: Any) -> None:
@@ -376,10 +378,52 @@ class TestInputs:
             ({"potential_family": "x", "retries": [{"encut": 300}]}, "'encut' would change the label"),
             ({"potential_family": "x", "kpoints_mesh": [0, 1, 1]}, "kpoints_mesh must be positive"),
             ({"potential_family": "x", "ionic_steps": -1}, "ionic_steps must not be negative, got -1"),
+            (
+                {"potential_family": "x", "ionic_steps": 3, "incar": {"ibrion": -1}},
+                "incar.ibrion cannot be -1: no atom moves in 3 ionic steps",
+            ),
+            ({"potential_family": "x", "preconverge": {"NSW": 3}}, "preconverge.NSW cannot be set: give"),
+            ({"potential_family": "x", "retries": [{"algo": "none"}]}, "retries: algo cannot be 'none'"),
         ],
     )
     def test_bad_settings_are_named(self, parameters: dict[str, Any], expected: str) -> None:
         assert expected in self.engine.validate(parameters)
+
+    @pytest.mark.parametrize("where", ["incar", "preconverge"])
+    @pytest.mark.parametrize(
+        ("key", "value", "remedy"),
+        [
+            ("icharg", 11, "leave it out"),
+            ("ICHARG", "12", "leave it out"),
+            *(("algo", word, "give normal") for word in ("None", "Nothing", "Eigenval", "CHI", "GW0", "exact", 3)),
+            ("ialgo", 2, "give algo"),
+            ("nelm", 1, "at least 2"),
+            ("ediff", 0.1, "in eV"),
+            ("ediff", 0, "in eV"),
+            ("ediff", "tight", "in eV"),
+            ("encut", 38.2, "in eV"),
+            ("encut", -1, "in eV"),
+            ("isif", 9, "give 2"),
+            ("ibrion", 5, "phonons"),
+            ("ibrion", 44, "saddle points"),
+            ("ismear", -3, "give 0"),
+            ("lsorbit", True, "collinear"),
+            ("LNONCOLLINEAR", ".TRUE.", "collinear"),
+            ("pstress", 100, "leave it out"),
+            ("images", 4, "leave it out"),
+        ],
+    )
+    def test_a_value_that_makes_no_label_is_refused_with_its_tag_and_the_remedy(
+        self, where: str, key: str, value: Any, remedy: str
+    ) -> None:
+        problem = self.engine.validate({"potential_family": "x", where: {key: value}})
+        assert f"{where}.{key} cannot be {value!r}: " in problem
+        assert remedy in problem
+
+    def test_values_that_make_a_label_are_free(self) -> None:
+        incar = {"icharg": 1, "ALGO": "VeryFast", "nelm": 7, "ediff": "1E-7", "encut": "520", "isif": 1, "ibrion": 2}
+        incar |= {"lsorbit": False, "ismear": -5, "pstress": 0, "images": None}
+        assert self.engine.validate({"potential_family": "x", "incar": incar}) is None
 
     def test_how_it_converges_does_not_tell_labels_apart_but_the_cut_off_does(self, family: str) -> None:
         def fingerprint(**incar: Any) -> str:
@@ -405,6 +449,23 @@ def test_potcars_tell_labels_apart_the_name_of_their_family_does_not(family: str
     first = settings(family, nodes)
     assert engine.fingerprint(settings("same-potcars", nodes)) == engine.fingerprint(first)
     assert engine.fingerprint(settings("other-potcars", nodes[1:])) != engine.fingerprint(first)
+
+
+def test_a_potcar_that_no_element_takes_makes_no_other_labels_of_those_that_are_there(
+    aiida_profile: Any, tmp_path: Path
+) -> None:
+    engine = load_engine("label", "vasp")
+
+    def fingerprint(family: str, symbols: tuple[str, ...] = ("Si",), **mapping: str) -> str:
+        given = {"potential_family": family, "potential_mapping": mapping}
+        return engine.fingerprint(engine.complete(given, symbols))
+
+    small = stub_family("stubs-one", tmp_path, Si="Si", N="N")
+    large = stub_family("stubs-more", tmp_path, Si="Si", N="N", Fe="Fe_sv")  # the protocol takes Fe_pv
+    assert fingerprint(large) == fingerprint(small)
+    assert fingerprint(large, ("Si", "N")) == fingerprint(large)
+    assert fingerprint(large, Fe="Fe_sv") != fingerprint(large)
+    assert fingerprint(large, Fe="no-such", N="N") == fingerprint(large)
 
 
 def test_a_charged_frame_is_labelled_with_its_electrons(label: Any, tmp_path: Path) -> None:
@@ -451,13 +512,37 @@ def with_incar(name: str, incar: dict[str, str], registry: Path) -> None:
     (registry / name / "inp" / "INCAR").write_text("".join(f"{key} = {value}\n" for key, value in incar.items()))
 
 
-def test_r2scan_is_three_steps_from_the_wave_functions_of_pbe(label: Any, tmp_path: Path) -> None:
-    """The inputs are those of the preset, the outputs of another calculation of the same cell."""
-    with_incar("pbe_static", {**PROTOCOL, "GGA": "PE", "ALGO": "normal", "LWAVE": ".TRUE."}, tmp_path / "r2scan")
-    second = {"METAGGA": "R2SCAN", "ALGO": "all", "LWAVE": ".FALSE.", "NSW": "3", "IBRION": "2"}
-    with_incar("pbe_steps", {**PROTOCOL, **second}, tmp_path / "r2scan")
-    node = label([recorded("pbe_steps")], tmp_path / "r2scan", **R2SCAN)
+def written_incar(calculation: Any) -> dict[str, str]:
+    """Return the INCAR that a calculation was submitted with."""
+    lines = calculation.base.repository.get_object_content("INCAR").splitlines()
+    return {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines if "=" in line)}
+
+
+def test_the_r2scan_preset_submits_pbe_and_then_three_r2scan_steps_from_its_wavecar_and_labels_by_these_only(
+    label: Any, tmp_path: Path
+) -> None:
+    """What is submitted, in which order, and whose output the label is: not a number of r²SCAN.
+
+    There is no genuine output of r²SCAN to be had. That of the second calculation is of PBE, and of one ionic step; the
+    WAVECAR of the first is a text. That VASP goes on from it is its default where neither ISTART nor ICHARG is given.
+    """
+    registry = tmp_path / "r2scan"
+    with_incar("pbe_static", {**PROTOCOL, "GGA": "PE", "ALGO": "normal", "LWAVE": ".TRUE."}, registry)
+    (registry / "pbe_static" / "out" / "WAVECAR").write_text("wave functions of PBE")
+    r2scan = {"METAGGA": "R2SCAN", "ALGO": "all", "LWAVE": ".FALSE.", "NSW": "3", "IBRION": "2"}
+    with_incar("pbe_steps", {**PROTOCOL, **r2scan}, registry)
+    node = label([recorded("pbe_steps")], registry, **R2SCAN)
     assert node.is_finished_ok, node.exit_message
     (frame,) = node.outputs.labelled
     expected = read(HERE / "records" / "pbe_steps" / "out" / "vasprun.xml", format="vasp-xml")
     assert frame.get_potential_energy() == expected.get_potential_energy(force_consistent=True)
+    second = orm.load_node(frame.info["parent"])
+    first = second.inputs.restart_folder.creator
+    incar = written_incar(second)
+    assert incar.items() >= {**r2scan, "LASPH": ".TRUE."}.items()
+    assert not {"GGA", "ISTART", "ICHARG", "ISIF"} & incar.keys()
+    assert written_incar(first)["GGA"] == "PE"
+    assert not {"METAGGA", "NSW"} & written_incar(first).keys()
+    copied = json.loads(second.base.repository.get_object_content(".aiida/calcinfo.json"))["remote_copy_list"]
+    assert [Path(path).name for _, path, _ in copied] == ["WAVECAR"]
+    assert copied[0][1].startswith(first.outputs.remote_folder.get_remote_path())

@@ -10,6 +10,7 @@ from ase.io import read
 
 from aiida_alpot.kernel.dataset import read_frames
 from aiida_alpot.kernel.dataset.code_output import read_vasp_moments
+from aiida_alpot.kernel.dataset.vasp_run import read_outcar, read_vasprun
 
 OUTPUTS = Path(__file__).parent / "outputs"
 RECORDS = Path(__file__).parents[2] / "engines" / "vasp" / "records"
@@ -24,11 +25,21 @@ def test_the_energy_is_the_one_that_forces_derive_from() -> None:
 
 
 def test_vasprun_and_outcar_of_one_run_give_the_same_labels() -> None:
-    folder = RECORDS / "silicon_steps" / "out"
-    (xml,), (outcar,) = read_frames(folder / "vasprun.xml"), read_frames(folder / "OUTCAR")
-    assert outcar.get_potential_energy() == pytest.approx(xml.get_potential_energy(), abs=1e-7)
-    np.testing.assert_allclose(outcar.get_forces(), xml.get_forces(), atol=1e-5)
+    for record in ("silicon_steps", "pbe_steps"):
+        folder = RECORDS / record / "out"
+        (xml, *_), (outcar, *_) = read_frames(folder / "vasprun.xml"), read_frames(folder / "OUTCAR")
+        assert outcar.get_potential_energy() == pytest.approx(xml.get_potential_energy(), abs=1e-7)
+        np.testing.assert_allclose(outcar.get_forces(), xml.get_forces(), atol=1e-5)
     np.testing.assert_allclose(outcar.get_stress(), xml.get_stress(), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["vasprun.xml", "OUTCAR"])
+def test_a_stress_of_which_only_the_trace_is_right_is_no_label(name: str) -> None:
+    path = RECORDS / "silicon_steps" / "out" / name
+    assert "only pressure is correct" in path.with_name("OUTCAR").read_text()
+    kind = {"vasprun.xml": "vasp-xml", "OUTCAR": "vasp-out"}[name]
+    assert "stress" in read(path, index=0, format=kind).calc.results
+    assert read_frames(path)[0].calc.results.keys() == {"energy", "forces"}
 
 
 @pytest.mark.parametrize(("name", "kind"), [("unconverged.xml", "vasp-xml"), ("OUTCAR-unconverged", "vasp-out")])
@@ -67,6 +78,33 @@ def test_moments_of_every_ionic_step_are_those_that_ase_reads() -> None:
         assert found["magmom"] == step.calc.results["magmom"]
         np.testing.assert_array_equal(found["magmoms"], step.calc.results["magmoms"])
     assert steps[0].calc.results["magmoms"] != steps[4].calc.results["magmoms"]
+
+
+def test_an_outcar_that_is_read_as_a_file_keeps_the_moments_of_its_atoms() -> None:
+    path = RECORDS / "spin_steps" / "out" / "OUTCAR"
+    for frame, step in zip(read_frames(path), read(path, index=":", format="vasp-out"), strict=True):
+        if frame.calc is not None:
+            np.testing.assert_array_equal(frame.get_magnetic_moments(), step.get_magnetic_moments())
+    assert [frame.calc is not None for frame in read_frames(path)] == [False, True, True, False, True]
+
+
+@pytest.mark.parametrize("record", ["silicon_static", "ammonia", "spin_steps"])
+def test_every_record_is_neutral_by_its_own_count(record: str) -> None:
+    folder = RECORDS / record / "out"
+    for run in (read_vasprun(folder / "vasprun.xml"), read_outcar(folder / "OUTCAR")):
+        assert (run.charge, run.n_electrons) == (0.0, run.n_valence)
+    assert all("charge" not in frame.info for frame in read_frames(folder / "vasprun.xml"))
+
+
+@pytest.mark.parametrize(
+    ("name", "line"), [("vasprun.xml", '"NELECT">      {}0000</i>'), ("OUTCAR", "NELECT =       {}    total")]
+)
+def test_a_charge_is_the_valence_of_the_atoms_less_the_electrons(tmp_path: Path, name: str, line: str) -> None:
+    """In the copy half an electron is taken away."""
+    text = (RECORDS / "ammonia" / "out" / name).read_text()
+    assert line.format("8.0000") in text
+    (tmp_path / name).write_text(text.replace(line.format("8.0000"), line.format("7.5000")))
+    assert read_frames(tmp_path / name)[0].info["charge"] == 0.5
 
 
 def test_every_atom_has_its_moment_and_the_cell_has_more_than_their_sum() -> None:

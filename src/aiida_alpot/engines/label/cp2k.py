@@ -19,14 +19,18 @@ from aiida_alpot.engines.label.cp2k_input import (
     LARGEST_SHIFT,
     OPEN_SHELL,
     box_settings,
+    corrections,
     frame_input,
+    gives_stress,
     kind_of_element,
     orientation,
 )
 from aiida_alpot.engines.label.extras import require
 from aiida_alpot.engines.label.per_frame import FrameLabelEngine
 from aiida_alpot.kernel.labelling.boxes import DEFAULT_VACUUM, put_into_box, spin_moments
-from aiida_alpot.kernel.labelling.cp2k_output import find_abort, parse_cp2k_output
+from aiida_alpot.kernel.labelling.cp2k_output import U_ENERGY, find_abort, parse_cp2k_output
+from aiida_alpot.kernel.labelling.hubbard import parse_hubbard
+from aiida_alpot.kernel.labelling.refusals import Rule, is_false, refuse, within
 from aiida_alpot.kernel.labelling.results import Result
 from aiida_alpot.kernel.labelling.settings import fingerprint_of
 from aiida_alpot.kernel.settings import SettingsError, parse_settings, unknown_key_message
@@ -55,6 +59,7 @@ MANAGED: Final[Mapping[str, str]] = {
     "GLOBAL.RUN_TYPE": "a label is a single point with forces",
     "GLOBAL.PROJECT": "aiida-cp2k names the files",
     "FORCE_EVAL.METHOD": "labels are of Quickstep",
+    "FORCE_EVAL.RESCALE_FORCES": "labels have the forces that derive from the energy",
     "FORCE_EVAL.STRESS_TENSOR": "it follows from the periodicity of the frame",
     "FORCE_EVAL.PRINT.FORCES": "labels are read from what it prints",
     "FORCE_EVAL.PRINT.STRESS_TENSOR": "labels are read from what it prints",
@@ -97,6 +102,22 @@ RETRIES: Final = (
         "MIXING": {"METHOD": "BROYDEN_MIXING", "ALPHA": 0.05, "NBROYDEN": 12},
     },
 )
+LIMITS: Final[Mapping[str, Rule]] = {
+    "cutoff": Rule(within(50.0, 3000.0), "it is in Ry, expected between 50 and 3000 (1 Ry = 13.606 eV)"),
+    "rel_cutoff": Rule(within(10.0, 500.0), "it is in Ry, expected between 10 and 500 (1 Ry = 13.606 eV)"),
+    "electronic_temperature": Rule(within(1.0, 1e5), "it is in K (0.1 eV is 1160 K); give e.g. 1000"),
+}
+"""Rules of settings whose unit is easily mistaken."""
+NO_LABEL: Final[Mapping[str, Rule]] = {
+    "force_eval.dft.qs.eps_default": Rule(
+        within(1e-20, 1e-6), "forces are noise above 1e-6; give 1e-12, or leave it out"
+    ),
+    "force_eval.dft.scf.max_scf": Rule(within(1, 1e6), "without an electronic loop there is no label; leave it out"),
+    "force_eval.dft.scf.ignore_convergence_failure": Rule(
+        is_false, "a loop that did not converge is no label; leave it out"
+    ),
+}
+"""Rules of the input, by path in lower case."""
 LARGEST_EPS_SCF: Final = 1e-3
 """Convergence above which energies are off by more than any potential."""
 
@@ -123,6 +144,9 @@ class Cp2kSettings:
     :param magnetic_moments: starting moments by element, μB; frames with moments of their own keep these. Without
         smearing their sum is the moment of the frame. None for no spin polarisation, but that of isolated atoms, which
         follow Hund's rule, and of frames with an odd number of electrons.
+    :param hubbard: effective U (Dudarev) in eV by element and manifold, e.g. ``{"Fe-3d": 4.0}``, of all frames alike.
+        CP2K corrects all functions of the basis with the angular momentum of the manifold. It has no U with k-points,
+        and no right stress with U: such frames have none.
     :param vacuum: between images along axes that are not periodic, at least, Å.
     :param vdw: ``"DFTD3"`` or ``"DFTD3(BJ)"``, with the parameters of the functional; None for no dispersion.
     :param parameters: of the input of CP2K, nested, to set or add; null removes one.
@@ -144,6 +168,7 @@ class Cp2kSettings:
     electronic_type: Literal["metal", "insulator"] = "metal"
     electronic_temperature: float = 1000.0
     magnetic_moments: Mapping[str, float] | None = None
+    hubbard: Mapping[str, float] | None = None
     vacuum: float = DEFAULT_VACUUM
     vdw: Literal["DFTD3", "DFTD3(BJ)"] | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -163,6 +188,7 @@ class Cp2kSettings:
         if self.vdw is not None and self.d3_functional is None:
             raise SettingsError(f"vdw: there are no parameters of {self.vdw} for this functional")
         _check_parameters(self.parameters)
+        parse_hubbard(self.hubbard)
         for attempt in self.retries:
             for path, _ in _leaves(_capitalised(attempt)):
                 if not _is_below(path, CONVERGENCE):
@@ -173,6 +199,7 @@ class Cp2kSettings:
             value = getattr(self, name)
             if isinstance(value, float) and not value > 0:
                 raise SettingsError(f"{name} must be positive, got {value}")
+        refuse(vars(self), LIMITS)
         if self.max_restarts < 1:
             raise SettingsError(f"max_restarts must be at least 1, got {self.max_restarts}")
         if self.eps_scf is not None and self.eps_scf > LARGEST_EPS_SCF:
@@ -196,6 +223,7 @@ def _check_parameters(parameters: Mapping[str, Any]) -> None:
         for key, why in MANAGED.items():
             if _is_below(path, (key,)) or key.startswith(f"{path}."):
                 raise SettingsError(f"parameters.{path} cannot be set: {why}")
+    refuse(dict(_leaves(_capitalised(parameters))), NO_LABEL, "parameters.")
 
 
 class Cp2kLabelEngine(FrameLabelEngine):
@@ -237,6 +265,8 @@ class Cp2kLabelEngine(FrameLabelEngine):
         content = {name: settings[name] for name in names}
         if settings["electronic_type"] == "metal":
             content["electronic_temperature"] = settings["electronic_temperature"]
+        if settings["hubbard"]:
+            content["hubbard"] = settings["hubbard"]
         content["parameters"] = {
             path: value for path, value in _leaves(settings["parameters"]) if not _is_below(path, NEUTRAL)
         }
@@ -287,9 +317,12 @@ class Cp2kLabelEngine(FrameLabelEngine):
 
     @classmethod
     def read(cls, atoms: Atoms, outputs: Mapping[str, orm.Node], settings: Mapping[str, Any]) -> Sequence[Result]:
-        """Return energy, forces and, for a frame periodic along all axes, stress in the units and signs of ASE."""
+        """Return energy, forces and, see :func:`gives_stress`, stress in the units and signs of ASE."""
         retrieved = cast(orm.FolderData, outputs["retrieved"])
-        found = parse_cp2k_output(_output(retrieved))
+        text = _output(retrieved)
+        found = parse_cp2k_output(text)
+        if corrections(atoms, settings) and U_ENERGY not in text:
+            raise ValueError("CP2K computed it without the Hubbard U")
         boxed = put_into_box(atoms, **box_settings(settings))
         if found.symbols != list(boxed.symbols):
             raise ValueError(f"the output of CP2K is of {found.symbols}, the frame of {boxed.symbols}")
@@ -299,7 +332,7 @@ class Cp2kLabelEngine(FrameLabelEngine):
                 "the atoms in the output of CP2K are not where those of the frame are, or in another order"
             )
         labels: dict[str, Any] = {"energy": found.energy, "forces": found.forces}
-        if all(atoms.pbc):
+        if gives_stress(atoms, settings):
             if found.stress is None:
                 raise ValueError("there is no stress in the output of CP2K")
             labels["stress"] = found.stress

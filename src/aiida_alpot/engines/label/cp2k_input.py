@@ -9,6 +9,7 @@ import numpy as np
 from ase import Atoms
 
 from aiida_alpot.kernel.labelling.boxes import is_isolated_atom, name_kinds, put_into_box, spin_moments
+from aiida_alpot.kernel.labelling.hubbard import HubbardU, parse_hubbard
 from aiida_alpot.kernel.settings import merge_recursively
 
 LONG_TZVP: Final = frozenset({"H", "C", "N", "O", "F", "Si", "P", "S", "Cl", "Br"})
@@ -33,20 +34,22 @@ def frame_input(atoms: Atoms, mesh: Sequence[int], settings: Mapping[str, Any], 
 
     :param mesh: of k-points; Γ alone needs no diagonalisation.
     :param n_before: attempts before this one, each with its own way to converge.
-    :raises ValueError: if it is charged or oriented in a way that CP2K gets wrong, or its moments are none that its
-        electrons can have.
+    :raises ValueError: if it is charged or oriented in a way that CP2K gets wrong, its moments are none that its
+        electrons can have, or it has a Hubbard U and k-points.
     """
     moments = spin_moments(atoms, settings["magnetic_moments"])
     is_isolated = is_isolated_atom(atoms)
     is_smeared = settings["electronic_type"] == "metal" and not is_isolated
     is_orbital = tuple(mesh) == GAMMA and not is_smeared
-    is_periodic = bool(all(atoms.pbc))
+    has_stress = gives_stress(atoms, settings)
+    if tuple(mesh) != GAMMA and corrections(atoms, settings):
+        raise ValueError("CP2K has no Hubbard U with k-points: set kpoints_distance to gamma, in cells that allow it")
     spin = _spin(atoms, moments, is_smeared=is_smeared)
     orbital = (OPEN_SHELL if spin else CLOSED_SHELL) if is_orbital else None
     force_eval = {
         "METHOD": "QUICKSTEP",
-        "STRESS_TENSOR": "ANALYTICAL" if is_periodic else "NONE",
-        "PRINT": {"FORCES": {"_": "ON"}, "STRESS_TENSOR": {"_": "ON" if is_periodic else "OFF"}},
+        "STRESS_TENSOR": "ANALYTICAL" if has_stress else "NONE",
+        "PRINT": {"FORCES": {"_": "ON"}, "STRESS_TENSOR": {"_": "ON" if has_stress else "OFF"}},
         "SUBSYS": {"CELL": {"PERIODIC": _periodicity(atoms)}, "KIND": _kinds(atoms, moments, settings)},
         "DFT": {
             "BASIS_SET_FILE_NAME": list(settings["basis_set_files"]),
@@ -92,13 +95,30 @@ def orientation(moments: np.ndarray | None) -> int:
 
 def _kinds(atoms: Atoms, moments: np.ndarray | None, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     names, of_kind = name_kinds(list(atoms.symbols), moments)
+    corrected = corrections(atoms, settings)
     kinds = []
     for name, symbol in dict(zip(names, atoms.symbols, strict=True)).items():
         kind: dict[str, Any] = {"_": name, **kind_of_element(symbol, settings)}
         if name in of_kind:
             kind["MAGNETIZATION"] = orientation(moments) * of_kind[name]
+        if symbol in corrected:
+            u = corrected[symbol]
+            kind["DFT_PLUS_U"] = {"L": "spdf".index(u.manifold[-1]), "U_MINUS_J": f"[eV] {u.value!r}"}
         kinds.append(kind)
     return kinds
+
+
+def corrections(atoms: Atoms, settings: Mapping[str, Any]) -> dict[str, HubbardU]:
+    """Return the Hubbard U of the elements of a frame, by symbol."""
+    return {u.symbol: u for u in parse_hubbard(settings["hubbard"]) if u.symbol in atoms.symbols}
+
+
+def gives_stress(atoms: Atoms, settings: Mapping[str, Any]) -> bool:
+    """Return whether a frame gets a stress: if it is periodic, and without a Hubbard U.
+
+    That of CP2K 2023.1 with U is not the derivative of the energy: the part of U is about twice too large.
+    """
+    return bool(all(atoms.pbc)) and not corrections(atoms, settings)
 
 
 def kind_of_element(symbol: str, settings: Mapping[str, Any]) -> dict[str, str]:

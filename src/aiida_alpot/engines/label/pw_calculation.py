@@ -11,7 +11,9 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from ase.units import GPa, Ry
 
 from aiida_alpot.engines.label.finished import FinishedCalculation, by_symbol, comparable, describe_kpoints
+from aiida_alpot.engines.label.pw_namelists import NO_LABEL
 from aiida_alpot.kernel.dataset.code_output import CODES
+from aiida_alpot.kernel.labelling.refusals import find_refusal
 from aiida_alpot.kernel.labelling.results import Result
 
 PROCESS_TYPE: Final = "aiida.calculations:quantumespresso.pw"
@@ -42,6 +44,10 @@ def inspect_pw(calculation: orm.CalcJobNode, neutral: Mapping[str, frozenset[str
     kind = str(namelists.get("CONTROL", {}).get("calculation", "scf")).lower()
     if kind not in KINDS:
         raise ValueError(f"a calculation of the kind {kind!r} gives no forces")
+    for name, rules in NO_LABEL.items():
+        refusal = find_refusal(namelists.get(name, {}), rules)
+        if refusal is not None:
+            raise ValueError(f"its namelist {name} makes no label: {refusal}")
     if "settings" in inputs and "fixed_coords" in {key.lower() for key in inputs.settings.get_dict()}:
         raise ValueError("some of its atoms are fixed (FIXED_COORDS): pw.x sets their forces to zero")
     found = {name: outputs[name] for name in ("output_parameters", "output_trajectory", "retrieved") if name in outputs}

@@ -22,6 +22,14 @@ from aiida_alpot.engines.label.base import LabelRequest
 from aiida_alpot.engines.label.extras import require
 from aiida_alpot.engines.label.finished import FinishedCalculation, expect_kpoints, refuse_to_compare, to_atoms
 from aiida_alpot.engines.label.per_frame import FrameLabelEngine
+from aiida_alpot.engines.label.pw_namelists import (
+    LIMITS,
+    NAMELISTS,
+    NEUTRAL,
+    check_cutoffs,
+    check_namelists,
+    lower_keys,
+)
 from aiida_alpot.kernel.labelling.boxes import (
     DEFAULT_VACUUM,
     is_isolated_atom,
@@ -29,28 +37,10 @@ from aiida_alpot.kernel.labelling.boxes import (
     spin_moments,
 )
 from aiida_alpot.kernel.labelling.hubbard import parse_hubbard
+from aiida_alpot.kernel.labelling.refusals import refuse
 from aiida_alpot.kernel.labelling.results import Result
 from aiida_alpot.kernel.labelling.settings import fingerprint_of
 from aiida_alpot.kernel.settings import SettingsError, parse_settings, unknown_key_message
-
-NAMELISTS: Final = ("CONTROL", "SYSTEM", "ELECTRONS")
-NEUTRAL: Final[Mapping[str, frozenset[str]]] = {
-    "CONTROL": frozenset({"calculation", "tprnfor", "tstress", "etot_conv_thr", "forc_conv_thr", "max_seconds"})
-    | {"disk_io", "verbosity", "restart_mode", "iprint", "wf_collect"},
-    "SYSTEM": frozenset({"nbnd"}),
-    "ELECTRONS": frozenset({"electron_maxstep", "mixing_beta", "mixing_mode", "mixing_ndim", "diagonalization"})
-    | {"diago_david_ndim", "diago_cg_maxiter", "diago_ppcg_maxiter", "diago_full_acc", "diago_rmm_ndim"}
-    | {"startingpot", "startingwfc", "adaptive_thr", "conv_thr_init", "conv_thr_multi"},
-}
-"""Keys that change how pw.x gets to the ground state, not which: they do not enter the fingerprint."""
-MANAGED: Final[Mapping[str, frozenset[str]]] = {
-    "CONTROL": frozenset({"calculation", "tprnfor", "nstep"}),  # a label is a single point with forces
-    "SYSTEM": frozenset({"ecutwfc", "ecutrho", "starting_magnetization", "nspin", "tot_charge", "assume_isolated"}),
-    "ELECTRONS": frozenset({"conv_thr"}),
-}
-MANAGED_INSULATOR: Final = frozenset({"occupations", "smearing", "degauss"})
-"""Keys of SYSTEM that fixed occupations leave no choice for."""
-
 
 DISPERSION: Final = ("grimme-d2", "grimme-d3", "dft-d", "dft-d3", "ts", "ts-vdw", "tkatchenko-scheffler", "xdm")
 """Values of ``vdw_corr`` that every pw.x from version 6.7 on knows."""
@@ -112,36 +102,11 @@ class QuantumEspressoSettings:
                 raise SettingsError(f"retries: {min(unknown)!r} would change the label; use only keys of convergence")
         if self.vdw is not None and self.vdw not in DISPERSION:  # pw.x passes over what it does not know
             raise SettingsError(unknown_key_message(self.vdw, DISPERSION, "vdw"))
+        refuse(vars(self), LIMITS)
         if self.cutoffs is not None:
-            _check_cutoffs(self.cutoffs)
-        _check_namelists(self.parameters, MANAGED_INSULATOR if self.electronic_type == "insulator" else frozenset())
-        if "vdw_corr" in _lower(self.parameters.get("SYSTEM", {})):
-            raise SettingsError("parameters.SYSTEM.vdw_corr: name the correction in 'vdw'")
+            check_cutoffs(self.cutoffs)
+        check_namelists(self.parameters, is_insulator=self.electronic_type == "insulator")
         parse_hubbard(self.hubbard)
-
-
-def _check_cutoffs(cutoffs: Mapping[str, float]) -> None:
-    if set(cutoffs) != {"wavefunction", "density"}:
-        raise SettingsError(f"cutoffs: expected 'wavefunction' and 'density', got {sorted(cutoffs)}")
-    if not 0 < cutoffs["wavefunction"] <= cutoffs["density"]:
-        raise SettingsError(f"cutoffs: expected 0 < wavefunction <= density, got {dict(cutoffs)}")
-
-
-def _check_namelists(parameters: Mapping[str, Any], also: frozenset[str]) -> None:
-    """Refuse namelists that do not exist, and keys that follow from other settings; *also* are keys of SYSTEM."""
-    for name, content in parameters.items():
-        if name not in NAMELISTS:
-            raise SettingsError(unknown_key_message(name, NAMELISTS, "parameters"))
-        if not isinstance(content, Mapping):
-            raise SettingsError(f"parameters.{name}: expected a mapping, got {content!r}")
-        taken = (MANAGED[name] | (also if name == "SYSTEM" else frozenset())) & {str(key).lower() for key in content}
-        if taken:
-            raise SettingsError(f"parameters.{name}.{min(taken)} follows from the other settings and the frame")
-
-
-def _lower(namelist: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a namelist with its keys in lower case: Fortran knows no other."""
-    return {str(key).lower(): value for key, value in namelist.items()}
 
 
 class QuantumEspressoLabelEngine(FrameLabelEngine):
@@ -177,7 +142,7 @@ class QuantumEspressoLabelEngine(FrameLabelEngine):
         completed["kpoints_distance"] = settings.kpoints_distance or inputs["kpoints_distance"]
         completed["conv_thr_per_atom"] = settings.conv_thr_per_atom or inputs["meta_parameters"]["conv_thr_per_atom"]
         given = {name: dict(inputs["pw"]["parameters"].get(name, {})) for name in NAMELISTS}
-        changed = {name: _lower(settings.parameters.get(name, {})) for name in NAMELISTS}
+        changed = {name: lower_keys(settings.parameters.get(name, {})) for name in NAMELISTS}
         completed["parameters"] = {name: {**given[name], **changed[name]} for name in NAMELISTS}
         completed["retries"] = [dict(attempt) for attempt in settings.retries]
         return completed

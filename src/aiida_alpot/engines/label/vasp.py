@@ -17,6 +17,7 @@ from aiida_alpot.engines.label.base import LabelRequest
 from aiida_alpot.engines.label.extras import require
 from aiida_alpot.engines.label.finished import FinishedCalculation, expect_kpoints, refuse_to_compare, to_atoms
 from aiida_alpot.engines.label.per_frame import FrameLabelEngine
+from aiida_alpot.engines.label.vasp_incar import NEUTRAL, check_incar
 from aiida_alpot.kernel.labelling.boxes import (
     DEFAULT_VACUUM,
     from_groups,
@@ -32,22 +33,6 @@ from aiida_alpot.kernel.labelling.results import Result
 from aiida_alpot.kernel.labelling.settings import fingerprint_of
 from aiida_alpot.kernel.settings import SettingsError, parse_settings
 
-NEUTRAL: Final = frozenset(
-    {"algo", "ialgo", "nelm", "nelmin", "nelmdl", "amix", "bmix", "amin", "amix_mag", "bmix_mag", "imix", "maxmix"}
-    | {"time", "istart", "icharg", "nbands", "lwave", "lcharg", "lvhar", "lvtot", "laechg", "lorbit", "nedos", "emin"}
-    | {"emax", "nwrite", "ncore", "npar", "kpar", "nsim", "lplane", "lscalu", "lscalapack", "system"}
-)
-"""Keys of the INCAR that change how VASP gets to the ground state or what it prints, not which state it is."""
-MANAGED: Final[Mapping[str, str]] = {
-    "nsw": "give label.parameters.ionic_steps",
-    "magmom": "starting moments belong to the frames, or to label.parameters.magnetic_moments",
-    "kspacing": "give label.parameters.kpoints_distance",
-    "ldau": "give label.parameters.hubbard",
-    "ldauu": "give label.parameters.hubbard",
-    "ldaul": "give label.parameters.hubbard",
-    "ml_lmlff": "labels are computed, not predicted by a force field",
-    "nelect": "it follows from the charge of the frame and the POTCARs",
-}
 R2SCAN: Final[Mapping[str, Any]] = {
     "incar": {"gga": None, "metagga": "R2SCAN", "algo": "all", "lasph": True},
     "ionic_steps": 3,
@@ -104,7 +89,7 @@ class VaspSettings:
     max_restarts: int = 3
 
     def __post_init__(self) -> None:
-        _check_incar({**self.incar, **(self.preconverge or {})}, self.retries)
+        check_incar(self.incar, self.preconverge, self.retries, self.ionic_steps)
         parse_hubbard(self.hubbard)
         for name in ("potential_mapping", "magnetic_moments"):
             for symbol in getattr(self, name) or {}:
@@ -118,16 +103,6 @@ class VaspSettings:
             raise SettingsError(f"ionic_steps must not be negative, got {self.ionic_steps}")
         if self.kpoints_mesh is not None and min(self.kpoints_mesh) < 1:
             raise SettingsError(f"kpoints_mesh must be positive, got {list(self.kpoints_mesh)}")
-
-
-def _check_incar(incar: Mapping[str, Any], retries: Sequence[Mapping[str, Any]]) -> None:
-    for key in incar:
-        if key.lower() in MANAGED:
-            raise SettingsError(f"incar.{key} cannot be set: {MANAGED[key.lower()]}")
-    for attempt in retries:
-        unknown = {key.lower() for key in attempt} - NEUTRAL
-        if unknown:
-            raise SettingsError(f"retries: {min(unknown)!r} would change the label; use only keys of convergence")
 
 
 class VaspLabelEngine(FrameLabelEngine):
@@ -154,7 +129,7 @@ class VaspLabelEngine(FrameLabelEngine):
         completed = asdict(settings)
         completed["potential_mapping"] = {**inputs["potential_mapping"], **settings.potential_mapping}
         find_potcars(completed, symbols)  # or it refuses the family
-        completed["potcars"] = _family_hash(settings.potential_family)
+        completed["potcars"] = _potcars_hash(settings.potential_family, completed["potential_mapping"])
         completed["incar"] = {key: value for key, value in incar.items() if value is not None}
         has_ediff = "ediff" in {key.lower() for key in settings.incar}  # null leaves it to VASP
         completed["ediff_per_atom"] = None if has_ediff else inputs["meta_parameters"]["ediff_per_atom"]
@@ -169,7 +144,7 @@ class VaspLabelEngine(FrameLabelEngine):
     @classmethod
     def fingerprint(cls, settings: Mapping[str, Any]) -> str:
         """POTCARs, k-points and all keys of the INCAR that change the ground state."""
-        names = ("potcars", "potential_mapping", "kpoints_distance", "kpoints_mesh", "magnetic_moments")
+        names = ("potcars", "kpoints_distance", "kpoints_mesh", "magnetic_moments")
         content = {name: settings[name] for name in (*names, "vacuum", "preconverge")}
         incar = {key: value for key, value in settings["incar"].items() if key not in NEUTRAL}
         content["ediff_per_atom"] = settings["ediff_per_atom"]
@@ -394,16 +369,19 @@ def find_potcars(settings: Mapping[str, Any], symbols: Sequence[str]) -> dict[st
         ) from error
 
 
-def _family_hash(family: str) -> str:
-    """Return what tells the POTCARs of a family from those of another, whatever the family is called.
+def _potcars_hash(family: str, mapping: Mapping[str, str]) -> str:
+    """Return what tells the POTCARs that a mapping picks from those of others, whatever their family is called.
 
-    All of them count: an element that comes later must not make other labels of those that are there.
+    Those of all elements count, not of the frames alone: an element that comes later must not make other labels of
+    those that are there (docs/developer/decisions/0008-fingerprints-of-all-elements.md).
     """
     from aiida_vasp.data.potcar import PotcarData, PotcarGroup
 
+    names = ["attributes.element", "attributes.full_name", "attributes.sha512"]
     query = orm.QueryBuilder().append(PotcarGroup, filters={"label": family}, tag="family")
-    query.append(PotcarData, with_group="family", project=["attributes.full_name", "attributes.sha512"])
-    return fingerprint_of({"potcars": sorted(f"{name} {sha512}" for name, sha512 in query.iterall())})
+    query.append(PotcarData, with_group="family", project=names)
+    picked = [(symbol, sha512) for symbol, name, sha512 in query.iterall() if name == mapping.get(symbol, symbol)]
+    return fingerprint_of({"potcars": sorted(picked)})
 
 
 def _two_step() -> Any:

@@ -10,9 +10,12 @@ from aiida import orm
 from ase import Atoms
 
 from aiida_alpot.engines.label.finished import FinishedCalculation, by_symbol, comparable, describe_kpoints
+from aiida_alpot.engines.label.vasp_incar import NO_LABEL
 from aiida_alpot.kernel.dataset import read_frames
 from aiida_alpot.kernel.dataset.code_output import read_vasp_moments
+from aiida_alpot.kernel.dataset.vasp_run import read_vasprun
 from aiida_alpot.kernel.labelling.boxes import group_species
+from aiida_alpot.kernel.labelling.refusals import find_refusal
 from aiida_alpot.kernel.labelling.results import Result
 from aiida_alpot.kernel.units import IntArray
 
@@ -30,13 +33,11 @@ IONIC: Final = frozenset(
 """Keys that move atoms: they change which frames there are, not their labels."""
 BY_ATOM: Final = ("forces", "magmoms")
 """Labels in the order of the atoms."""
-OF_THE_FRAME: Final = frozenset({"ediff", "kspacing", "kgamma", "magmom"})
+OF_THE_FRAME: Final = frozenset({"ediff", "kspacing", "kgamma", "magmom", "nelect"})
 DEFAULT_EDIFF: Final = 1e-4
 """eV, where the INCAR does not say."""
-FIRST_WITHOUT_LOOP: Final = 10
-"""ICHARG from which on the density is kept as it is."""
-FINITE_DIFFERENCES: Final = range(5, 9)
-"""IBRION of phonons."""
+LARGEST_ROUNDING: Final = 1e-3
+"""Between a number of electrons in the INCAR and in vasprun.xml."""
 LARGEST_SHIFT: Final = 1e-4
 """In fractions of the cell, between an atom as it was written and as VASP gives it back."""
 
@@ -65,16 +66,30 @@ def inspect_vasp(calculation: orm.CalcJobNode, neutral: Set[str]) -> FinishedCal
         "potentials": by_symbol({name: describe_potential(node) for name, node in inputs.potential.items()}, structure),
         "kpoints": points,
     }
-    return FinishedCalculation({"structure": structure, "retrieved": retrieved}, {}, settings, columns)
+    details = {"charge": _find_charge(retrieved, float(incar["nelect"]))} if "nelect" in incar else {}
+    if details.get("charge") and not all(structure.pbc):
+        raise ValueError("it is charged and not periodic along all axes: its energy depends on the box")
+    return FinishedCalculation({"structure": structure, "retrieved": retrieved}, details, settings, columns)
+
+
+def _find_charge(retrieved: orm.FolderData, n_electrons: float) -> float:
+    """Return the charge of a calculation whose INCAR sets the number of electrons.
+
+    :raises ValueError: if vasprun.xml does not tell the valence of its atoms, or is of another number of electrons.
+    """
+    with retrieved.as_path() as folder:
+        run = read_vasprun(folder / "vasprun.xml")
+    if run.charge is None:
+        raise ValueError("it sets NELECT, and its vasprun.xml does not tell how many electrons the neutral cell has")
+    if run.n_electrons is None or abs(run.n_electrons - n_electrons) > LARGEST_ROUNDING:
+        raise ValueError(f"it sets NELECT = {n_electrons:g}, but its vasprun.xml has {run.n_electrons:g} electrons")
+    return run.charge
 
 
 def _check_incar(incar: Mapping[str, Any]) -> None:
-    if "nelect" in incar:
-        raise ValueError("it sets NELECT: its charge is not known")
-    if int(incar.get("icharg", 0)) >= FIRST_WITHOUT_LOOP:
-        raise ValueError(f"it is not self-consistent (ICHARG = {incar['icharg']})")
-    if incar.get("ibrion") in FINITE_DIFFERENCES:
-        raise ValueError(f"it is one of phonons (IBRION = {incar['ibrion']})")
+    refusal = find_refusal(incar, NO_LABEL)
+    if refusal is not None:
+        raise ValueError(f"its INCAR makes no label: {refusal}")
 
 
 def significant(incar: Mapping[str, Any], neutral: Set[str]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""Frames and labels from the output of electronic-structure codes: as ASE reads it, but for two things.
+"""Frames and labels from the output of electronic-structure codes: as ASE reads it, but for what it passes over.
 
-The energy is the one that the forces derive from, where ASE gives the one extrapolated to zero smearing. And a step
-whose electronic loop did not converge has no label.
+The energy is the one that the forces derive from, where ASE gives the one extrapolated to zero smearing. A step whose
+electronic loop did not converge has no label. A stress of which VASP computed the trace alone is none, and frames of
+VASP have the charge of their cell.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read
 
+from aiida_alpot.kernel.dataset.vasp_run import VaspRun, read_outcar, read_vasprun
 from aiida_alpot.kernel.units import FloatArray
 
 NOT_CONVERGED: Final = "the electronic loop did not converge"
@@ -28,7 +30,8 @@ DEFAULT_NELM: Final = 60
 def read_code_output(path: str | Path, kind: str) -> list[Atoms]:
     """Return the ionic steps of a run with their labels: energy (eV), forces (eV/Å), stress (eV/Å³, ASE's sign).
 
-    A step that did not converge has the status ``failed`` and no label.
+    From an OUTCAR, moments of the atoms too (μB, see :func:`read_vasp_moments`). A step that did not converge has the
+    status ``failed`` and no label.
 
     :param kind: one of :data:`CODES`, a format of ASE.
     :raises ValueError: if the file is damaged or cut off in the middle of a step.
@@ -40,7 +43,24 @@ def read_code_output(path: str | Path, kind: str) -> list[Atoms]:
         frames = read(str(path.absolute()), index=":", format=kind, do_not_split_by_at_sign=True)
     if len(frames) != len(converged):
         raise ValueError(f"it has {len(converged)} steps, of which ASE finds {len(frames)}; it may be cut off")
-    return [_label(frame, is_converged) for frame, is_converged in zip(frames, converged, strict=True)]
+    labelled = [_label(frame, is_converged) for frame, is_converged in zip(frames, converged, strict=True)]
+    if kind in VASP:
+        _complete_vasp(labelled, path, VASP[kind](path), has_moments=kind == "vasp-out")
+    return labelled
+
+
+def _complete_vasp(frames: list[Atoms], path: Path, run: VaspRun, *, has_moments: bool) -> None:
+    """Add charge and, from an OUTCAR, the moments of the atoms; take away a stress of which only the trace is right."""
+    moments = read_vasp_moments(path, len(frames[0])) if has_moments and frames else {}
+    for step, frame in enumerate(frames, start=1):
+        if run.charge:
+            frame.info["charge"] = run.charge
+        if frame.calc is None:
+            continue
+        if not run.has_stress:
+            frame.calc.results.pop("stress", None)
+        if "magmoms" in moments.get(step, {}):
+            frame.calc.results["magmoms"] = moments[step]["magmoms"]
 
 
 def _label(frame: Atoms, is_converged: bool) -> Atoms:
@@ -128,3 +148,5 @@ CODES: Final[dict[str, Callable[[Path], list[bool]]]] = {
     "espresso-out": _pw_steps,
 }
 """Formats of ASE that are output of a code, each with a function that says which steps converged."""
+VASP: Final[dict[str, Callable[[Path], VaspRun]]] = {"vasp-xml": read_vasprun, "vasp-out": read_outcar}
+"""Those of VASP, each with a function that says what holds for all steps."""

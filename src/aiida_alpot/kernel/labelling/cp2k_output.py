@@ -18,6 +18,8 @@ _STRESS_UNITS: Final = {"GPa": GPA, "bar": 1e-4 * GPA, "kbar": 0.1 * GPA}
 _PICTURE: Final = 8
 """Columns of the figure that CP2K draws at the left of its last words."""
 NOT_CONVERGED: Final = "SCF run NOT converged"
+U_ENERGY: Final = "DFT+U energy:"
+"""What CP2K prints in every electronic loop with a Hubbard U."""
 _UNUSABLE: Final = {
     NOT_CONVERGED: "the electronic loop of CP2K did not converge",
     "smearing includes the last MO": "there are too few orbitals for this smearing: raise ADDED_MOS",
