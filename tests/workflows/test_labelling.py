@@ -210,8 +210,9 @@ def test_a_label_that_is_nonsense_is_put_into_quarantine_with_its_reason(stage: 
     labelled = list(rig.output("labelled"))
     assert statuses(labelled) == ["labelled", "quarantined", "labelled"]
     assert "limit: an energy of 1e+06 eV/atom is above 100 eV/atom" in labelled[1].info["reason"]
-    assert rig.output("report")["review"] == {"n_reviewed": 3, "n_quarantined": 1, "by_check": {"limit": 1}}
-    assert "1 labels are put into quarantine" in rig.reports
+    review = rig.output("report")["review"]
+    assert (review["n_reviewed"], review["n_quarantined"], review["by_check"]) == (3, 1, {"limit": 1})
+    assert "1 of 3 labels are put into quarantine (limit 1)" in rig.reports
     assert rig.output("labelled").creator.process_label == "quarantine_labels"
 
 
@@ -219,6 +220,30 @@ def test_limits_of_the_review_are_settings(stage: Any, gave: Any, pes: Any) -> N
     rig = stage(gave(1e6), pes(2), quality=orm.Dict({"max_energy": 1e7}))
     assert rig.run() is None
     assert statuses(rig.output("labelled")) == ["labelled"] * 2
+
+
+def test_labels_that_were_too_few_to_be_compared_are_set_aside_in_the_dataset_once_there_are_enough(
+    stage: Any, plant: Any, pes: Any
+) -> None:
+    limits = orm.Dict({"n_min": 12, "use_surrogate": False})
+    energies = iter([-1.0, -50.0, *[-1.0] * 5])
+    first = stage(lambda _: plant(result=orm.Dict({"energies": [next(energies)]})), pes(7), quality=limits)
+    assert first.run() is None
+    assert statuses(first.output("labelled")) == ["labelled"] * 7
+    assert first.output("report")["review"]["n_not_compared"] == 7
+    assert "7 accepted labels are not compared with others yet: there are fewer than 12" in first.reports
+    assert "known" not in first.process.outputs
+
+    known = first.output("labelled")
+    second = stage(lambda _: plant(result=orm.Dict({"energies": [-1.0]})), pes(6, seed=1), known=known, quality=limits)
+    assert second.run() is None
+    mended = list(second.output("known"))
+    assert statuses(second.output("labelled")) == ["labelled"] * 6
+    assert statuses(mended) == ["labelled", "quarantined", *["labelled"] * 5]
+    assert "composition: the energy lies -49 eV/atom off" in mended[1].info["reason"]
+    assert second.output("known").creator.inputs.labelled.uuid == known.uuid
+    review = second.output("report")["review"]
+    assert (review["n_reviewed"], review["n_late"], review["n_not_compared"]) == (13, 7, 0)
 
 
 class SloppyEngine(CountingEngine):

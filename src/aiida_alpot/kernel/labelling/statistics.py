@@ -27,15 +27,14 @@ def check_statistics(
     Isolated atoms are left out where a structure is judged: they have no bonds and no forces. Of surrogate and
     committee, the committee knows better: a label that it foretold is not set aside because the surrogate did not.
 
-    :param labels: of the same settings and charge, at least ``settings.n_min``.
+    :param labels: of the same settings and charge, at least ``settings.n_min`` of them not isolated atoms.
     :param residuals: of the first *n_new* labels.
     """
     findings = _check_drift(labels, settings)
     extended = np.flatnonzero([has_neighbours(atoms) for atoms in labels.frames])
-    if len(extended) >= settings.n_min:
-        bound = labels.take(extended)
-        found = _check_composition(bound, settings) + check_consistency(bound, settings)
-        findings += [finding.of(int(extended[finding.frame])) for finding in found]
+    bound = labels.take(extended)
+    found = _check_composition(bound, settings) + check_consistency(bound, settings)
+    findings += [finding.of(int(extended[finding.frame])) for finding in found]
     findings += check_magnetism(labels, settings)
     if residuals is not None:
         foretold = find_foretold(residuals, settings)
