@@ -24,6 +24,7 @@ from aiida_alpot.engines.job import CONTINUABLE, REPEATABLE, Job, JobResources
 from aiida_alpot.engines.label.base import LabelRequest
 from aiida_alpot.kernel.labelling.quality import QualitySettings
 from aiida_alpot.kernel.labelling.results import find_known_labels
+from aiida_alpot.kernel.labelling.stress_check import REFUSED
 from aiida_alpot.kernel.summaries import describe_review
 from aiida_alpot.plugins import known_engines, load_engine
 from aiida_alpot.workflows.base import StageWorkChain, find_jobs, validate_options
@@ -77,8 +78,9 @@ class LabellingWorkChain(StageWorkChain):
             valid_type=orm.Bool,
             default=lambda: orm.Bool(False),
             help="Label a compressed frame and the same strained, seven labels more, and end if the stress that the "
-            "engine gives is not the derivative of its energy: another sign, another unit. A campaign does it once, an "
-            "engine with one job a frame once for its settings. Protocols switch it on.",
+            "engine gives is not the derivative of its energy: another sign, another unit, not the whole tensor. A campaign "
+            "does it once, an engine with one job a frame once for its settings. Protocols switch it on; here it is off, "
+            "since seven labels may cost more than those that are asked for.",
         )
         spec.input(
             "max_failed_fraction",
@@ -298,7 +300,7 @@ class LabellingWorkChain(StageWorkChain):
         taken: Any = take_stress_probes(labelled, self.inputs.frames)
         outcome, reason = taken["verdict"]["outcome"], taken["verdict"]["reason"]
         self.report(f"label: check of the stress: {outcome.replace('_', ' ')}: {reason}")
-        is_wrong = outcome in ("wrong_sign", "wrong_unit")
+        is_wrong = outcome in REFUSED
         return taken["labelled"], self.exit_codes.ERROR_WRONG_STRESS.format(detail=reason) if is_wrong else None
 
     def _review(
