@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import pytest
 from aiida import orm
 from aiida.calculations.arithmetic.add import ArithmeticAddCalculation
+from aiida.common.links import LinkType
 from ase import Atoms
 from ase.calculators.emt import EMT
 
@@ -146,6 +147,59 @@ def test_a_job_that_was_lost_leaves_its_frame_to_the_next_run(stage: Any, gave: 
     assert again.run() is None
     assert len(again.labels) == 1
     assert statuses(again.output("labelled")) == ["labelled"] * 4
+
+
+@pytest.fixture
+def plant_unhandled(plant: Any) -> Callable[[int], Any]:
+    """Return a function that plants a WorkChain which gave up after a calculation of this exit status."""
+
+    def make(exit_status: int) -> Any:
+        parent = plant(orm.WorkChainNode, 402, "unhandled failure")
+        job = plant(orm.CalcJobNode, exit_status, "of the scheduler")
+        job.backend_entity.add_incoming(parent.backend_entity, LinkType.CALL_CALC, "iteration_01")
+        return parent
+
+    return make
+
+
+@pytest.mark.parametrize("exit_status", [100, 110, 140])
+def test_a_frame_whose_calculation_the_machine_stopped_is_labelled_again(
+    stage: Any, gave: Any, plant_unhandled: Any, pes: Any, exit_status: int
+) -> None:
+    stopped = iter([True, False, False])
+    rig = stage(lambda s: plant_unhandled(exit_status) if next(stopped) else gave(-1.0)(s), pes(2))
+    assert rig.run() is None
+    assert statuses(rig.output("labelled")) == ["labelled"] * 2
+    assert sorted(rig.labels.count(label) for label in set(rig.labels)) == [1, 2]
+
+
+def test_a_frame_whose_calculation_is_always_stopped_is_left_to_the_next_labelling(
+    stage: Any, gave: Any, plant_unhandled: Any, pes: Any
+) -> None:
+    labels: list[str] = []
+
+    def child(submission: Any) -> Any:
+        labels.append(submission.label)
+        return plant_unhandled(140) if submission.label == labels[0] else gave(-1.0)(submission)
+
+    rig = stage(child, pes(2), max_iterations=orm.Int(2))
+    assert rig.run() is None
+    assert labels.count(labels[0]) == 2
+    assert sorted(statuses(rig.output("labelled"))) == ["labelled", "unlabelled"]
+    again = stage(gave(-2.0), rig.output("labelled"))
+    assert again.run() is None
+    assert statuses(again.output("labelled")) == ["labelled"] * 2
+
+
+@pytest.mark.parametrize("exit_status", [120, 310])
+def test_walltime_and_failures_of_the_physics_are_no_loss(
+    stage: Any, gave: Any, plant_unhandled: Any, pes: Any, exit_status: int
+) -> None:
+    failed = iter([True, False])
+    rig = stage(lambda s: plant_unhandled(exit_status) if next(failed) else gave(-1.0)(s), pes(2))
+    assert rig.run() is None
+    assert len(rig.labels) == 2
+    assert statuses(rig.output("labelled")) == ["failed", "labelled"]
 
 
 def test_the_stage_is_lost_when_too_many_of_its_jobs_are(stage: Any, plant: Any, pes: Any) -> None:

@@ -167,6 +167,10 @@ class LabellingWorkChain(StageWorkChain):
         """Not those of a frame that did not converge, although another attempt converges another way."""
         return self.retried & (REPEATABLE | CONTINUABLE)
 
+    def was_lost(self, node: orm.ProcessNode) -> bool:
+        """Return whether an attempt was stopped from outside, also if it is a WorkChain that does not say so itself."""
+        return super().was_lost(node) or self.engine.was_lost(node)
+
     @property
     def request(self) -> LabelRequest:
         """What is to be labelled, and how."""

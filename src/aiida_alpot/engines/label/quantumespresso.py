@@ -21,7 +21,7 @@ from aiida_alpot.engines.label import pw_calculation
 from aiida_alpot.engines.label.base import LabelRequest
 from aiida_alpot.engines.label.extras import require
 from aiida_alpot.engines.label.finished import FinishedCalculation, expect_kpoints, refuse_to_compare, to_atoms
-from aiida_alpot.engines.label.per_frame import FrameLabelEngine
+from aiida_alpot.engines.label.per_frame import LOST, FrameLabelEngine
 from aiida_alpot.kernel.labelling.boxes import (
     DEFAULT_VACUUM,
     is_isolated_atom,
@@ -156,6 +156,7 @@ class QuantumEspressoLabelEngine(FrameLabelEngine):
     PLUGIN: ClassVar[str | None] = "quantumespresso.pw"
     OUTPUTS: ClassVar[tuple[str, ...]] = ("output_parameters", "output_trajectory")
     RETRIED: ClassVar[frozenset[int]] = frozenset({302, 401})
+    LOST: ClassVar[frozenset[int]] = LOST | {305}  # neither stdout nor XML can be read: it died before it wrote
     CALCULATIONS: ClassVar[Mapping[str, frozenset[int]]] = {pw_calculation.PROCESS_TYPE: pw_calculation.EXITS}
 
     @classmethod
