@@ -27,6 +27,7 @@ from aiida_alpot.kernel.labelling.boxes import (
     is_isolated_atom,
     name_kinds,
     spin_moments,
+    starting_moments,
 )
 from aiida_alpot.kernel.labelling.hubbard import parse_hubbard
 from aiida_alpot.kernel.labelling.results import Result
@@ -137,6 +138,12 @@ def _check_namelists(parameters: Mapping[str, Any], also: frozenset[str]) -> Non
         taken = (MANAGED[name] | (also if name == "SYSTEM" else frozenset())) & {str(key).lower() for key in content}
         if taken:
             raise SettingsError(f"parameters.{name}.{min(taken)} follows from the other settings and the frame")
+        for key, value in content.items():
+            for kind in value if isinstance(value, Mapping) else ():
+                if str(kind).rstrip("0123456789") not in atomic_numbers:
+                    raise SettingsError(
+                        f"parameters.{name}.{key}: {kind!r} is neither an element nor a kind of one (Fe1)"
+                    )
 
 
 def _lower(namelist: Mapping[str, Any]) -> dict[str, Any]:
@@ -324,7 +331,8 @@ def frame_parameters(atoms: Atoms, settings: Mapping[str, Any], n_before: int) -
     :param n_before: attempts before this one, each with its own way to converge.
     """
     namelists = {name: dict(entries) for name, entries in settings["parameters"].items()}
-    system = namelists["SYSTEM"]
+    kinds = name_kinds(list(atoms.symbols), starting_moments(atoms, settings["magnetic_moments"]))[0]
+    system = namelists["SYSTEM"] = _values_of_kinds(namelists["SYSTEM"], sorted(set(kinds)))
     system["ecutwfc"], system["ecutrho"] = settings["cutoffs"]["wavefunction"], settings["cutoffs"]["density"]
     if settings["electronic_type"] == "insulator":
         for key in ("occupations", "smearing", "degauss"):
@@ -345,6 +353,24 @@ def frame_parameters(atoms: Atoms, settings: Mapping[str, Any], n_before: int) -
     if n_before and settings["retries"]:
         namelists["ELECTRONS"].update(settings["retries"][min(n_before, len(settings["retries"])) - 1])
     return namelists
+
+
+def _values_of_kinds(system: Mapping[str, Any], kinds: Sequence[str]) -> dict[str, Any]:
+    """Return SYSTEM with the values by species that the frame has, which pw.x counts: it can be given no others.
+
+    A value of an element holds for all its kinds. U is switched on only if a species has one: pw.x refuses it otherwise.
+    """
+    found = dict(system)
+    for key, value in system.items():
+        if isinstance(value, Mapping):
+            element = {kind: kind.rstrip("0123456789") for kind in kinds}
+            found[key] = {k: value.get(k, value.get(element[k])) for k in kinds if k in value or element[k] in value}
+            if not found[key]:
+                del found[key]
+    has_lost = any(key.lower().startswith("hubbard_") for key in system.keys() - found.keys())
+    if has_lost and not any(key.lower().startswith("hubbard_") for key in found):
+        found = {key: value for key, value in found.items() if key.lower() != "lda_plus_u"}
+    return found
 
 
 def _check_charge(atoms: Atoms, charge: float, isolated: str) -> None:
