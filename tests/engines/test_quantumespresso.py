@@ -20,6 +20,7 @@ from click.testing import CliRunner
 from aiida_alpot.calculations.functions.structure import frame_structure
 from aiida_alpot.cli import main
 from aiida_alpot.data.pes import PESData
+from aiida_alpot.engines.label.quantumespresso import frame_parameters
 from aiida_alpot.kernel.labelling.identity import label_ids
 from aiida_alpot.plugins import load_engine
 from aiida_alpot.workflows.label import LabellingWorkChain
@@ -256,6 +257,46 @@ def test_hubbard_u_of_an_old_pw_x_goes_by_its_namelist(label: Any, pw_code: Any,
     assert frame.get_potential_energy() > run_pw(diamond, tmp_path).get_potential_energy() + 0.1
 
 
+@pytest.mark.parametrize(
+    ("symbols", "moments", "expected"),
+    [
+        ("FeO", None, {"lda_plus_u": True, "hubbard_u": {"Fe": 4.0}}),
+        ("Fe2", {"Fe": 2.0}, {"lda_plus_u": True, "hubbard_u": {"Fe": 4.0}}),
+        ("O2", None, {}),
+    ],
+)
+def test_the_namelist_of_a_frame_has_the_values_of_its_own_species_only(
+    symbols: str, moments: dict[str, float] | None, expected: dict[str, Any]
+) -> None:
+    """pw.x counts the species: a plugin finds no number for one that a frame does not have."""
+    system = {"lda_plus_u": True, "hubbard_u": {"Fe": 4.0}}
+    atoms = Atoms(symbols, positions=[[0, 0, 0], [0, 0, 2]], cell=[5, 5, 5], pbc=True)
+    assert u_of(atoms, system, moments) == expected
+
+
+def test_a_value_of_an_element_holds_for_all_its_kinds() -> None:
+    atoms = Atoms("Fe2", positions=[[0, 0, 0], [0, 0, 2]], cell=[5, 5, 5], pbc=True)
+    atoms.set_initial_magnetic_moments([2.0, -2.0])
+    system = {"lda_plus_u": True, "hubbard_u": {"Fe": 4.0}}
+    assert u_of(atoms, system)["hubbard_u"] == {"Fe1": 4.0, "Fe2": 4.0}
+
+
+def u_of(atoms: Atoms, system: dict[str, Any], moments: dict[str, float] | None = None) -> dict[str, Any]:
+    """Return the keys of the Hubbard U in the namelist of a frame."""
+    settings = {
+        "parameters": {"SYSTEM": system, "ELECTRONS": {}},
+        "cutoffs": {"wavefunction": 30.0, "density": 120.0},
+        "electronic_type": "metal",
+        "vdw": None,
+        "isolated": "none",
+        "conv_thr_per_atom": 1e-8,
+        "retries": [],
+        "magnetic_moments": moments,
+    }
+    found = frame_parameters(atoms, settings, 0)["SYSTEM"]
+    return {key: value for key, value in found.items() if key in ("lda_plus_u", "hubbard_u")}
+
+
 def test_dispersion_is_in_energy_and_forces(label: Any, derivatives: Any) -> None:
     frames = derivatives.frames(rattled(bulk("Si")))
     cutoffs = {"wavefunction": 30.0, "density": 120.0}
@@ -344,6 +385,7 @@ class TestSettings:
                 {"electronic_type": "insulator", "parameters": {"SYSTEM": {"degauss": 0.1}}},
                 "parameters.SYSTEM.degauss",
             ),
+            ({"parameters": {"SYSTEM": {"hubbard_u": {"Xx": 4.0}}}}, "SYSTEM.hubbard_u: 'Xx' is neither an element"),
             ({"hubbard": {"Fe3d": 4.0}}, "expected element and manifold as 'Fe-3d', got 'Fe3d'"),
             ({"hubbard": {"Fe-3d": 4.0, "Fe-4s": 1.0}}, "Fe has a second manifold"),
             ({"protocol": "quick"}, "label.parameters.protocol"),

@@ -80,6 +80,7 @@ class World:
     :ivar selects: training and control frames that each evaluation selects, the last one for ever.
     :ivar flagged: candidates above threshold that each evaluation reports, the last one for ever.
     :ivar n_failed: frames of each labelling of the loop that get no label.
+    :ivar mends: whether labellings set the first label of the dataset aside.
     :ivar properties: what each process for gates gives, the last one for ever; None for one that gives nothing.
     :ivar cutout: what each evaluation reports of frames that are too large to label.
     """
@@ -90,6 +91,7 @@ class World:
         self.selects = [(2, 1)]
         self.flagged = [3]
         self.n_failed = 0
+        self.mends = False
         self.n_evaluations = 0
         self.properties: list[dict[str, Any] | None] = [{"lattice": 3.6}]
         self.cutout: dict[str, Any] = {}
@@ -117,7 +119,12 @@ class World:
             "cost_s": 1.0,
             "n_trainable": n_trainable,
         }
-        return {"labelled": PESData.from_frames(frames), "report": orm.Dict(report)}
+        outputs = {"labelled": PESData.from_frames(frames), "report": orm.Dict(report)}
+        if self.mends and "known" in submission.inputs:
+            known = list(submission.inputs["known"])
+            known[0].info.update(status="quarantined", reason="unit: in Ry")
+            outputs["known"] = PESData.from_frames(known)
+        return outputs
 
     def train(self, submission: Any) -> dict[str, Any]:
         members = self.committee(submission.label)
@@ -356,6 +363,25 @@ class TestLoop:
         assert rig.sent("iteration_01_train")["dataset"].n_labelled == 13
         assert rig.output("dataset").uuid == rig.sent("iteration_01_train")["dataset"].uuid
         assert rig.output("result")["reason"] == "max_iterations"
+
+    def test_labels_of_the_dataset_that_a_labelling_sets_aside_are_not_trained_on(
+        self, campaign: Any, world: World
+    ) -> None:
+        world.mends, world.selects = True, [(0, 1)]
+        rig = campaign()
+        assert rig.run() is None
+        assert "iteration_01_train" in rig.labels  # although no new label is to be trained on
+        dataset = rig.sent("iteration_01_train")["dataset"]
+        assert (len(dataset), dataset.n_labelled) == (11, 10)
+        assert dataset[0].info["status"] == "quarantined"
+
+    def test_labels_of_the_given_dataset_that_the_first_labelling_sets_aside_do_not_enter(
+        self, campaign: Any, world: World, pes: Any
+    ) -> None:
+        world.mends = True
+        rig = campaign(structures=pes(3, seed=8), max_iterations=orm.Int(0))
+        assert rig.run() is None
+        assert (len(rig.output("dataset")), rig.output("dataset").n_labelled) == (13, 12)
 
     def test_frames_that_are_too_large_are_told(self, campaign: Any, world: World) -> None:
         world.cutout = {"n_large": 3, "n_cut": 2, "n_pieces": 5, "left_out": {"0123456789abcdef": "it has a charge"}}

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import pytest
 from aiida import orm
 from aiida.calculations.arithmetic.add import ArithmeticAddCalculation
+from aiida.common.links import LinkType
 from ase import Atoms
 from ase.calculators.emt import EMT
 
@@ -148,6 +149,59 @@ def test_a_job_that_was_lost_leaves_its_frame_to_the_next_run(stage: Any, gave: 
     assert statuses(again.output("labelled")) == ["labelled"] * 4
 
 
+@pytest.fixture
+def plant_unhandled(plant: Any) -> Callable[[int], Any]:
+    """Return a function that plants a WorkChain which gave up after a calculation of this exit status."""
+
+    def make(exit_status: int) -> Any:
+        parent = plant(orm.WorkChainNode, 402, "unhandled failure")
+        job = plant(orm.CalcJobNode, exit_status, "of the scheduler")
+        job.backend_entity.add_incoming(parent.backend_entity, LinkType.CALL_CALC, "iteration_01")
+        return parent
+
+    return make
+
+
+@pytest.mark.parametrize("exit_status", [100, 110, 140])
+def test_a_frame_whose_calculation_the_machine_stopped_is_labelled_again(
+    stage: Any, gave: Any, plant_unhandled: Any, pes: Any, exit_status: int
+) -> None:
+    stopped = iter([True, False, False])
+    rig = stage(lambda s: plant_unhandled(exit_status) if next(stopped) else gave(-1.0)(s), pes(2))
+    assert rig.run() is None
+    assert statuses(rig.output("labelled")) == ["labelled"] * 2
+    assert sorted(rig.labels.count(label) for label in set(rig.labels)) == [1, 2]
+
+
+def test_a_frame_whose_calculation_is_always_stopped_is_left_to_the_next_labelling(
+    stage: Any, gave: Any, plant_unhandled: Any, pes: Any
+) -> None:
+    labels: list[str] = []
+
+    def child(submission: Any) -> Any:
+        labels.append(submission.label)
+        return plant_unhandled(140) if submission.label == labels[0] else gave(-1.0)(submission)
+
+    rig = stage(child, pes(2), max_iterations=orm.Int(2))
+    assert rig.run() is None
+    assert labels.count(labels[0]) == 2
+    assert sorted(statuses(rig.output("labelled"))) == ["labelled", "unlabelled"]
+    again = stage(gave(-2.0), rig.output("labelled"))
+    assert again.run() is None
+    assert statuses(again.output("labelled")) == ["labelled"] * 2
+
+
+@pytest.mark.parametrize("exit_status", [120, 310])
+def test_walltime_and_failures_of_the_physics_are_no_loss(
+    stage: Any, gave: Any, plant_unhandled: Any, pes: Any, exit_status: int
+) -> None:
+    failed = iter([True, False])
+    rig = stage(lambda s: plant_unhandled(exit_status) if next(failed) else gave(-1.0)(s), pes(2))
+    assert rig.run() is None
+    assert len(rig.labels) == 2
+    assert statuses(rig.output("labelled")) == ["failed", "labelled"]
+
+
 def test_the_stage_is_lost_when_too_many_of_its_jobs_are(stage: Any, plant: Any, pes: Any) -> None:
     rig = stage(lambda _: plant(exit_status=302, message="killed"), pes(2))
     assert rig.run().status == 403
@@ -210,8 +264,9 @@ def test_a_label_that_is_nonsense_is_put_into_quarantine_with_its_reason(stage: 
     labelled = list(rig.output("labelled"))
     assert statuses(labelled) == ["labelled", "quarantined", "labelled"]
     assert "limit: an energy of 1e+06 eV/atom is above 100 eV/atom" in labelled[1].info["reason"]
-    assert rig.output("report")["review"] == {"n_reviewed": 3, "n_quarantined": 1, "by_check": {"limit": 1}}
-    assert "1 labels are put into quarantine" in rig.reports
+    review = rig.output("report")["review"]
+    assert (review["n_reviewed"], review["n_quarantined"], review["by_check"]) == (3, 1, {"limit": 1})
+    assert "1 of 3 labels are put into quarantine (limit 1)" in rig.reports
     assert rig.output("labelled").creator.process_label == "quarantine_labels"
 
 
@@ -219,6 +274,30 @@ def test_limits_of_the_review_are_settings(stage: Any, gave: Any, pes: Any) -> N
     rig = stage(gave(1e6), pes(2), quality=orm.Dict({"max_energy": 1e7}))
     assert rig.run() is None
     assert statuses(rig.output("labelled")) == ["labelled"] * 2
+
+
+def test_labels_that_were_too_few_to_be_compared_are_set_aside_in_the_dataset_once_there_are_enough(
+    stage: Any, plant: Any, pes: Any
+) -> None:
+    limits = orm.Dict({"n_min": 12, "use_surrogate": False})
+    energies = iter([-1.0, -50.0, *[-1.0] * 5])
+    first = stage(lambda _: plant(result=orm.Dict({"energies": [next(energies)]})), pes(7), quality=limits)
+    assert first.run() is None
+    assert statuses(first.output("labelled")) == ["labelled"] * 7
+    assert first.output("report")["review"]["n_not_compared"] == 7
+    assert "7 accepted labels are not compared with others yet: there are fewer than 12" in first.reports
+    assert "known" not in first.process.outputs
+
+    known = first.output("labelled")
+    second = stage(lambda _: plant(result=orm.Dict({"energies": [-1.0]})), pes(6, seed=1), known=known, quality=limits)
+    assert second.run() is None
+    mended = list(second.output("known"))
+    assert statuses(second.output("labelled")) == ["labelled"] * 6
+    assert statuses(mended) == ["labelled", "quarantined", *["labelled"] * 5]
+    assert "composition: the energy lies -49 eV/atom off" in mended[1].info["reason"]
+    assert second.output("known").creator.inputs.labelled.uuid == known.uuid
+    review = second.output("report")["review"]
+    assert (review["n_reviewed"], review["n_late"], review["n_not_compared"]) == (13, 7, 0)
 
 
 class SloppyEngine(CountingEngine):

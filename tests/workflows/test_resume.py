@@ -156,6 +156,18 @@ def test_labels_of_a_labelling_that_failed_are_kept_apart_from_the_dataset_it_be
     assert reached.checkpoints == {}
 
 
+def test_labels_that_a_labelling_has_set_aside_stay_so_in_a_campaign_that_was_killed_behind_it(
+    unstored: Any, pes: Any
+) -> None:
+    before, mended, labelled = unstored(4, 1), pes(4, labelled=True, failed=1), pes(2, labelled=True, seed=3)
+    stages = {
+        "split_dataset": {"outputs": {"result": before}},
+        "iteration_00_label": {"outputs": {"labelled": labelled, "known": mended}},
+    }
+    reached = Campaign(make_campaign(stages)).reached
+    assert (reached.dataset.uuid, reached.extended) == (mended.uuid, None)
+
+
 def test_overrides_change_one_key_of_a_dict_and_name_what_does_not_exist(python_code: Any) -> None:
     work_chain = WorkflowFactory("alpot.active_learning")
     builder = work_chain.get_builder_from_protocol(

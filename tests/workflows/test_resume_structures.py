@@ -74,6 +74,12 @@ def test_it_goes_on_with_the_frames_and_labels_of_the_failed_labelling(half_labe
     assert "augment" not in builder._inputs(prune=True)
 
 
+def test_labels_of_the_given_dataset_that_the_failed_labelling_set_aside_stay_so(failed: Any, pes: Any) -> None:
+    given, mended, labelled = pes(4, labelled=True), pes(4, labelled=True, failed=1), pes(6, seed=1, labelled=True)
+    campaign = failed({"label": (402, {"frames": labelled}, {"labelled": labelled, "known": mended})}, dataset=given)
+    assert resume(campaign).dataset.uuid == mended.uuid
+
+
 def test_frames_and_labels_of_the_failed_labelling_are_kept_beside_new_structures(
     half_labelled: orm.WorkChainNode, pes: Any
 ) -> None:

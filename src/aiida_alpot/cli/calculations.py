@@ -52,13 +52,13 @@ def import_finished_calculations(
     try:
         like = None if engine is None else (engine, read_mapping(parameters))
         imported = import_finished(chosen, like)
-        review = ""
+        review: list[str] = []
         if is_reviewed and imported.dataset is not None:
             reviewed, review = review_imported(imported.dataset)
             imported = replace(imported, dataset=reviewed)
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
-    for line in filter(None, [review, *describe_import(imported)]):
+    for line in [*review, *describe_import(imported)]:
         click.echo(line)
     if imported.dataset is None:
         raise click.ClickException("none of the calculations gives a label: nothing was stored")

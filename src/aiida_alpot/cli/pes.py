@@ -62,7 +62,7 @@ def import_(path: Path, file_format: str | None, *, is_reviewed: bool) -> None:
     """Store the frames of PATH as a dataset."""
     try:
         node = import_file(path, file_format)
-        node, review = review_imported(node) if is_reviewed else (node, "")
+        node, review = review_imported(node) if is_reviewed else (node, [])
     except (OSError, ValueError) as error:
         echo.echo_critical(str(error))
     for line in _reasons(node, review) if review else ():
@@ -70,11 +70,11 @@ def import_(path: Path, file_format: str | None, *, is_reviewed: bool) -> None:
     echo.echo_success(f"stored {len(node)} frames ({node.n_labelled} labelled) as PESData <{node.pk}>")
 
 
-def _reasons(node: PESData, review: str) -> list[str]:
+def _reasons(node: PESData, review: list[str]) -> list[str]:
     """Return what a review says and, if it objects, why frames have no label to train on."""
     with node.dataset() as reader:
         lines = describe_labels(summarise_labels(reader))
-    return [review, *lines] if node.n_labelled < len(node) else [review]
+    return review + lines if node.n_labelled < len(node) else review
 
 
 def import_file(path: Path, file_format: str | None = None) -> PESData:

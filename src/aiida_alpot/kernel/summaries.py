@@ -42,13 +42,37 @@ def summarise_labels(dataset: Dataset, reviews: Sequence[Mapping[str, Any]] = ()
         "warnings": find_doubtful_labels(dataset),
     }
     if reviews:
-        by_check = sum((Counter(review["by_check"]) for review in reviews), Counter[str]())
-        summary["review"] = {
-            "n_reviewed": sum(review["n_reviewed"] for review in reviews),
-            "n_quarantined": sum(review["n_quarantined"] for review in reviews),
-            "by_check": dict(by_check),
-        }
+        summary["review"] = sum_reviews(reviews)
     return plain(summary)  # type: ignore[no-any-return]
+
+
+REVIEW_COUNTS = ("n_reviewed", "n_late", "n_not_compared", "n_quarantined")
+
+
+def sum_reviews(reviews: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the counts of all parts of a review, and its ``n_min``.
+
+    :param reviews: at least one, of :func:`~aiida_alpot.kernel.labelling.quality.review_part`.
+    """
+    by_check = sum((Counter(review["by_check"]) for review in reviews), Counter[str]())
+    counts = {name: sum(review[name] for review in reviews) for name in REVIEW_COUNTS}
+    return {**counts, "n_min": reviews[0]["n_min"], "by_check": dict(by_check.most_common())}
+
+
+def describe_review(review: Mapping[str, Any]) -> list[str]:
+    """Return what a review says about all labels together, a line each.
+
+    :param review: of :func:`sum_reviews`.
+    """
+    checks = ", ".join(f"{name} {n}" for name, n in review["by_check"].items())
+    found = f"{review['n_quarantined']} of {review['n_reviewed']} labels are put into quarantine"
+    lines = [f"{found} ({checks})" if checks else found]
+    if review["n_late"]:
+        lines.append(f"{review['n_late']} of them were accepted before, when they were too few to be compared")
+    if review["n_not_compared"]:
+        few = f"there are fewer than {review['n_min']} of the same settings and charge"
+        lines.append(f"{review['n_not_compared']} accepted labels are not compared with others yet: {few}")
+    return lines
 
 
 def summarise_committee(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
+
+from aiida_alpot.kernel.summaries import describe_review
 
 MOST_REASONS: Final = 5
 """Reasons that are told of, the most frequent ones."""
@@ -21,17 +22,6 @@ def describe_labels(summary: Mapping[str, Any]) -> list[str]:
     lines += [f"  {n} × {reason}" for reason, n in reasons[:MOST_REASONS]]
     if len(reasons) > MOST_REASONS:
         lines.append(f"  and {len(reasons) - MOST_REASONS} other reasons, see the column reason")
+    if "review" in summary:
+        lines += [f"review: {line}" for line in describe_review(summary["review"])]
     return lines + [f"warning: {text}" for text in summary["warnings"]]
-
-
-def describe_review(reviews: Iterable[Mapping[str, Any]]) -> str:
-    """Return how many labels were reviewed and put into quarantine, and by which checks.
-
-    :param reviews: by part, of :func:`~aiida_alpot.kernel.labelling.quality.review_part`.
-    """
-    parts = list(reviews)
-    by_check: Counter[str] = sum((Counter(review["by_check"]) for review in parts), Counter())
-    checks = ", ".join(f"{name} {n}" for name, n in by_check.most_common())
-    n_reviewed = sum(review["n_reviewed"] for review in parts)
-    n_bad = sum(review["n_quarantined"] for review in parts)
-    return f"review: {n_bad} of {n_reviewed} labels are put into quarantine" + (f" ({checks})" if checks else "")

@@ -87,6 +87,7 @@ class ActiveLearningWorkChain(ProtocolMixin, ResumeMixin, WorkChain):
         """Begin with what was given, or where an earlier campaign was."""
         resume = self.inputs.get("resume", {})
         self.ctx.initial = self.inputs.get("structures", None)
+        self.ctx.given = self.inputs.get("dataset", None)
         self.ctx.labelled = None
         self.ctx.dataset = None
         self.ctx.potentials = dict(self.inputs.potentials) if "potentials" in self.inputs else {}
@@ -159,13 +160,15 @@ class ActiveLearningWorkChain(ProtocolMixin, ResumeMixin, WorkChain):
 
     def inspect_first_labelling(self) -> ExitCode | None:
         """Keep the labelled structures."""
-        if "labelled" in self.ctx.stage.outputs:  # also of a stage that ends the campaign: labels are not lost
-            self.ctx.labelled = self.ctx.dataset = self.ctx.stage.outputs.labelled
+        outputs = self.ctx.stage.outputs
+        if "labelled" in outputs:  # also of a stage that ends the campaign: labels are not lost
+            self.ctx.labelled = self.ctx.dataset = outputs.labelled
+            self.ctx.given = outputs.known if "known" in outputs else self.ctx.given
         return self._inspect("label", lambda _: None)
 
     def start_dataset(self) -> ExitCode | None:
         """Bring given and new labels together and assign splits."""
-        given = {"d000": self.inputs.get("dataset", None), "d001": self.ctx.labelled}
+        given = {"d000": self.ctx.given, "d001": self.ctx.labelled}
         parts = {key: node for key, node in given.items() if node is not None}
         try:
             self.ctx.dataset = merge_datasets(**parts) if len(parts) > 1 else next(iter(parts.values()))
@@ -335,12 +338,14 @@ class ActiveLearningWorkChain(ProtocolMixin, ResumeMixin, WorkChain):
         node = self.ctx.stage
         if "labelled" in node.outputs:
             self.ctx.newly_labelled = node.outputs.labelled
+            has_changed = "known" in node.outputs
+            known = node.outputs.known if has_changed else self.ctx.dataset
             try:
-                self.ctx.dataset = extend_dataset(self.ctx.dataset, node.outputs.labelled)
+                self.ctx.dataset = extend_dataset(known, node.outputs.labelled)
             except ValueError as error:
                 return self._end_with(self.exit_codes.ERROR_NO_DATASET.format(detail=str(error)))
             self.ctx.must_calibrate = True
-            self.ctx.must_train = node.outputs.report["n_trainable"] > 0
+            self.ctx.must_train = has_changed or node.outputs.report["n_trainable"] > 0
 
         def take(outputs: Any) -> None:
             self.ctx.reports["labelling"] = outputs.report

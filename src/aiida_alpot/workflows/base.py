@@ -247,14 +247,18 @@ class StageWorkChain(WindowWorkChain):
             return
         reason = self.describe_end(node)
         n_attempts = self.ctx.repeated.get(key, 0) + 1
-        can_repeat = node.is_finished and node.exit_status in self.retried
+        is_lost = self.was_lost(node)
+        can_repeat = node.is_finished and (is_lost or node.exit_status in self.retried)
         if can_repeat and n_attempts < self.inputs.max_iterations.value:
             self.ctx.repeated[key] = n_attempts
             self.ctx.pending.insert(0, key)
             self.report(f"{self.STAGE}: job {key} <{node.pk}> goes on in another attempt: {reason}")
             return
-        is_lost = not node.is_finished or node.exit_status in self.lost_statuses
         self._note_failure(key, f" <{node.pk}>", reason, is_lost=is_lost)
+
+    def was_lost(self, node: orm.ProcessNode) -> bool:
+        """Return whether an attempt was stopped from outside, which says nothing of its inputs."""
+        return not node.is_finished or node.exit_status in self.lost_statuses
 
     def describe_end(self, node: orm.ProcessNode) -> str:
         """Return why an attempt did not end well, in one line."""

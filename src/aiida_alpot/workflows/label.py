@@ -15,6 +15,7 @@ from aiida_alpot.calculations.functions.review import (
     add_stress_probes,
     find_right_stress,
     review_dataset,
+    set_aside,
     take_stress_probes,
 )
 from aiida_alpot.calculations.functions.summary import summarise_labels
@@ -23,6 +24,8 @@ from aiida_alpot.engines.job import CONTINUABLE, REPEATABLE, Job, JobResources
 from aiida_alpot.engines.label.base import LabelRequest
 from aiida_alpot.kernel.labelling.quality import QualitySettings
 from aiida_alpot.kernel.labelling.results import find_known_labels
+from aiida_alpot.kernel.labelling.stress_check import REFUSED
+from aiida_alpot.kernel.summaries import describe_review
 from aiida_alpot.plugins import known_engines, load_engine
 from aiida_alpot.workflows.base import StageWorkChain, find_jobs, validate_options
 
@@ -75,8 +78,9 @@ class LabellingWorkChain(StageWorkChain):
             valid_type=orm.Bool,
             default=lambda: orm.Bool(False),
             help="Label a compressed frame and the same strained, seven labels more, and end if the stress that the "
-            "engine gives is not the derivative of its energy: another sign, another unit. A campaign does it once, an "
-            "engine with one job a frame once for its settings. Protocols switch it on.",
+            "engine gives is not the derivative of its energy: another sign, another unit, not the whole tensor. A "
+            "campaign does it once, an engine with one job a frame once for its settings. Protocols switch it on; here "
+            "it is off, since seven labels may cost more than those that are asked for.",
         )
         spec.input(
             "max_failed_fraction",
@@ -93,6 +97,13 @@ class LabellingWorkChain(StageWorkChain):
         )
         spec.inputs.validator = _validate
         spec.output("labelled", valid_type=PESData, required=False, help="All frames with labels or reasons.")
+        spec.output(
+            "known",
+            valid_type=PESData,
+            required=False,
+            help="The input known with labels set aside that were too few to be compared when they were made, if there "
+            "are such.",
+        )
         spec.output("report", valid_type=orm.Dict, required=False, help="Counts, failures and cost.")
         spec.exit_code(404, "ERROR_REVIEW_FAILED", message="The labels are kept, but could not be reviewed: {detail}")
         spec.exit_code(
@@ -155,6 +166,10 @@ class LabellingWorkChain(StageWorkChain):
     def lost_statuses(self) -> frozenset[int]:
         """Not those of a frame that did not converge, although another attempt converges another way."""
         return self.retried & (REPEATABLE | CONTINUABLE)
+
+    def was_lost(self, node: orm.ProcessNode) -> bool:
+        """Return whether an attempt was stopped from outside, also if it is a WorkChain that does not say so itself."""
+        return super().was_lost(node) or self.engine.was_lost(node)
 
     @property
     def request(self) -> LabelRequest:
@@ -237,13 +252,16 @@ class LabellingWorkChain(StageWorkChain):
         if self.ctx.is_checked:
             labelled, problem = self._check_stress(labelled)
         try:
-            labelled, reviews = self._review(labelled, self.engine.made_fingerprint(self.request, jobs))
+            labelled, known, reviews = self._review(labelled, self.engine.made_fingerprint(self.request, jobs))
         except ValueError as error:
             self.out("labelled", labelled)
             return self.exit_codes.ERROR_REVIEW_FAILED.format(detail=str(error))
         summary = summarise_labels(labelled, **reviews)
         self.out("labelled", labelled)
         self.out("report", summary)
+        self._report_review(summary["review"])
+        if known is not None:
+            self.out("known", known)
         if problem is not None:
             return problem
         is_too_much = summary["n_labelled"] == 0 or summary["failed_fraction"] > self.inputs.max_failed_fraction.value
@@ -286,17 +304,23 @@ class LabellingWorkChain(StageWorkChain):
         taken: Any = take_stress_probes(labelled, self.inputs.frames)
         outcome, reason = taken["verdict"]["outcome"], taken["verdict"]["reason"]
         self.report(f"label: check of the stress: {outcome.replace('_', ' ')}: {reason}")
-        is_wrong = outcome in ("wrong_sign", "wrong_unit")
+        is_wrong = outcome in REFUSED
         return taken["labelled"], self.exit_codes.ERROR_WRONG_STRESS.format(detail=reason) if is_wrong else None
 
-    def _review(self, labelled: PESData, fingerprint: str | None) -> tuple[PESData, dict[str, orm.Dict]]:
-        """Return the frames with the labels set aside that do not fit, and the verdicts by part.
+    def _review(
+        self, labelled: PESData, fingerprint: str | None
+    ) -> tuple[PESData, PESData | None, dict[str, orm.Dict]]:
+        """Return the frames, and the known ones if some are concerned, with labels set aside, and verdicts by part.
 
         :param fingerprint: that new labels must have; labels that the frames were given with may have others.
         """
         known = self.inputs.get("known", None)
-        found, reviews = review_dataset(labelled, self.inputs.quality, self.ctx.given, known, fingerprint)
-        objections = [verdict for review in reviews.values() for verdict in review["quarantined"].values()]
-        if objections:
-            self.report(f"label: {len(objections)} labels are put into quarantine, e.g. {objections[0]['reason']}")
-        return found, reviews
+        reviews = review_dataset(labelled, self.inputs.quality, self.ctx.given, known, fingerprint)
+        mended = None if known is None else set_aside(known, reviews)
+        return set_aside(labelled, reviews), None if mended is known else mended, reviews
+
+    def _report_review(self, review: Mapping[str, Any]) -> None:
+        """Say what was set aside, and what nothing is known of yet."""
+        if review["n_quarantined"] or review["n_not_compared"]:
+            for line in describe_review(review):
+                self.report(f"label: review: {line}")

@@ -51,6 +51,7 @@ class Reached:
     :param left_out: stages that the campaign has no inputs for.
     :param frames: what is to be labelled, or is in part, if the stage is ``structures``; not to be augmented.
     :param earlier: frames of the campaigns before that are still to join these.
+    :param given: the dataset that the campaign was given, if the first labelling has set labels of it aside.
     :param dataset: as it was when the iteration began, None before the first.
     :param extended: with the labels of this iteration, None if there are none.
     :param labelling: uuid of a labelling that was stopped before it gave a dataset.
@@ -61,6 +62,7 @@ class Reached:
     history: orm.Dict | None = None
     frames: PESData | None = None
     earlier: Mapping[str, PESData] = field(default_factory=dict)
+    given: PESData | None = None
     dataset: PESData | None = None
     extended: PESData | None = None
     starting: PESData | None = None
@@ -193,6 +195,8 @@ def _fill(builder: ProcessBuilder, reached: Reached, first: str, *, has_new: boo
 
 def _fill_before_the_loop(builder: ProcessBuilder, reached: Reached, *, has_new: bool) -> None:
     """Replace the structures by what became of them, or let that join the new ones."""
+    if reached.given is not None:
+        builder.dataset = reached.given
     earlier = dict(reached.earlier)
     if reached.frames is not None and has_new:
         earlier[f"d{len(earlier):03d}"] = reached.frames
@@ -293,19 +297,28 @@ class Campaign:
             if augment is not None and augment.is_finished_ok:
                 frames = augment.outputs.frames
             return Reached("structures", frames=frames, earlier=dict(self._resume.get("frames", {})))
-        frames = labelling.outputs.labelled if "labelled" in labelling.outputs else labelling.inputs.frames
-        checkpoints = self._checkpoints("structures", labelling)
-        return Reached("structures", frames=frames, checkpoints=checkpoints, labelling=_unfinished_labelling(labelling))
+        outputs = labelling.outputs
+        return Reached(
+            "structures",
+            frames=outputs.labelled if "labelled" in outputs else labelling.inputs.frames,
+            given=outputs.known if "known" in outputs else None,
+            checkpoints=self._checkpoints("structures", labelling),
+            labelling=_unfinished_labelling(labelling),
+        )
 
     def _datasets(self) -> tuple[PESData, PESData | None]:
-        """Return the dataset this iteration began with, and with the labels it has brought."""
+        """Return the dataset this iteration began with, and with the labels it has brought.
+
+        Without labels that its labelling has set aside in it.
+        """
         extensions = self._functions.get("extend_dataset", [])
-        if not extensions:
-            return self._functions["split_dataset"][-1].outputs.result, None
-        last = extensions[-1]
+        begun = extensions[-1] if extensions else self._functions["split_dataset"][-1]
         labelling = self._stages.get((self.iteration, "label"))
-        is_current = labelling is not None and last.inputs.labelled.uuid == labelling.outputs.labelled.uuid
-        return (last.inputs.dataset, last.outputs.result) if is_current else (last.outputs.result, None)
+        if labelling is None or "labelled" not in labelling.outputs:
+            return begun.outputs.result, None
+        if extensions and begun.inputs.labelled.uuid == labelling.outputs.labelled.uuid:
+            return begun.inputs.dataset, begun.outputs.result
+        return labelling.outputs.known if "known" in labelling.outputs else begun.outputs.result, None
 
     def _stage(self) -> str:
         """Return the first stage of the iteration that is not complete."""

@@ -9,7 +9,7 @@ from ase.build import bulk, fcc111, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from aiida_alpot.kernel.labelling.stress_check import check_stress, probe_frames
+from aiida_alpot.kernel.labelling.stress_check import add_probes, check_stress, judge_probes, probe_frames
 
 
 def labelled(atoms, factor=1.0, pulay=0.0, strain=0.01):
@@ -61,10 +61,58 @@ def test_a_wrong_unit_is_named_with_its_sign(crystal, factor, name):
     assert verdict.factor == pytest.approx(factor, rel=0.02)
 
 
-def test_a_factor_that_no_unit_has_is_still_wrong(crystal):
-    verdict = check_stress(labelled(crystal, factor=7.0))
-    assert verdict.outcome == "inconclusive"
+@pytest.mark.parametrize("factor", [7.0, -7.0, -0.5, 0.3, 1.6, 1e-3])
+def test_a_factor_that_no_unit_has_is_still_wrong(crystal, factor):
+    verdict = check_stress(labelled(crystal, factor=factor))
+    assert verdict.outcome == "wrong"
     assert "no unit that is known" in verdict.reason
+
+
+def test_a_stress_of_zero_is_wrong_where_the_energies_say_several_gpa(crystal):
+    verdict = check_stress(labelled(crystal, factor=0.0))
+    assert (verdict.outcome, verdict.factor) == ("wrong", 0.0)
+
+
+def with_stress(frames, change):
+    """Replace the stress of the first probe by what *change* makes of it."""
+    labels = frames[0].calc.results
+    frames[0].calc = SinglePointCalculator(frames[0], **{**labels, "stress": change(labels["stress"])})
+    return frames
+
+
+@pytest.mark.parametrize("stretch", [(0.95, 0.97, 0.99), (1.0, 0.93, 0.98)])
+def test_a_stress_of_which_only_the_trace_is_right_is_wrong(stretch):
+    """As that of VASP with ISIF 1: the pressure on the diagonal; the energy has only the right trace."""
+    atoms = bulk("Cu", "fcc", a=3.6, cubic=True)
+    atoms.set_cell(atoms.cell.array * np.array(stretch), scale_atoms=True)
+    assert check_stress(labelled(atoms)).outcome == "right"
+    verdict = check_stress(with_stress(labelled(atoms), lambda s: np.array([1, 1, 1, 0, 0, 0]) * s[:3].mean()))
+    assert verdict.outcome == "wrong"
+    assert "only its trace can be right" in verdict.reason
+
+
+def test_the_axes_of_a_stress_exchanged_are_wrong():
+    atoms = bulk("Cu", "fcc", a=3.6, cubic=True)
+    atoms.set_cell(atoms.cell.array * np.array([1.04, 0.99, 0.95]), scale_atoms=True)
+    verdict = check_stress(with_stress(labelled(atoms), lambda s: s[[2, 1, 0, 3, 4, 5]]))
+    assert verdict.outcome == "wrong"
+
+
+def test_the_probes_of_a_cubic_crystal_tell_its_axes_apart():
+    probes = list(add_probes([bulk("Cu", "fcc", a=3.6, cubic=True)]))[1:]
+    for probe in probes:
+        probe.calc = EMT()
+        results = {name: probe.calc.get_property(name, probe) for name in ("energy", "forces", "stress")}
+        probe.calc = SinglePointCalculator(probe, **results)
+    assert judge_probes(probes)["outcome"] == "right"
+    pressure = np.array([1, 1, 1, 0, 0, 0]) * probes[0].get_stress()[:3].mean()
+    assert judge_probes(with_stress(probes, lambda _: pressure))["outcome"] == "wrong"
+
+
+def test_an_isotropic_difference_below_a_gpa_may_be_a_pulay_stress_and_a_larger_one_not():
+    atoms = bulk("Cu", "fcc", a=3.57, cubic=True)  # under 2 GPa
+    assert check_stress(labelled(atoms, pulay=0.9 * units.GPa)).outcome == "inconclusive"
+    assert check_stress(labelled(atoms, pulay=1.5 * units.GPa)).outcome == "wrong"
 
 
 def test_a_small_pulay_stress_is_tolerated_and_a_large_one_is_inconclusive(crystal):

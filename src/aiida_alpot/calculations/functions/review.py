@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 
 import numpy as np
@@ -21,22 +22,32 @@ def review_dataset(
     frames: PESData | None = None,
     known: PESData | None = None,
     fingerprint: str | None = None,
-) -> tuple[PESData, dict[str, orm.Dict]]:
-    """Return a dataset with the labels set aside that do not fit, and the verdicts by part.
+) -> dict[str, orm.Dict]:
+    """Return the verdicts on a dataset, by part.
 
-    :param labelled: stored; it is returned itself if there is no objection.
+    :param labelled: stored.
     :param settings: stored or not, see :func:`review_labels` for all inputs.
     :param fingerprint: that new labels must have, None if any will do.
     :raises ValueError: if a labelled frame has no finite energy and forces, or settings are wrong.
     """
     given = {name: node for name, node in (("frames", frames), ("known", known)) if node is not None}
     n_parts = count_parts(labelled.n_labelled)
-    reviews = {}
-    for k in range(n_parts):
-        part = orm.Dict({"part": k, "n_parts": n_parts, "fingerprint": fingerprint})
-        reviews[f"p{k:03d}"] = review_labels(labelled, settings, part, **given)
-    has_objections = any(review["n_quarantined"] for review in reviews.values())
-    return quarantine_labels(labelled, **reviews) if has_objections else labelled, reviews
+    parts = [orm.Dict({"part": k, "n_parts": n_parts, "fingerprint": fingerprint}) for k in range(n_parts)]
+    return {f"p{k:03d}": review_labels(labelled, settings, part, **given) for k, part in enumerate(parts)}
+
+
+def set_aside(dataset: PESData, reviews: Mapping[str, orm.Dict]) -> PESData:
+    """Return a dataset with the labels set aside that reviews object to; itself, if these are none of its own.
+
+    :param dataset: stored.
+    :param reviews: of :func:`review_labels`, by part.
+    """
+    objections = [identity for review in reviews.values() for identity in review["quarantined"]]
+    if not objections:
+        return dataset
+    with dataset.dataset() as reader:
+        is_meant = np.isin(reader.frame_ids(), objections) & (reader.column("status") == "labelled")
+    return quarantine_labels(dataset, **reviews) if is_meant.any() else dataset
 
 
 @calcfunction
@@ -53,7 +64,8 @@ def review_labels(
     :param settings: see :class:`~aiida_alpot.kernel.labelling.quality_settings.QualitySettings`.
     :param part: ``part`` of ``n_parts``, and the ``fingerprint`` that the labels must have, null if any will do.
     :param frames: what a labelling was given; labels that these had are not judged again.
-    :param known: labels that were accepted before.
+    :param known: labels that were accepted before; those that were too few to be compared are judged as soon as they
+        are enough with the new ones.
     """
     parsed = parse_settings(QualitySettings, settings.get_dict(), "label.quality")
     with ExitStack() as stack:

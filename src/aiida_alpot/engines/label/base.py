@@ -99,6 +99,14 @@ class LabelEngine(ABC):
         """
 
     @classmethod
+    def was_lost(cls, job: orm.ProcessNode) -> bool:  # noqa: ARG003
+        """Return whether the machine stopped a job that failed, so that nothing is wrong with its frames.
+
+        Asked for where the exit code of the job itself does not say it.
+        """
+        return False
+
+    @classmethod
     def explain(cls, job: orm.ProcessNode) -> str:  # noqa: ARG003
         """Return what the program itself said about its failure, in one line, ``""`` for nothing."""
         return ""

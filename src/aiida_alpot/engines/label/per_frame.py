@@ -20,6 +20,9 @@ from aiida_alpot.kernel.labelling.results import Result, sort_rows
 
 CHUNK: Final = 50
 """Frames whose results one calcfunction takes: a thousand frames are twenty calls, not one with thousands of links."""
+LOST: Final = frozenset({100, 110, 140})
+"""No files came back, out of memory, its node failed: exit codes of any CalcJob. Walltime (120) is none of them:
+another attempt would take as long."""
 
 
 class FrameLabelEngine(LabelEngine):
@@ -35,6 +38,8 @@ class FrameLabelEngine(LabelEngine):
     OUTPUTS: ClassVar[tuple[str, ...]]
     """Names of the outputs of the job that :meth:`read` needs; the first is always there."""
     RETRIED: ClassVar[frozenset[int]] = frozenset({302})
+    LOST: ClassVar[frozenset[int]] = LOST
+    """Exit codes of the last calculation of a job that the machine stopped, not what the frame is."""
 
     @classmethod
     @abstractmethod
@@ -60,6 +65,18 @@ class FrameLabelEngine(LabelEngine):
         :param outputs: those of :attr:`OUTPUTS` that there are.
         :raises ValueError: if they cannot be read, or do not hold what a label needs.
         """
+
+    @classmethod
+    def was_lost(cls, job: orm.ProcessNode) -> bool:
+        """Return whether the last calculation of a job was killed, or ended with one of :attr:`LOST`.
+
+        The WorkChain around it says only that it gave up: an unhandled failure, too many iterations.
+        """
+        calculations = [node for node in job.called_descendants if isinstance(node, orm.CalcJobNode)]
+        if not calculations:
+            return False
+        last = max(calculations, key=lambda node: int(node.pk or 0))
+        return bool(last.is_killed or last.exit_status in cls.LOST)
 
     @classmethod
     def find_outputs(cls, job: orm.ProcessNode, settings: Mapping[str, Any]) -> dict[str, orm.Node]:  # noqa: ARG003

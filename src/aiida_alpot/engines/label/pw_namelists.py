@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from ase.data import atomic_numbers
+
 from aiida_alpot.kernel.labelling.refusals import Rule, among, is_false, refuse, within
 from aiida_alpot.kernel.settings import SettingsError, unknown_key_message
 
@@ -89,8 +91,16 @@ def check_namelists(parameters: Mapping[str, Any], *, is_insulator: bool) -> Non
         if taken:
             raise SettingsError(f"parameters.{name}.{min(taken)} follows from the other settings and the frame")
         refuse(content, NO_LABEL.get(name, {}), f"parameters.{name}.")
+        _check_kinds(content, f"parameters.{name}.")
     if "vdw_corr" in lower_keys(parameters.get("SYSTEM", {})):
         raise SettingsError("parameters.SYSTEM.vdw_corr: name the correction in 'vdw'")
+
+
+def _check_kinds(namelist: Mapping[str, Any], where: str) -> None:
+    for key, value in namelist.items():
+        for kind in value if isinstance(value, Mapping) else ():
+            if str(kind).rstrip("0123456789") not in atomic_numbers:
+                raise SettingsError(f"{where}{key}: {kind!r} is neither an element nor a kind of one (Fe1)")
 
 
 def lower_keys(namelist: Mapping[str, Any]) -> dict[str, Any]:

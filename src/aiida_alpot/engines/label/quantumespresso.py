@@ -21,7 +21,7 @@ from aiida_alpot.engines.label import pw_calculation
 from aiida_alpot.engines.label.base import LabelRequest
 from aiida_alpot.engines.label.extras import require
 from aiida_alpot.engines.label.finished import FinishedCalculation, expect_kpoints, refuse_to_compare, to_atoms
-from aiida_alpot.engines.label.per_frame import FrameLabelEngine
+from aiida_alpot.engines.label.per_frame import LOST, FrameLabelEngine
 from aiida_alpot.engines.label.pw_namelists import (
     LIMITS,
     NAMELISTS,
@@ -35,6 +35,7 @@ from aiida_alpot.kernel.labelling.boxes import (
     is_isolated_atom,
     name_kinds,
     spin_moments,
+    starting_moments,
 )
 from aiida_alpot.kernel.labelling.hubbard import parse_hubbard
 from aiida_alpot.kernel.labelling.refusals import refuse
@@ -121,6 +122,7 @@ class QuantumEspressoLabelEngine(FrameLabelEngine):
     PLUGIN: ClassVar[str | None] = "quantumespresso.pw"
     OUTPUTS: ClassVar[tuple[str, ...]] = ("output_parameters", "output_trajectory")
     RETRIED: ClassVar[frozenset[int]] = frozenset({302, 401})
+    LOST: ClassVar[frozenset[int]] = LOST | {305}  # neither stdout nor XML can be read: it died before it wrote
     CALCULATIONS: ClassVar[Mapping[str, frozenset[int]]] = {pw_calculation.PROCESS_TYPE: pw_calculation.EXITS}
 
     @classmethod
@@ -288,7 +290,8 @@ def frame_parameters(atoms: Atoms, settings: Mapping[str, Any], n_before: int) -
     :param n_before: attempts before this one, each with its own way to converge.
     """
     namelists = {name: dict(entries) for name, entries in settings["parameters"].items()}
-    system = namelists["SYSTEM"]
+    kinds = name_kinds(list(atoms.symbols), starting_moments(atoms, settings["magnetic_moments"]))[0]
+    system = namelists["SYSTEM"] = _values_of_kinds(namelists["SYSTEM"], sorted(set(kinds)))
     system["ecutwfc"], system["ecutrho"] = settings["cutoffs"]["wavefunction"], settings["cutoffs"]["density"]
     if settings["electronic_type"] == "insulator":
         for key in ("occupations", "smearing", "degauss"):
@@ -309,6 +312,25 @@ def frame_parameters(atoms: Atoms, settings: Mapping[str, Any], n_before: int) -
     if n_before and settings["retries"]:
         namelists["ELECTRONS"].update(settings["retries"][min(n_before, len(settings["retries"])) - 1])
     return namelists
+
+
+def _values_of_kinds(system: Mapping[str, Any], kinds: Sequence[str]) -> dict[str, Any]:
+    """Return SYSTEM with the values by species that the frame has, which pw.x counts: it can be given no others.
+
+    A value of an element holds for all its kinds. U is switched on only if a species has one: pw.x refuses it
+    otherwise.
+    """
+    found = dict(system)
+    for key, value in system.items():
+        if isinstance(value, Mapping):
+            element = {kind: kind.rstrip("0123456789") for kind in kinds}
+            found[key] = {k: value.get(k, value.get(element[k])) for k in kinds if k in value or element[k] in value}
+            if not found[key]:
+                del found[key]
+    has_lost = any(key.lower().startswith("hubbard_") for key in system.keys() - found.keys())
+    if has_lost and not any(key.lower().startswith("hubbard_") for key in found):
+        found = {key: value for key, value in found.items() if key.lower() != "lda_plus_u"}
+    return found
 
 
 def _check_charge(atoms: Atoms, charge: float, isolated: str) -> None:

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
-import numpy.typing as npt
 from ase import Atoms
 
 from aiida_alpot.kernel.dataset import Dataset, DatasetView
@@ -22,7 +21,9 @@ from aiida_alpot.kernel.labelling.labels import Labels, join_labels, read_labell
 from aiida_alpot.kernel.labelling.limits import Finding, check_limits
 from aiida_alpot.kernel.labelling.quality_settings import QualitySettings
 from aiida_alpot.kernel.labelling.residuals import Residuals, read_residuals
+from aiida_alpot.kernel.labelling.review_plan import count_parts, group_keys, plan_review
 from aiida_alpot.kernel.labelling.statistics import check_statistics
+from aiida_alpot.kernel.labelling.surrogate import has_neighbours
 from aiida_alpot.kernel.units import IntArray
 
 __all__ = [
@@ -50,10 +51,6 @@ CHECKS: Final = (
     "committee",
 )
 """Names of the checks; of several that object, the first one gives a verdict its name."""
-MAX_NEW: Final = 250
-"""Labels judged at once, and at most as many …"""
-MAX_CONTEXT: Final = 150
-"""… of the others of the same labelling, and of those known before, beside them: some seconds of work."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +63,7 @@ class Verdict:
     :param reason: all objections, with numbers and units; "" if there is none.
     :param value: what the check found.
     :param limit: above which it objects, in the unit of *value*.
+    :param is_compared: whether there were enough labels to compare it with; only limits have judged it otherwise.
     """
 
     frame: int
@@ -74,6 +72,7 @@ class Verdict:
     reason: str = ""
     value: float = float("nan")
     limit: float = float("nan")
+    is_compared: bool = False
 
 
 def review(
@@ -99,7 +98,9 @@ def review(
     new = read_labelled(frames, "new labels")
     before = read_labelled([] if known is None else known, "known labels")
     findings = check_limits(new, settings)
+    is_compared = np.zeros(len(new), dtype=bool)
     for rows, context in _comparable(new, before, settings):
+        is_compared[rows] = True
         chosen = None if residuals is None else residuals.take(new.index[rows])
         found = check_statistics(join_labels(new.take(rows), context), len(rows), settings, chosen)
         for finding in found:
@@ -107,27 +108,24 @@ def review(
     by_frame: dict[int, list[Finding]] = {}
     for finding in findings:
         by_frame.setdefault(finding.frame, []).append(finding)
-    return [_conclude(int(new.index[k]), by_frame.get(k, [])) for k in range(len(new))]
+    verdicts = [_conclude(int(new.index[k]), by_frame.get(k, [])) for k in range(len(new))]
+    return [replace(verdict, is_compared=bool(done)) for verdict, done in zip(verdicts, is_compared, strict=True)]
 
 
 def _comparable(new: Labels, known: Labels, settings: QualitySettings) -> list[tuple[IntArray, Labels]]:
     """Return the rows of new labels that can be compared with each other, and the known ones they belong to.
 
-    Same settings and same charge: the others have other energies for the same structure.
+    Isolated atoms do not count: they have no bonds and no forces.
     """
-
-    def keys(labels: Labels) -> list[tuple[str, float]]:
-        charge = np.nan_to_num(labels.charge)
-        return [(str(f), float(q)) for f, q in zip(labels.fingerprint, charge, strict=True)]
-
-    new_keys, known_keys = keys(new), keys(known)
+    new_keys, known_keys = (group_keys(labels.fingerprint, labels.charge) for labels in (new, known))
     found = []
     for key in sorted(set(new_keys)):
         if settings.fingerprint is not None and key[0] != settings.fingerprint:
             continue
         rows = np.flatnonzero([k == key for k in new_keys])
         context = known.take(np.flatnonzero([k == key for k in known_keys]))
-        if len(rows) + len(context) >= settings.n_min:
+        bound = [has_neighbours(atoms) for atoms in (*new.take(rows).frames, *context.frames)]
+        if sum(bound) >= settings.n_min:
             found.append((rows, context))
     return found
 
@@ -153,43 +151,25 @@ def review_part(
 ) -> dict[str, Any]:
     """Judge one part of the labels that a labelling made, beside a sample of all others.
 
-    Frames are named by their ids and parts are drawn by them, so that the order of the rows does not matter.
+    Labels that were accepted before, when there were too few to compare them, are judged with the first new ones that
+    make them enough; so long as fewer than ``settings.n_min`` are accepted, that has not happened. Frames are named by
+    their ids and parts are drawn by them, so that the order of the rows does not matter.
 
     :param labelled: what the labelling returned: :func:`review` judges the labels that were not among *frames*.
     :param frames: what it was given; None if all labels are new.
     :param known: labels that were accepted before.
     :param part: which of *n_parts* is judged, see :func:`count_parts`.
     :param fingerprint: of the settings that were asked for, unless *settings* name one.
-    :return: ``n_reviewed``, ``n_quarantined``, counts ``by_check``, and ``quarantined``: by the id of the frame,
-        ``check``, ``reason``, ``value`` and ``limit``; all of it plain values that JSON can hold.
+    :return: see :func:`_summarise`; all of it plain values that JSON can hold.
     """
     settings = replace(settings, fingerprint=settings.fingerprint or fingerprint)
-    ids = labelled.frame_ids()
-    has_label = labelled.column("status") == "labelled"
-    is_new = has_label if frames is None else has_label & ~np.isin(ids, frames.frame_ids())
-    rows = np.flatnonzero(is_new)[np.argsort(ids[is_new], kind="stable")][part::n_parts]
-    fingerprints = np.unique(labelled.column("fingerprint")[rows])
-    others = has_label & np.isin(labelled.column("fingerprint"), fingerprints)
-    others[rows] = False
-    context = list(labelled[_first(ids, others)])
-    if known is not None:
-        known_ids = known.frame_ids()
-        accepted = (known.column("status") == "labelled") & np.isin(known.column("fingerprint"), fingerprints)
-        context += list(known[_first(known_ids, accepted & ~np.isin(known_ids, ids))])
-    chosen = list(labelled[rows])
+    plan = plan_review(labelled, frames, known)
+    judged = plan.choose(settings.n_min, settings.fingerprint)[part::n_parts]
+    chosen = plan.frames(judged)
+    context = plan.frames(plan.context(judged, settings.n_min))
     verdicts = review(chosen, settings, context, read_residuals(chosen))
-    return _summarise(verdicts, [str(identity) for identity in ids[rows]])
-
-
-def count_parts(n_labels: int) -> int:
-    """Return into how many parts so many labels are divided, each of which is judged within seconds."""
-    return max(1, -(-n_labels // MAX_NEW))
-
-
-def _first(ids: npt.NDArray[Any], chosen: npt.NDArray[np.bool_]) -> IntArray:
-    """Return the rows of some of the *chosen* frames: the first ones in the order of their ids, which is arbitrary."""
-    rows = np.flatnonzero(chosen)
-    return rows[np.argsort(ids[rows], kind="stable")][:MAX_CONTEXT]
+    ids = [str(identity) for identity in plan.ids[judged]]
+    return _summarise(verdicts, ids, plan.is_new[judged].tolist(), settings.n_min)
 
 
 def quarantine_columns(dataset: Dataset | DatasetView, reasons: Mapping[str, str]) -> dict[str, list[str]]:
@@ -205,11 +185,20 @@ def quarantine_columns(dataset: Dataset | DatasetView, reasons: Mapping[str, str
     return {"status": status, "reason": reason}
 
 
-def _summarise(verdicts: Sequence[Verdict], ids: Sequence[str]) -> dict[str, Any]:
+def _summarise(verdicts: Sequence[Verdict], ids: Sequence[str], is_new: Sequence[bool], n_min: int) -> dict[str, Any]:
+    """Return verdicts as plain values.
+
+    :return: ``n_reviewed``, of these ``n_late`` that were accepted before without a comparison, ``n_not_compared`` that
+        are so now since there are fewer than ``n_min``; ``n_quarantined``, counts ``by_check``, and ``quarantined``: by
+        the id of the frame, ``check``, ``reason``, ``value`` and ``limit``.
+    """
     bad = [verdict for verdict in verdicts if verdict.status == "quarantined"]
     counts: Mapping[str, int] = Counter(verdict.check for verdict in bad)
     return {
         "n_reviewed": len(verdicts),
+        "n_late": len(verdicts) - sum(is_new),
+        "n_not_compared": sum(verdict.status == "labelled" and not verdict.is_compared for verdict in verdicts),
+        "n_min": n_min,
         "n_quarantined": len(bad),
         "by_check": {name: counts[name] for name in CHECKS if name in counts},
         "quarantined": {ids[verdict.frame]: _plain(verdict) for verdict in bad},
@@ -220,5 +209,5 @@ def _plain(verdict: Verdict) -> dict[str, Any]:
     return {
         name: None if isinstance(value, float) and not np.isfinite(value) else value
         for name, value in asdict(verdict).items()
-        if name not in ("frame", "status")
+        if name not in ("frame", "status", "is_compared")
     }

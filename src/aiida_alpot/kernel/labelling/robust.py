@@ -86,4 +86,4 @@ def lognormal_limit(ratios: FloatArray) -> float:
 
     :param ratios: of :func:`excess`.
     """
-    return float(np.quantile(ratios, _HIGH)) ** _RARE
+    return float(np.quantile(ratios, _HIGH) ** _RARE)

@@ -28,18 +28,16 @@ def check_statistics(
     Isolated atoms are left out where a structure is judged: they have no bonds and no forces. A label that
     the committee foretold is not set aside because the surrogate did not, and the other way round.
 
-    :param labels: of the same settings and charge, at least ``settings.n_min``.
+    :param labels: of the same settings and charge, at least ``settings.n_min`` of them not isolated atoms.
     :param residuals: of the first *n_new* labels.
     """
     findings = _check_drift(labels, settings)
-    resolution: dict[str, FloatArray] = {}
     extended = np.flatnonzero([has_neighbours(atoms) for atoms in labels.frames])
-    if len(extended) >= settings.n_min:
-        bound = labels.take(extended)
-        inconsistent, of_bound = check_consistency(bound, settings)
-        found = _check_composition(bound, settings) + inconsistent
-        findings += [finding.of(int(extended[finding.frame])) for finding in found]
-        resolution = {name: _spread_out(values, extended, len(labels)) for name, values in of_bound.items()}
+    bound = labels.take(extended)
+    inconsistent, of_bound = check_consistency(bound, settings)
+    found = _check_composition(bound, settings) + inconsistent
+    findings += [finding.of(int(extended[finding.frame])) for finding in found]
+    resolution = {name: _spread_out(values, extended, len(labels)) for name, values in of_bound.items()}
     findings += check_magnetism(labels, settings)
     if residuals is not None:
         foretold = find_foretold(residuals, settings)

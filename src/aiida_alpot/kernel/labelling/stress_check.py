@@ -17,7 +17,9 @@ from aiida_alpot.kernel.dataset.frames import read_labels
 from aiida_alpot.kernel.jsonio import plain
 from aiida_alpot.kernel.units import FloatArray
 
-Outcome = Literal["right", "wrong_sign", "wrong_unit", "inconclusive"]
+Outcome = Literal["right", "wrong_sign", "wrong_unit", "wrong", "inconclusive"]
+REFUSED: Final = frozenset({"wrong_sign", "wrong_unit", "wrong"})
+"""Outcomes after which labels with this stress are not to be fitted."""
 UNITS: Final = {
     "GPa": 1.0 / units.GPa,
     "kB": 10.0 / units.GPa,
@@ -28,18 +30,24 @@ UNITS: Final = {
 }
 """Value of 1 eV/Å³ in other units."""
 SMALLEST: Final = 1.0 * units.GPa
-"""eV/Å³, stress below which a Pulay stress may hide what is looked for."""
+"""eV/Å³, largest Pulay stress: below it nothing is concluded, and an isotropic difference that is no larger may be one.
+
+It is ``(2/3V) dE/d ln E_cut``: at 10 Å³ per atom 1 GPa stands for an energy that falls by 9 meV/atom with a cut-off
+10 % higher, which no label that is worth fitting has.
+"""
 PROBE: Final = "stress_probe"
 """``config_type`` of the frames that a labelling adds to check its engine."""
-COMPRESSION: Final = 0.97
-"""Of the lengths of the frame that the probes are made of: a solid is then under several GPa."""
+COMPRESSION: Final = (0.95, 0.97, 0.99)
+"""Of the frame that the probes are made of, along x, y and z: a solid is then under several GPa, which differ by axis
+also if it is cubic, so that a stress of which only the trace is right does not pass."""
 
 
 @dataclass(frozen=True)
 class StressVerdict:
     """Whether a stress is what the energies say.
 
-    :param outcome: ``"right"``, ``"wrong_sign"``, ``"wrong_unit"`` (with either sign) or ``"inconclusive"``.
+    :param outcome: ``"right"``, ``"wrong_sign"``, ``"wrong_unit"`` (with either sign), ``"wrong"`` (in no unit, and no
+        Pulay stress explains it) or ``"inconclusive"``.
     :param factor: label over the stress from energies, by least squares; NaN if inconclusive.
     :param reason: in words.
     :param expected: stress from energies, shape (3,), eV/Å³: xx, yy, zz; NaN along axes that were not strained.
@@ -79,7 +87,7 @@ def check_stress(labelled: Sequence[Atoms], strain: float = 0.01, tolerance: flo
     :param labelled: :func:`probe_frames` with labels of one engine, in their order.
     :param strain: as given to :func:`probe_frames`.
     :param tolerance: share of the factor that may be wrong: a Pulay stress, and the third derivative of the energy.
-        Nothing is concluded from a frame whose stress is smaller than :data:`SMALLEST`.
+        Nothing is concluded up to three times as much, nor from a frame whose stress is smaller than :data:`SMALLEST`.
     :raises ValueError: if the frames are not those of :func:`probe_frames`, or labels are missing.
     """
     axes = _axes(labelled[0]) if len(labelled) else []
@@ -108,27 +116,55 @@ def _judge(stress: FloatArray, expected: FloatArray, tolerance: float) -> Stress
             f"take a frame under more than {SMALLEST / units.GPa:.2g} GPa"
         )
         return StressVerdict("inconclusive", float("nan"), reason, expected)
-    factor = float(stress[known] @ expected[known] / (expected[known] @ expected[known]))
-    rest = float(np.linalg.norm(stress[known] - factor * expected[known]))
-    if abs(factor) < 1e-12 or rest > 2.0 * tolerance * abs(factor) * np.linalg.norm(expected[known]):
-        reason = (
-            f"the stress is not proportional to the one from energies (best factor {factor:.3g}): look at the labels"
-        )
-        return StressVerdict("inconclusive", factor, reason, expected)
+    label, energies = stress[known], expected[known]
+    factor = float(label @ energies / (energies @ energies))
+    rest = float(np.linalg.norm(label - factor * energies))
+    is_proportional = rest <= 2.0 * tolerance * abs(factor) * np.linalg.norm(energies)
+    outcome, reason = _name_factor(factor, tolerance) if is_proportional else (None, "")
+    if outcome in (None, "right", "inconclusive") and _lacks_shear(label, energies):
+        reason = "the stress is nearly equal along all axes where the energies differ: only its trace can be right; "
+        return StressVerdict("wrong", factor, reason + "ask the engine for the whole tensor (VASP: ISIF 2)", expected)
+    if outcome is not None:
+        return StressVerdict(outcome, factor, reason, expected)
+    if _may_be_pulay(label - energies, tolerance * size):
+        reason = f"the stress differs from the one from energies as with a Pulay stress (best factor {factor:.3g})"
+        return StressVerdict("inconclusive", factor, f"{reason}: a higher cut-off makes it smaller", expected)
+    kind = "is off by" if is_proportional else "is not proportional to the one from energies, best factor"
+    found = ", ".join(f"{value / units.GPa:.3g}" for value in (*label, *energies))
+    reason = f"the stress {kind} {factor:.4g}: no unit that is known, and no Pulay stress is so large; does the k-mesh "
+    reason += f"change with strain, or is the stress incomplete? (labels, then energies, in GPa: {found})"
+    return StressVerdict("wrong", factor, reason, expected)
+
+
+def _name_factor(factor: float, tolerance: float) -> tuple[Outcome | None, str]:
+    """Return what a factor between stress and energies means, None if it is neither a unit nor near 1."""
     sign = "with the opposite sign (as VASP and Quantum ESPRESSO)" if factor < 0 else "with ASE's sign"
-    if abs(abs(factor) - 1.0) <= tolerance:
-        if factor > 0:
-            return StressVerdict("right", factor, f"the stress is what the energies say, factor {factor:.3g}", expected)
-        return StressVerdict("wrong_sign", factor, f"the stress is off by {factor:.3g}: it is eV/Å³ {sign}", expected)
+    if abs(factor - 1.0) <= tolerance:
+        return "right", f"the stress is what the energies say, factor {factor:.3g}"
+    if abs(factor + 1.0) <= tolerance:
+        return "wrong_sign", f"the stress is off by {factor:.3g}: it is eV/Å³ {sign}"
     for name, value in UNITS.items():
         if abs(abs(factor) / value - 1.0) <= tolerance:
-            reason = f"the stress is off by {factor:.4g}: it looks like {name} {sign}"
-            return StressVerdict("wrong_unit", factor, reason, expected)
-    if abs(abs(factor) - 1.0) <= 3.0 * tolerance:
-        reason = f"a factor of {factor:.3g} between stress and energies: a Pulay stress, or a loose convergence"
-        return StressVerdict("inconclusive", factor, reason, expected)
-    reason = f"the stress is off by {factor:.4g}, {sign}: no unit that is known; does the k-mesh change with strain?"
-    return StressVerdict("inconclusive", factor, reason, expected)
+            return "wrong_unit", f"the stress is off by {factor:.4g}: it looks like {name} {sign}"
+    if abs(factor - 1.0) <= 3.0 * tolerance:
+        return (
+            "inconclusive",
+            f"a factor of {factor:.3g} between stress and energies: a Pulay stress, or loosely converged",
+        )
+    return None, ""
+
+
+def _lacks_shear(label: FloatArray, energies: FloatArray) -> bool:
+    """Return whether axes differ by much less than the energies say; a Pulay stress is isotropic and cancels."""
+    wanted, found = energies - energies.mean(), label - label.mean()
+    size = float(np.linalg.norm(wanted))
+    return size > SMALLEST and float(found @ wanted) < 0.5 * size**2
+
+
+def _may_be_pulay(difference: FloatArray, scatter: float) -> bool:
+    """Return whether a difference is isotropic up to a *scatter* (rms, eV/Å³), and at most :data:`SMALLEST`."""
+    mean = float(difference.mean())
+    return abs(mean) <= SMALLEST and float(np.std(difference)) <= scatter
 
 
 def _axes(atoms: Atoms) -> list[int]:
@@ -170,7 +206,7 @@ def add_probes(frames: Sequence[Atoms]) -> Iterator[Atoms]:
     smallest = min(periodic, key=lambda k: (len(frames[k]), frames[k].get_volume()))
     base = Atoms(frames[smallest].numbers, frames[smallest].positions, cell=frames[smallest].cell, pbc=True)
     base.arrays |= {name: value for name, value in frames[smallest].arrays.items() if name == "initial_magmoms"}
-    base.set_cell(COMPRESSION * base.cell.array, scale_atoms=True)
+    base.set_cell(base.cell.array * np.array(COMPRESSION), scale_atoms=True)
     for k, probe in enumerate(probe_frames(base)):
         probe.info.update(config_type=PROBE, group=f"{PROBE}_{k}")
         yield probe
