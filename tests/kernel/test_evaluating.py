@@ -78,7 +78,7 @@ def test_arrays_for_people_can_be_stored_without_pickle(opened, frames, committe
         assert set(stored) == {
             *(f"disagreement_{name}" for name in ("energy", "force", "force_max", "stress")),
             *(f"error_{name}" for name in ("energy", "force", "force_max", "stress")),
-            *("grade", "residual", "healthy", "group", "structure_id"),
+            *("grade", "residual", "healthy", "rejected", "group", "structure_id"),
         }
         assert stored["group"].tolist() == [atoms.info["group"] for atoms in frames]
 
@@ -262,8 +262,10 @@ def test_a_prediction_that_is_not_finite_makes_its_frame_unhealthy(opened, frame
     bad = {frames[3].info["group"]}
     committee = [make.OffTarget(frames, force=s * SPREAD, bad=bad) for s in (1, -1)]
     settings = EvaluateSettings(strategy=strategy)
-    table, _ = build_table(opened(frames), committee, model, settings)
+    table, arrays = build_table(opened(frames), committee, model, settings)
     assert np.flatnonzero(~table.healthy).tolist() == [3]
+    reason = "member 0 gives no finite forces; member 1 gives no finite forces"
+    assert arrays["rejected"].tolist() == [reason if k == 3 else "" for k in range(12)]
     assert np.isnan(table.force[3])
     assert 3 not in select_candidates(table, model, settings, 1, potentials=committee).indices
 
@@ -531,6 +533,16 @@ def test_training_frames_keep_new_ones_at_a_distance(opened, frames, committee, 
     features = features / features.std(axis=0)
     distances = np.linalg.norm(features[1:] - features[0], axis=1)
     assert selection.indices.tolist() == [int(np.argmax(distances))]
+
+
+def test_training_frames_without_features_keep_nothing_at_a_distance(opened, frames, model, make):
+    committee = [make.OffTarget(frames, d, d, d, bad={frames[0].info["group"]}) for d in (SPREAD, -SPREAD)]
+    candidates = opened(frames[4:])
+    with_it = select(candidates, committee, model, opened(frames[:4], split=["train"] * 4), strategy="fps", budget=4)
+    without = select(candidates, committee, model, opened(frames[1:4], split=["train"] * 3), strategy="fps", budget=4)
+    assert with_it.indices.tolist() == without.indices.tolist()
+    alone = select(candidates, committee, model, opened(frames[:1], split=["train"]), strategy="fps", budget=4)
+    assert len(alone) == 4
 
 
 def test_the_same_seed_selects_the_same_frames(opened, frames, committee, model):

@@ -26,12 +26,13 @@ from aiida_alpot.kernel.uncertainty import (
     UncertaintyModel,
     disagreement,
     error,
+    find_failures,
     mean_prediction,
     report_rates,
 )
 from aiida_alpot.kernel.uncertainty.active_set import Mode
 from aiida_alpot.kernel.uncertainty.categories import StrArray, frame_categories
-from aiida_alpot.kernel.units import FloatArray
+from aiida_alpot.kernel.units import FloatArray, IntArray
 
 HELD_OUT: Final = ("validation", "test", "calibration")
 """Splits whose frames were not fitted to."""
@@ -184,38 +185,59 @@ def _check_splits(name: str, splits: Sequence[str]) -> None:
 class SplitErrors:
     """What the committee gets wrong on one set of frames.
 
-    :param disagreement: frame-wise disagreement by property, each (n_frames,).
+    :param disagreement: frame-wise disagreement by property, each (n_frames,); NaN for a frame that a member fails to
+        predict, as is the error.
     :param error: frame-wise error by property, each (n_frames,).
-    :param summary: root-mean-square errors over all frames, for the report.
+    :param summary: root-mean-square errors over all frames that are predicted, for the report.
     :param categories: of the frames, shape (n_frames,); None without a column for them.
+    :param failures: why a frame is not predicted, shape (n_frames,), see
+        :func:`~aiida_alpot.kernel.uncertainty.find_failures`; None where all are.
     """
 
     disagreement: Mapping[str, FloatArray]
     error: Mapping[str, FloatArray]
     summary: Mapping[str, Any]
     categories: StrArray | None = None
+    failures: StrArray | None = None
 
 
 def assess(potentials: Sequence[Potential], frames: Sequence[Atoms], settings: CalibrateSettings) -> SplitErrors:
-    """Return disagreement and error of a committee on labelled frames; of pieces, the forces of cores count alone."""
+    """Return disagreement and error of a committee on labelled frames; of pieces, the forces of cores count alone.
+
+    A frame that a member fails to predict has neither.
+    """
     members = predict_committee(potentials, frames, batch_size=settings.batch_size)
-    reference = reference_predictions(frames)
-    pbc = np.array([atoms.pbc for atoms in frames])
-    core = core_of(frames)
+    failures = find_failures(members)
+    kept = np.flatnonzero(failures == "")
+    if len(kept) < len(frames):
+        members = [member.take(kept) for member in members]
+    known = [frames[k] for k in kept.tolist()]
+    reference = reference_predictions(known)
+    pbc = np.array([atoms.pbc for atoms in known], dtype=bool).reshape(-1, 3)
+    core = core_of(known)
     d = disagreement(members, pbc=pbc, core=core)
     e = error(members, reference, target=settings.target, pbc=pbc, core=core)
     summary = {
-        "n_frames": len(frames),
+        "n_frames": len(known),
+        "n_not_predicted": len(frames) - len(known),
         "committee_mean": rms_errors(mean_prediction(members), reference, pbc, core),
         "members": [rms_errors(member, reference, pbc, core) for member in members],
         "disagreement": {name: _rms(getattr(d, name)) for name in PROPERTIES},
     }
     return SplitErrors(
-        {name: getattr(d, name) for name in PROPERTIES},
-        {name: getattr(e, name) for name in PROPERTIES},
+        {name: _spread(getattr(d, name), kept, len(frames)) for name in PROPERTIES},
+        {name: _spread(getattr(e, name), kept, len(frames)) for name in PROPERTIES},
         summary,
         frame_categories(frames, settings.category_column) if settings.category_column else None,
+        failures,
     )
+
+
+def _spread(values: FloatArray, rows: IntArray, n_frames: int) -> FloatArray:
+    """Return the same for all frames: what is known of those at *rows*, NaN for the others."""
+    spread = np.full(n_frames, np.nan)
+    spread[rows] = values
+    return spread
 
 
 def rms_errors(

@@ -26,6 +26,7 @@ from aiida_alpot.kernel.uncertainty import (
     compute_cbe,
     compute_cbf,
     error,
+    find_failures,
     rate_by_element,
 )
 from aiida_alpot.kernel.units import FloatArray
@@ -144,7 +145,7 @@ def adaptive_thresholds(
 ) -> dict[str, dict[str, float]]:
     """Return ``Q3 + 1.5 IQR`` of the errors of the mean of a committee on the frames that it was trained on.
 
-    :param dataset: the frames with the split ``train`` count.
+    :param dataset: the frames with the split ``train`` count, but for those that a member fails to predict.
     :param column: its values have thresholds of their own; None for one threshold, of the category ``""``.
     :return: by property (``energy``, ``force_max``) and category; a property without labels has none.
     :raises ValueError: if there are no such frames, or too few to have quartiles.
@@ -154,11 +155,15 @@ def adaptive_thresholds(
         raise ValueError("criterion 'adaptive' needs the frames that were trained on; give the dataset of the training")
     errors: dict[str, list[FloatArray]] = {"energy": [], "force_max": []}
     for frames in train.iter_chunks(_CHUNK):
-        pbc, core = np.array([atoms.pbc for atoms in frames]), core_of(frames)
         members = predict_committee(potentials, frames)
-        found = error(members, reference_predictions(frames), "committee_mean", pbc, core)
+        kept = np.flatnonzero(find_failures(members) == "")
+        known = [frames[k] for k in kept.tolist()]
+        pbc, core = np.array([atoms.pbc for atoms in known], dtype=bool).reshape(-1, 3), core_of(known)
+        members = [member.take(kept) for member in members]
+        found = error(members, reference_predictions(known), "committee_mean", pbc, core)
         for name, parts in errors.items():
-            parts.append(found.value(name))
+            parts.append(np.full(len(frames), np.nan))
+            parts[-1][kept] = found.value(name)
     categories = _categories(train, column)
     found_limits = {
         name: _without_exact(compute_adaptive_thresholds(np.concatenate(parts), categories))

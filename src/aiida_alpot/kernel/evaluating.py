@@ -35,6 +35,7 @@ from aiida_alpot.kernel.selection import (
 )
 from aiida_alpot.kernel.settings import check_device
 from aiida_alpot.kernel.uncertainty import OUT_OF_SPAN, PROPERTIES, UncertaintyModel, disagreement, mean_prediction
+from aiida_alpot.kernel.uncertainty.categories import StrArray
 from aiida_alpot.kernel.units import BoolArray, FloatArray
 
 _CHUNK: Final = 256
@@ -202,6 +203,7 @@ def build_table(
         grade=grade,
         residual=_join([part.residual for part in parts if part.residual is not None]),
         healthy=healthy,
+        rejected=_join([_rejections(part) for part in parts]).astype(np.str_),
         group=np.asarray(table.group, dtype=np.str_),
         structure_id=np.asarray(table.structure_id, dtype=np.str_),
     )
@@ -224,6 +226,11 @@ def _check_settings(settings: EvaluateSettings, model: UncertaintyModel, candida
         )
     if settings.needs_features and settings.features == SORTED_DISTANCES:
         require_one_composition(_numbers(candidates))
+
+
+def _rejections(part: Assessment) -> StrArray:
+    """Return why a frame can never be selected, shape (n_frames,); empty for one that can."""
+    return np.full(len(part.grade), "", dtype=np.str_) if part.failure is None else part.failure
 
 
 def _join(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
@@ -375,8 +382,7 @@ def select_candidates(
             view = dataset[np.flatnonzero(splits == "train")]
             if candidates is not None and settings.features == SORTED_DISTANCES:
                 require_one_composition([*_numbers(view), *_numbers(candidates)])
-            frames = list(view)
-            training = build_frame_features(settings, potentials)(frames) if frames else None
+            training = _training_features(settings, potentials, list(view))
     if table.features is not None and len(table) and settings.features != SORTED_DISTANCES:
         table, training = _whiten(table, training)
     atom_features: AtomFeatures | None = None
@@ -402,6 +408,20 @@ def select_candidates(
         n_control_groups_before=n_control_groups,
         control_candidates=None if candidates is None else sampled_regularly(candidates),
     )
+
+
+def _training_features(
+    settings: EvaluateSettings, potentials: Sequence[Potential], frames: Sequence[Atoms]
+) -> FloatArray | None:
+    """Return one row of features per training frame, without those that the potential fails to give any for."""
+    if not frames:
+        return None
+    spec = settings.feature_spec
+    if spec is None or not spec.is_of_potential:
+        return build_frame_features(settings, potentials)(frames)
+    rows = _mean_over_atoms(spec.build(potentials)(frames), len(frames))
+    rows = rows[np.isfinite(rows).all(axis=1)]
+    return rows if len(rows) else None
 
 
 def _whiten(table: CandidateTable, training: FloatArray | None) -> tuple[CandidateTable, FloatArray | None]:

@@ -11,7 +11,7 @@ from ase import Atoms
 
 from aiida_alpot.kernel.cutouts import core_of, keep_core
 from aiida_alpot.kernel.features import FeatureFunction
-from aiida_alpot.kernel.potentials import BATCH_SIZE, Potential, Predictions, concatenate, predict_committee
+from aiida_alpot.kernel.potentials import BATCH_SIZE, Potential, Predictions, predict_committee
 from aiida_alpot.kernel.settings import check_device
 from aiida_alpot.kernel.uncertainty import (
     OUT_OF_SPAN,
@@ -20,6 +20,7 @@ from aiida_alpot.kernel.uncertainty import (
     UncertaintyModel,
     compute_frame_grade,
     disagreement,
+    find_failures,
     mean_prediction,
 )
 from aiida_alpot.kernel.units import FloatArray
@@ -102,13 +103,13 @@ class Predictor:
         :raises ValueError: if a frame has a species that the potentials do not know.
         """
         members = predict_committee(self.potentials, frames, batch_size=self.settings.batch_size)
-        finite = np.flatnonzero(np.all([member.finite for member in members], axis=0)).tolist()
+        finite = np.flatnonzero(find_failures(members) == "").tolist()
         results = [_blank(atoms, self.radii, has_grade=self.model.active_set is not None) for atoms in frames]
         if not finite:
             return results
         chosen = [frames[k] for k in finite]
         if len(finite) < len(frames):
-            members = [concatenate([member.frame(k) for k in finite]) for member in members]
+            members = [member.take(finite) for member in members]
         columns, arrays = self._error_bars(members, chosen)
         offsets = members[0].offsets
         for n, k in enumerate(finite):

@@ -10,8 +10,10 @@ import numpy as np
 from ase import Atoms
 
 from aiida_alpot.kernel.cutouts import core_of, keep_core
-from aiida_alpot.kernel.potentials import Potential, Predictions, concatenate, predict_committee
+from aiida_alpot.kernel.potentials import Potential, Predictions, predict_committee
+from aiida_alpot.kernel.uncertainty.categories import StrArray
 from aiida_alpot.kernel.uncertainty.committee import Disagreement, disagreement
+from aiida_alpot.kernel.uncertainty.failures import find_failures
 from aiida_alpot.kernel.units import PROPERTIES, BoolArray, FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -28,8 +30,10 @@ class Assessment:
     :param grade: largest extrapolation grade of the atoms of a frame, shape (n_frames,).
     :param residual: largest share of the features of an atom of a frame outside the span of the training atoms, shape
         (n_frames,); None where nobody asked.
-    :param finite: whether every member predicts finite energies and forces, shape (n_frames,).
+    :param finite: whether every member predicts finite numbers, shape (n_frames,).
     :param measured: what else was asked for, each of shape (n_frames,).
+    :param failure: why a frame is not *finite*, see :func:`~aiida_alpot.kernel.uncertainty.failures.find_failures`;
+        None where nobody knows.
     """
 
     disagreement: Mapping[str, FloatArray]
@@ -38,6 +42,7 @@ class Assessment:
     finite: BoolArray
     residual: FloatArray | None = None
     measured: Mapping[str, FloatArray] = field(default_factory=dict)
+    failure: StrArray | None = None
 
     @classmethod
     def unknown(cls, n_frames: int) -> Assessment:
@@ -93,16 +98,17 @@ class Monitor:
         """
         result = Assessment.unknown(len(frames))
         members = predict_committee(self.potentials, frames)
-        finite = np.all([member.finite for member in members], axis=0)
+        failure = find_failures(members)
+        finite = failure == ""
         kept = np.flatnonzero(finite)
         residual = np.full(len(frames), np.nan) if self._with_residual else None
         if not len(kept):
-            return Assessment(result.disagreement, {}, result.grade, finite, residual)
+            return Assessment(result.disagreement, {}, result.grade, finite, residual, failure=failure)
         known = [frames[int(k)] for k in kept]
         error: dict[str, FloatArray] = {}
         measured: dict[str, FloatArray] = {}
         if len(members) > 1:
-            shared = [concatenate([member.frame(int(k)) for k in kept]) for member in members]
+            shared = [member.take(kept) for member in members]
             pbc = np.array([atoms.pbc for atoms in known])
             found = disagreement(shared, pbc=pbc, core=core_of(known))
             for name in PROPERTIES:
@@ -115,7 +121,7 @@ class Monitor:
             result.grade[kept] = self.model.frame_grade(features, len(known))
             if residual is not None:
                 residual[kept] = self.model.frame_residual(features, len(known))
-        return Assessment(result.disagreement, error, result.grade, finite, residual, measured)
+        return Assessment(result.disagreement, error, result.grade, finite, residual, measured, failure)
 
     def _predict_error(self, found: Disagreement, frames: Sequence[Atoms]) -> dict[str, FloatArray]:
         if self.model is None:

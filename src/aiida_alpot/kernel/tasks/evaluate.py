@@ -30,7 +30,7 @@ from aiida_alpot.kernel.evaluating import (
 from aiida_alpot.kernel.settings import parse_settings
 from aiida_alpot.kernel.tasks.entries import TASK_FILE, check_file, find_file, read_entry
 from aiida_alpot.kernel.tasks.inputs import load_committee, load_uncertainty, read_seed
-from aiida_alpot.kernel.uncertainty import PROPERTIES
+from aiida_alpot.kernel.uncertainty import PROPERTIES, describe_failures
 
 OUTPUT = "selected.h5"
 TABLE = "table.npz"
@@ -68,6 +68,7 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             potentials=committee.potentials,
         )
         frames = selected_frames(candidates, selection)
+        warnings = describe_failures(candidates, arrays["rejected"], "candidates")
         changed: dict[str, Any] = {}
         if settings.cutout is not None:
             known_ids = () if dataset is None else dataset.frame_ids(labels=False).tolist()
@@ -84,12 +85,13 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         **changed,
         "thresholds": model.thresholds,
         "criterion": settings.criterion.kind,
+        "n_rejected": int(np.count_nonzero(arrays["rejected"] != "")),
         **({"adaptive_thresholds": adaptive} if adaptive else {}),
         "disagreement": {name: _quantiles(arrays[f"disagreement_{name}"]) for name in PROPERTIES},
         "grade": _quantiles(arrays["grade"]),
         "n_out_of_span": count_out_of_span(arrays),
         "extrapolated": count_extrapolated(model, arrays),
-        "warnings": selection_warnings(len(committee.potentials), model, settings),
+        "warnings": [*warnings, *selection_warnings(len(committee.potentials), model, settings)],
     }
 
 
