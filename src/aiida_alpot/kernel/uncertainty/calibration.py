@@ -45,7 +45,8 @@ class Calibration:
     :param knots: isotonic fit, pairs (D, ε), both non-decreasing; empty for the other methods.
     :param categories: ``conformal`` only: the scale of each category of frames that has one; all others, and frames
         without a category, have *scale*.
-    :param interval: 95 % bootstrap interval of the fitted scale (before it is shrunk), None if it was not computed.
+    :param interval: 95 % bootstrap interval of the fitted scale (before it is shrunk), expanded for few pairs; None if
+        it was not computed.
     :param threshold_factor: the threshold over the one that follows from the fit; other than 1 after ``target_tpr``.
     :param largest_error: largest ε of the fit; a tolerance above it is an extrapolation.
     :param largest_disagreement: largest D of the fit; beyond it an error is an extrapolation.
@@ -137,7 +138,8 @@ class Calibration:
         if power is None:
             notes.append("no finite positive scale: all disagreements or all errors are zero")
             return _uncalibrated(method, previous, len(D), n_dropped, notes)
-        scale, shrink_notes = shrink(method, power, len(D), previous)
+        interval = bootstrap(method, D, e, confidence, power.pivot, n_bootstrap, seed)
+        scale, shrink_notes = shrink(method, power, len(D), previous, interval)
         scales, category_notes = ({}, []) if labels is None else fit_categories(D, e, labels, confidence, scale)
         notes += shrink_notes + category_notes
         result = cls(
@@ -147,7 +149,7 @@ class Calibration:
             pivot=power.pivot,
             knots=fit_isotonic(D, e) if method == "isotonic" else (),
             categories=scales,
-            interval=bootstrap(method, D, e, confidence, power.pivot, n_bootstrap, seed),
+            interval=interval,
             largest_error=float(e.max()),
             largest_disagreement=float(D.max()),
             n_points=len(D),
