@@ -20,7 +20,7 @@ from aiida_alpot.kernel.dataset import Dataset, DatasetView
 from aiida_alpot.kernel.dataset.ids import usage_digests
 from aiida_alpot.kernel.exploration.monitor import Assessment, Monitor
 from aiida_alpot.kernel.features import SORTED_DISTANCES, FeatureSpec
-from aiida_alpot.kernel.potentials import Features, Potential, predict_committee
+from aiida_alpot.kernel.potentials import Potential, predict_committee
 from aiida_alpot.kernel.selection import (
     CandidateTable,
     Limit,
@@ -34,7 +34,14 @@ from aiida_alpot.kernel.selection import (
     sorted_distance_features,
 )
 from aiida_alpot.kernel.settings import check_device
-from aiida_alpot.kernel.uncertainty import OUT_OF_SPAN, PROPERTIES, UncertaintyModel, disagreement, mean_prediction
+from aiida_alpot.kernel.uncertainty import (
+    OUT_OF_SPAN,
+    PROPERTIES,
+    UncertaintyModel,
+    disagreement,
+    mean_over_atoms,
+    mean_prediction,
+)
 from aiida_alpot.kernel.uncertainty.categories import StrArray
 from aiida_alpot.kernel.units import BoolArray, FloatArray
 
@@ -207,6 +214,8 @@ def build_table(
         group=np.asarray(table.group, dtype=np.str_),
         structure_id=np.asarray(table.structure_id, dtype=np.str_),
     )
+    if model.frame_clusters is not None:
+        arrays["cluster"] = _join([part.cluster for part in parts if part.cluster is not None]).astype(np.str_)
     return table, arrays
 
 
@@ -266,14 +275,7 @@ def build_frame_features(
     if spec is None:
         return sorted_distance_features
     compute = spec.build(potentials)
-    return lambda frames: _mean_over_atoms(spec.require_known(compute(frames), frames), len(frames))
-
-
-def _mean_over_atoms(features: Features, n_frames: int) -> FloatArray:
-    total = np.zeros((n_frames, features.n_features))
-    np.add.at(total, features.frame_index, features.values)
-    counts: FloatArray = np.bincount(features.frame_index, minlength=n_frames).astype(np.float64)
-    return total / counts[:, None]
+    return lambda frames: mean_over_atoms(spec.require_known(compute(frames), frames), len(frames))
 
 
 def _numbers(frames: Dataset | DatasetView) -> list[npt.NDArray[Any]]:
@@ -419,7 +421,7 @@ def _training_features(
     spec = settings.feature_spec
     if spec is None or not spec.is_of_potential:
         return build_frame_features(settings, potentials)(frames)
-    rows = _mean_over_atoms(spec.build(potentials)(frames), len(frames))
+    rows = mean_over_atoms(spec.build(potentials)(frames), len(frames))
     rows = rows[np.isfinite(rows).all(axis=1)]
     return rows if len(rows) else None
 

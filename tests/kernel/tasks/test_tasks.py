@@ -570,6 +570,23 @@ def test_candidates_that_a_member_fails_to_predict_are_rejected_with_the_reason(
         assert sorted(table["rejected"].tolist()) == [""] * 6 + ["member 1 gives no finite forces"] * 2
 
 
+def test_clusters_of_a_calibration_give_the_thresholds_of_an_evaluation(job, calibrated, evaluated, broken, tmp_path):
+    frames = job.argon(16)
+    for module in (calibrate, evaluate):
+        broken(module, frames, [])
+    splits = ["train"] * 10 + ["calibration"] * 6
+    report = calibrated(frames, splits, feature_kind="last_layer", frame_clusters={"n_clusters": 2})
+    assert report["frame_clusters"] == ["cluster 0", "cluster 1"]
+    criterion = {"kind": "adaptive", "by": "cluster", "force_level": "atom"}
+    _, results = evaluated(frames[10:], dataset=frames[:10], criterion=criterion, budget=3)
+    # the mean of the members is off by a constant: that is every error
+    for threshold in results["adaptive_thresholds"]["force_max"].values():
+        assert threshold == pytest.approx(np.sqrt(3) * 0.005)
+    assert set(results["adaptive_thresholds"]["force_max"]) <= {"cluster 0", "cluster 1"}
+    with np.load(tmp_path / evaluate.TABLE, allow_pickle=False) as table:
+        assert set(table["cluster"]) <= {"cluster 0", "cluster 1"}
+
+
 def test_an_empty_pool_selects_nothing(evaluated):
     frames, results = evaluated([])
     assert frames == []

@@ -99,6 +99,7 @@ def describe_active_set(model: UncertaintyModel) -> dict[str, Any]:
         "active_set": dict(model.active_set_report),
         "features": describe_features(model),
         "n_clusters": len(model.active_set.members) if isinstance(model.active_set, LocalActiveSet) else None,
+        "frame_clusters": None if model.frame_clusters is None else list(model.frame_clusters.names),
     }
 
 

@@ -55,7 +55,11 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         settings = complete_features(settings, candidates, dataset)
         adaptive: dict[str, dict[str, float]] = {}
         if settings.criterion.kind == "adaptive":
-            adaptive = adaptive_thresholds(committee.potentials, dataset, settings.criterion.column)
+            criterion = settings.criterion
+            clusters_of = model if criterion.by == "cluster" else None
+            adaptive = adaptive_thresholds(
+                committee.potentials, dataset, criterion.column, criterion.force_level, clusters_of
+            )
         table, arrays = build_table(candidates, committee.potentials, model, settings)
         selection = select_candidates(
             table,
