@@ -27,7 +27,7 @@ from aiida_alpot.kernel.evaluating import (
 from aiida_alpot.kernel.exploration.monitor import Monitor
 from aiida_alpot.kernel.selection import STRATEGIES, CandidateTable, get_strategy
 from aiida_alpot.kernel.settings import SettingsError, parse_settings
-from aiida_alpot.kernel.uncertainty import ActiveSet, Calibration, UncertaintyModel
+from aiida_alpot.kernel.uncertainty import ActiveSet, Calibration, LocalActiveSet, UncertaintyModel
 
 SPREAD = 0.05
 
@@ -324,10 +324,15 @@ def test_only_frames_above_the_grade_are_flagged_when_there_is_no_threshold(open
 
 @pytest.mark.parametrize("strategy", ["ladder", "best_first"])
 @pytest.mark.parametrize("kind", ["last_layer", "invariants"])
-def test_selected_frames_leave_no_candidate_outside_the_active_set(opened, frames, committee, strategy, kind):
-    small = frames[0].copy()
+@pytest.mark.parametrize("is_local", [False, True])
+def test_selected_frames_leave_no_candidate_outside_the_active_set(opened, frames, committee, strategy, kind, is_local):
+    small, tiny = frames[0].copy(), frames[1].copy()
     small.positions *= 0.2
-    active = ActiveSet.build(committee[0].features([small], kind=kind), start="eps", kind=kind)
+    tiny.positions *= 0.1
+    parts = [
+        ActiveSet.build(committee[0].features([atoms], kind=kind), start="eps", kind=kind) for atoms in (small, tiny)
+    ]
+    active = LocalActiveSet(parts) if is_local else parts[0]
     model = UncertaintyModel(active_set=active, model_hashes=("a", "b"), feature_kind=kind)
     dataset = opened(frames)
     values = {"strategy": strategy, "control_share": 0.0, "validation_share": 0.0}

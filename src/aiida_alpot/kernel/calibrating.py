@@ -74,7 +74,7 @@ class CalibrateSettings:
     :param active_set_start: ``"eps"`` keeps grades finite outside the span of the training features, ``"strict"``
         makes them infinite.
     :param clusters: parts the training atoms into clusters that each have an active set; a grade is then the smallest
-        of theirs. None for one active set, which the strategies ``"ladder"`` and ``"best_first"`` need.
+        of theirs. None for one active set.
     :param frame_clusters: parts the training frames into clusters; any other frame belongs to the nearest one, by the
         same features. With the method ``conformal`` each has a scale of its own, and the criterion of ``evaluate`` may
         go by them.
