@@ -120,19 +120,15 @@ def select(
     worth = sieve.thinned
     if chosen_strategy.needs_active_set and control_share > 0.0:
         worth = _foresee_picks(candidates, chosen_strategy, sieve.thinned, budget, context, seed)
-    size = _control_size(control_share, budget, int(worth.sum()), int(population.sum()))
-    drawn = _draw_control(candidates, population, worth, size, control_share, fixed, n_control_groups_before, seed)
+    drawn = _draw_control(candidates, population, worth, budget, control_share, fixed, n_control_groups_before, seed)
     control = np.array(sorted(drawn.rows), dtype=np.int64)
-    # no group of held-out frames, of this iteration or an earlier one, may give training frames
-    held_out = set(drawn.groups.split) | {group for group, split in fixed.items() if split in CONTROL_SPLITS}
-    trainable = sieve.thinned & ~np.isin(candidates.group, sorted(held_out))
+    trainable = sieve.thinned & ~_is_held_out(candidates, drawn, fixed)
     picks, groups = _select_training(
         candidates, chosen_strategy, trainable, budget - len(control), validation_share, fixed, context, seed
     )
     result = _assemble(candidates, flags, control, picks, {**drawn.groups.split, **groups.split}, strategy)
     report = {
-        "strategy": strategy,
-        "budget": budget,
+        **{"strategy": strategy, "budget": budget},
         **_count_candidates(candidates, flags, sieve.fresh, known_ids),
         **_count_sifted(sieve, flags, trainable),
         **_count_selected(candidates, result),
@@ -244,18 +240,28 @@ def _draw_control(
     candidates: CandidateTable,
     population: BoolArray,
     worth: BoolArray,
-    size: int,
+    budget: int,
     share: float,
     fixed: Mapping[str, str],
     n_groups_before: int,
     seed: int,
 ) -> ControlDraw:
+    size = _control_size(share, budget, int(worth.sum()), int(population.sum()))
     if size == 0:
         return ControlDraw([], GroupSplits({}), [])
     rows = np.flatnonzero(population)
     group_of: dict[int, str] = dict(zip(rows.tolist(), candidates.group[rows].tolist(), strict=True))
     trainable: list[str] = np.unique(candidates.group[worth]).tolist()
     return draw_control(group_of, trainable, size, share, fixed, n_groups_before, _rng(seed, "control"))
+
+
+def _is_held_out(candidates: CandidateTable, drawn: ControlDraw, fixed: Mapping[str, str]) -> BoolArray:
+    """Return which candidates are of a group of held-out frames, of this iteration or an earlier one.
+
+    No such group may give training frames.
+    """
+    held_out = set(drawn.groups.split) | {group for group, split in fixed.items() if split in CONTROL_SPLITS}
+    return np.isin(candidates.group, sorted(held_out))
 
 
 def _select_training(
