@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -117,9 +117,7 @@ def select(
 
     population = sieve.fresh & candidates.healthy & _control_mask(candidates, control_candidates)
     context = PickContext(flags.limits, training_features, active_set, atom_features)
-    worth = sieve.thinned
-    if chosen_strategy.needs_active_set and control_share > 0.0:
-        worth = _foresee_picks(candidates, chosen_strategy, sieve.thinned, budget, context, seed)
+    worth = _find_worth(candidates, chosen_strategy, sieve, control_share, budget, context, seed)
     drawn = _draw_control(candidates, population, worth, budget, control_share, fixed, n_control_groups_before, seed)
     control = np.array(sorted(drawn.rows), dtype=np.int64)
     trainable = sieve.thinned & ~_is_held_out(candidates, drawn, fixed)
@@ -128,13 +126,14 @@ def select(
     )
     result = _assemble(candidates, flags, control, picks, {**drawn.groups.split, **groups.split}, strategy)
     report = {
-        **{"strategy": strategy, "budget": budget},
+        "strategy": strategy,
+        "budget": budget,
+        "control_excluded_groups": drawn.spared,
         **_count_candidates(candidates, flags, sieve.fresh, known_ids),
         **_count_sifted(sieve, flags, trainable),
         **_count_selected(candidates, result),
-        "control_excluded_groups": drawn.spared,
     }
-    return Selection(result.indices, result.reasons, result.control, result.split, report)
+    return replace(result, report=report)
 
 
 def _check_arguments(budget: int, control_share: float, validation_share: float, min_distance: float | None) -> None:
@@ -212,14 +211,23 @@ def _control_mask(candidates: CandidateTable, mask: BoolArray | None) -> BoolArr
     return np.asarray(mask, dtype=bool)
 
 
-def _foresee_picks(
-    candidates: CandidateTable, strategy: Strategy, pool: BoolArray, budget: int, context: PickContext, seed: int
+def _find_worth(
+    candidates: CandidateTable,
+    strategy: Strategy,
+    sieve: _Sieve,
+    control_share: float,
+    budget: int,
+    context: PickContext,
+    seed: int,
 ) -> BoolArray:
-    """Return which candidates a strategy would take without control frames, shape (n_frames,).
+    """Return which candidates are worth training on, shape (n_frames,), by which control frames are counted.
 
-    One that chooses by grade leaves most of its pool: how much there is to train on is known only when it has chosen.
+    A strategy that chooses by grade leaves most of its pool: what it takes is known only when it has chosen, without
+    control frames.
     """
-    picks = strategy.pick(candidates, np.flatnonzero(pool), budget, _rng(seed, "foreseen"), context)
+    if not strategy.needs_active_set or control_share == 0.0:
+        return sieve.thinned
+    picks = strategy.pick(candidates, np.flatnonzero(sieve.thinned), budget, _rng(seed, "foreseen"), context)
     return np.isin(np.arange(len(candidates)), picks.rows)
 
 
