@@ -18,6 +18,8 @@ from aiida_alpot.kernel.selection import CandidateTable, Selection, get_strategy
 from aiida_alpot.kernel.uncertainty import (
     ActiveSet,
     Calibration,
+    ClusterSettings,
+    LocalActiveSet,
     UncertaintyModel,
     disagreement,
     error,
@@ -87,7 +89,13 @@ class Labelled:
 
 
 def run(
-    kind: type[Committee], data: Data, strategy: str, last: int, seed: int, control: bool = True
+    kind: type[Committee],
+    data: Data,
+    strategy: str,
+    last: int,
+    seed: int,
+    control: bool = True,
+    clusters: ClusterSettings | None = None,
 ) -> list[dict[str, Any]]:
     """Return what was measured after every round.
 
@@ -95,6 +103,7 @@ def run(
     :param strategy: a name known to the package.
     :param last: number of labels after which it ends.
     :param control: whether control frames are set apart; without, all labels are trained on.
+    :param clusters: of the training atoms, with an active set each; one active set without.
     """
     labelled = _start(len(data.pool), seed, control)
     calibrations: dict[str, Calibration] = {}
@@ -109,7 +118,7 @@ def run(
             table, model, features = _blind_table(len(data.pool)), UncertaintyModel(), None
         else:
             calibrations = _calibrate(committee, data.pool.take(np.array(labelled.held_out)), calibrations)
-            table, model, features = _judge(committee, data.pool, strategy, labelled.train, calibrations)
+            table, model, features = _judge(committee, data.pool, strategy, labelled.train, calibrations, clusters)
         n = min(BATCH, last - len(labelled.rows))
         chosen = _select(table, model, features, strategy, n, labelled, of_round, control)
         rounds[-1]["flagged"] = chosen.report["n_flagged"]
@@ -163,14 +172,23 @@ def _blind_table(n: int) -> CandidateTable:
 
 
 def _judge(
-    committee: Committee, pool: Frames, strategy: str, train: list[int], calibrations: dict[str, Calibration]
+    committee: Committee,
+    pool: Frames,
+    strategy: str,
+    train: list[int],
+    calibrations: dict[str, Calibration],
+    clusters: ClusterSettings | None,
 ) -> tuple[CandidateTable, UncertaintyModel, Features]:
     """Return what the committee says of the pool, its uncertainty model, and the features of all atoms."""
     members, features = committee.predict(pool)
     spread = disagreement(members)
-    active = None
+    active: ActiveSet | LocalActiveSet | None = None
     if get_strategy(strategy).needs_active_set:
-        active = ActiveSet.build(take_frames(features, np.array(train)), start="eps", kind="last_layer")
+        trained = take_frames(features, np.array(train))
+        if clusters is None:
+            active = ActiveSet.build(trained, start="eps", kind="last_layer")
+        else:
+            active = LocalActiveSet.build(trained, clusters=clusters, start="eps", kind="last_layer")
     names = np.arange(len(pool)).astype(np.str_)
     columns = {name: spread.value(name) for name in ("energy", "force", "force_max", "stress")}
     table = CandidateTable(

@@ -26,12 +26,15 @@ from reaching import Curve, compare, mean_curve
 from rounds import BATCH, START, Data, draw_pool, pool_counts, run
 
 from aiida_alpot.kernel.dataset import Dataset, write
+from aiida_alpot.kernel.uncertainty import ClusterSettings
 
 ARMS = {
     "random": ("random", True),
     "random, all trained on": ("random", False),
     **{name: (name, True) for name in ("threshold", "top", "greedy_diverse", "direct", "fps", "ladder", "best_first")},
 }
+LOCAL_ARMS = {f"{name}, local": (name, True) for name in ("ladder", "best_first")}
+"""With an active set for each cluster; they run only if they are named."""
 RARE_SHARE = 0.1
 N_POOL = 5000
 N_TEST = 1000
@@ -105,8 +108,9 @@ def measure(setup: Setup, folder: Path, arms: list[str], seeds: range) -> None:
         if seed != drawn:
             rows, drawn = draw_pool(of_source, pool_counts(setup.n_pool, RARE_SHARE), seed), seed
             data = Data(inputs.take(rows), of_source[rows], tested, of_tested)
-        strategy, control = ARMS[arm]
-        rounds = run(kind, data, strategy, setup.last, seed, control)
+        strategy, control = {**ARMS, **LOCAL_ARMS}[arm]
+        clusters = ClusterSettings() if arm in LOCAL_ARMS else None
+        rounds = run(kind, data, strategy, setup.last, seed, control, clusters)
         setup.path(folder, arm, seed).write_text(json.dumps(rounds))
         errors = [metric(rounds[-1]["force"]) for metric in METRICS.values()]
         print(
@@ -182,7 +186,7 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--model", choices=SETUPS, default="network")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, help="all of the model by default")
+    parser.add_argument("--arms", nargs="+", choices=[*ARMS, *LOCAL_ARMS], help="all of the model by default")
     options = parser.parse_args()
     torch.set_num_threads(1)
     names = ("numpy", "torch", "ase")

@@ -96,7 +96,7 @@ def test_evaluate_ends_well_within_its_budget(evaluated: Any) -> None:
 def test_the_table_has_a_row_for_every_candidate(evaluated: Any, explored: Any) -> None:
     outputs, _ = evaluated
     table = outputs["table"]
-    expected = {"grade", "residual", "healthy", "group", "structure_id", "selected"}
+    expected = {"grade", "residual", "healthy", "rejected", "group", "structure_id", "selected"}
     expected |= {f"{kind}_{name}" for kind in ("disagreement", "error") for name in PROPERTIES}
     assert set(table.get_arraynames()) == expected
     assert {table.get_array(name).shape for name in expected} == {(explored[0]["candidates"].n_frames,)}

@@ -58,6 +58,26 @@ def test_summary_holds_the_errors_of_mean_and_members(committee, frames):
     assert summary["disagreement"]["force"] == pytest.approx(SPREAD)
 
 
+def test_a_frame_that_a_member_fails_to_predict_changes_nothing_of_the_others(make, frames):
+    bad = {frames[2].info["group"]}
+    broken = [make.OffTarget(frames, *[BIAS + sign * SPREAD] * 3, bad=bad if sign < 0 else ()) for sign in (1, -1)]
+    found, others = assess(broken, frames, NO_FEATURES), assess(broken, frames[:2] + frames[3:], NO_FEATURES)
+    assert np.flatnonzero(np.isnan(found.error["force"])).tolist() == [2]
+    assert found.failures.tolist() == ["", "", "member 1 gives no finite forces", "", "", ""]
+    assert (found.summary["n_frames"], found.summary["n_not_predicted"]) == (5, 1)
+    assert {**found.summary, "n_not_predicted": 0} == others.summary
+    model = fit_uncertainty(broken, ["a", "b"], found, [], NO_FEATURES)
+    expected = fit_uncertainty(broken, ["a", "b"], others, [], NO_FEATURES).calibrations["force"]
+    assert model.calibrations["force"] == replace(expected, n_dropped=1)
+
+
+def test_frames_that_no_member_predicts_leave_nothing_to_calibrate_on(make, frames):
+    broken = [make.OffTarget(frames, bad={atoms.info["group"] for atoms in frames}) for _ in range(2)]
+    found = assess(broken, frames, NO_FEATURES)
+    assert found.summary["n_frames"] == 0
+    assert fit_uncertainty(broken, ["a", "b"], found, [], NO_FEATURES).calibrations == {}
+
+
 def test_rms_of_forces_is_over_all_components_of_all_frames(make):
     frames = [make.crystals(1)[0], make.label(make.Atoms("Cu", cell=[3, 3, 3], pbc=True))]
     reference = reference_predictions(frames)

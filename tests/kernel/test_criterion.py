@@ -95,6 +95,13 @@ def test_adaptive_thresholds_come_from_the_errors_on_the_training_frames(make, o
     )
 
 
+def test_training_frames_that_a_member_fails_to_predict_make_no_threshold(make, opened):
+    train = make.crystals(9, seed=3)
+    committee = [make.OffTarget(train, d, d, bad={train[0].info["group"]}) for d in (0.02, 0.04)]
+    found = adaptive_thresholds(committee, opened(train, split=["train"] * 9), None)
+    assert found == adaptive_thresholds(committee, opened(train[1:], split=["train"] * 8), None)
+
+
 def test_a_kind_of_frames_without_errors_makes_no_threshold(make, opened):
     """As isolated atoms, whose forces vanish; a new kind would get the threshold zero."""
     train = make.crystals(10, seed=3)

@@ -13,7 +13,7 @@ from aiida_alpot.kernel.dataset import Dataset, merge, write
 from aiida_alpot.kernel.evaluating import EvaluateSettings, attach_predictions
 from aiida_alpot.kernel.potentials import Features, Potential, Predictions, offsets_of
 from aiida_alpot.kernel.settings import SettingsError, parse_settings
-from aiida_alpot.kernel.uncertainty import ActiveSet, Calibration, UncertaintyModel
+from aiida_alpot.kernel.uncertainty import ActiveSet, Calibration, LocalActiveSet, UncertaintyModel
 
 SPHERE = {"shape": "cluster", "core_radius": 2.0, "reach": 2.0}
 CUT = CuttingSettings(**SPHERE, max_atoms=60)
@@ -43,6 +43,10 @@ class Planted(Potential):
 COMMITTEE = (Planted(1.0), Planted(-1.0))
 KNOWN = Features(np.eye(2), np.array([29, 29]), np.array([0, 0]))
 GRADED = UncertaintyModel(active_set=ActiveSet.build(KNOWN, kind="invariants"), feature_kind="invariants")
+LOCAL = UncertaintyModel(
+    active_set=LocalActiveSet([GRADED.active_set, ActiveSet.build(Features(1e-3 * np.eye(2), [29, 29], [0, 0]))]),
+    feature_kind="invariants",
+)
 FORCE_MAX = Calibration(scale=1.0, calibrated=True, n_points=10)
 UNGRADED = UncertaintyModel(calibrations={"force_max": FORCE_MAX}, tolerances={"force_max": 2.0})
 
@@ -123,15 +127,16 @@ def test_what_the_core_of_a_piece_holds_needs_no_piece_of_its_own():
     assert centres(cut([frame]).frames) == [("md-0", 7), ("md-0", near)]
 
 
-def test_an_environment_that_another_piece_brought_is_redundant_and_a_new_one_is_not():
+@pytest.mark.parametrize("model", [GRADED, LOCAL])
+def test_an_environment_that_another_piece_brought_is_redundant_and_a_new_one_is_not(model):
     frames = [selected(planted={7: [5.0, 0.0]}), selected(planted={90: [4.0, 0.0], 200: [0.0, 3.0]}, seed=1)]
-    found = cut(frames)
+    found = cut(frames, model)
     assert centres(found.frames) == [("md-0", 7), ("md-1", 200)]
     assert found.report["n_redundant"] == 1
-    alone = cut(frames[1:])
+    alone = cut(frames[1:], model)
     assert centres(alone.frames) == [("md-1", 90), ("md-1", 200)]
     # taken in turn, the active set of the model is left alone
-    assert GRADED.active_set.grade(KNOWN).max() == pytest.approx(1.0)
+    assert model.active_set.grade(KNOWN).max() == pytest.approx(1.0)
 
 
 def test_pieces_that_are_labelled_already_give_way_to_the_next(tmp_path):

@@ -27,7 +27,7 @@ from aiida_alpot.kernel.evaluating import (
 from aiida_alpot.kernel.exploration.monitor import Monitor
 from aiida_alpot.kernel.selection import STRATEGIES, CandidateTable, get_strategy
 from aiida_alpot.kernel.settings import SettingsError, parse_settings
-from aiida_alpot.kernel.uncertainty import ActiveSet, Calibration, UncertaintyModel
+from aiida_alpot.kernel.uncertainty import ActiveSet, Calibration, LocalActiveSet, UncertaintyModel
 
 SPREAD = 0.05
 
@@ -78,7 +78,7 @@ def test_arrays_for_people_can_be_stored_without_pickle(opened, frames, committe
         assert set(stored) == {
             *(f"disagreement_{name}" for name in ("energy", "force", "force_max", "stress")),
             *(f"error_{name}" for name in ("energy", "force", "force_max", "stress")),
-            *("grade", "residual", "healthy", "group", "structure_id"),
+            *("grade", "residual", "healthy", "rejected", "group", "structure_id"),
         }
         assert stored["group"].tolist() == [atoms.info["group"] for atoms in frames]
 
@@ -262,8 +262,10 @@ def test_a_prediction_that_is_not_finite_makes_its_frame_unhealthy(opened, frame
     bad = {frames[3].info["group"]}
     committee = [make.OffTarget(frames, force=s * SPREAD, bad=bad) for s in (1, -1)]
     settings = EvaluateSettings(strategy=strategy)
-    table, _ = build_table(opened(frames), committee, model, settings)
+    table, arrays = build_table(opened(frames), committee, model, settings)
     assert np.flatnonzero(~table.healthy).tolist() == [3]
+    reason = "member 0 gives no finite forces; member 1 gives no finite forces"
+    assert arrays["rejected"].tolist() == [reason if k == 3 else "" for k in range(12)]
     assert np.isnan(table.force[3])
     assert 3 not in select_candidates(table, model, settings, 1, potentials=committee).indices
 
@@ -322,10 +324,15 @@ def test_only_frames_above_the_grade_are_flagged_when_there_is_no_threshold(open
 
 @pytest.mark.parametrize("strategy", ["ladder", "best_first"])
 @pytest.mark.parametrize("kind", ["last_layer", "invariants"])
-def test_selected_frames_leave_no_candidate_outside_the_active_set(opened, frames, committee, strategy, kind):
-    small = frames[0].copy()
+@pytest.mark.parametrize("is_local", [False, True])
+def test_selected_frames_leave_no_candidate_outside_the_active_set(opened, frames, committee, strategy, kind, is_local):
+    small, tiny = frames[0].copy(), frames[1].copy()
     small.positions *= 0.2
-    active = ActiveSet.build(committee[0].features([small], kind=kind), start="eps", kind=kind)
+    tiny.positions *= 0.1
+    parts = [
+        ActiveSet.build(committee[0].features([atoms], kind=kind), start="eps", kind=kind) for atoms in (small, tiny)
+    ]
+    active = LocalActiveSet(parts) if is_local else parts[0]
     model = UncertaintyModel(active_set=active, model_hashes=("a", "b"), feature_kind=kind)
     dataset = opened(frames)
     values = {"strategy": strategy, "control_share": 0.0, "validation_share": 0.0}
@@ -531,6 +538,16 @@ def test_training_frames_keep_new_ones_at_a_distance(opened, frames, committee, 
     features = features / features.std(axis=0)
     distances = np.linalg.norm(features[1:] - features[0], axis=1)
     assert selection.indices.tolist() == [int(np.argmax(distances))]
+
+
+def test_training_frames_without_features_keep_nothing_at_a_distance(opened, frames, model, make):
+    committee = [make.OffTarget(frames, d, d, d, bad={frames[0].info["group"]}) for d in (SPREAD, -SPREAD)]
+    candidates = opened(frames[4:])
+    with_it = select(candidates, committee, model, opened(frames[:4], split=["train"] * 4), strategy="fps", budget=4)
+    without = select(candidates, committee, model, opened(frames[1:4], split=["train"] * 3), strategy="fps", budget=4)
+    assert with_it.indices.tolist() == without.indices.tolist()
+    alone = select(candidates, committee, model, opened(frames[:1], split=["train"]), strategy="fps", budget=4)
+    assert len(alone) == 4
 
 
 def test_the_same_seed_selects_the_same_frames(opened, frames, committee, model):

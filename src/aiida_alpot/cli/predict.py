@@ -74,14 +74,22 @@ def find_uncertainty(identifier: str) -> UncertaintyData:
 
 
 def find_committee(uncertainty: UncertaintyData) -> dict[str, PotentialData]:
-    """Return the potentials that error bars belong to, found in the profile by the hashes of their files.
+    """Return the potentials that error bars belong to, by the hashes of their files.
+
+    They are those that the calibration was made of: of copies of a potential, the one in its history. Error bars
+    without a calibration in the profile, as from a file, get the newest potential with the hash.
 
     :raises ValueError: if one is not there.
     """
+    calibrated = {}
+    if uncertainty.creator is not None:
+        links = uncertainty.creator.base.links.get_incoming(node_class=PotentialData).all_nodes()
+        calibrated = {node.sha256: node for node in links}
     found = {}
     for k, sha256 in enumerate(uncertainty.model_hashes):
         query = orm.QueryBuilder().append(PotentialData, filters={"attributes.sha256": sha256})
-        potential = query.order_by({PotentialData: {"id": "asc"}}).first(flat=True)
+        newest = query.order_by({PotentialData: {"id": "desc"}}).first(flat=True)
+        potential = calibrated.get(sha256, newest)
         if potential is None:
             raise ValueError(
                 f"the potential {k} of the committee (sha256 {sha256[:12]}…) is not in this profile; import the "

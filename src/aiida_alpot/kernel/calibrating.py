@@ -13,8 +13,8 @@ from ase import Atoms
 
 from aiida_alpot.kernel import defaults
 from aiida_alpot.kernel.active_rows import OutlierKind, build_active_set
-from aiida_alpot.kernel.cutouts import core_of
-from aiida_alpot.kernel.features import FeatureSpec
+from aiida_alpot.kernel.cutouts import core_of, keep_core
+from aiida_alpot.kernel.features import FeatureFunction, FeatureSpec
 from aiida_alpot.kernel.potentials import Potential, Predictions, predict_committee, reference_predictions
 from aiida_alpot.kernel.settings import check_device
 from aiida_alpot.kernel.uncertainty import (
@@ -22,16 +22,20 @@ from aiida_alpot.kernel.uncertainty import (
     ActiveSet,
     Calibration,
     ClusterSettings,
+    FrameClusters,
+    FrameClusterSettings,
     LocalActiveSet,
     UncertaintyModel,
     disagreement,
     error,
+    find_failures,
+    mean_over_atoms,
     mean_prediction,
     report_rates,
 )
 from aiida_alpot.kernel.uncertainty.active_set import Mode
 from aiida_alpot.kernel.uncertainty.categories import StrArray, frame_categories
-from aiida_alpot.kernel.units import FloatArray
+from aiida_alpot.kernel.units import FloatArray, IntArray
 
 HELD_OUT: Final = ("validation", "test", "calibration")
 """Splits whose frames were not fitted to."""
@@ -70,7 +74,10 @@ class CalibrateSettings:
     :param active_set_start: ``"eps"`` keeps grades finite outside the span of the training features, ``"strict"``
         makes them infinite.
     :param clusters: parts the training atoms into clusters that each have an active set; a grade is then the smallest
-        of theirs. None for one active set, which the strategies ``"ladder"`` and ``"best_first"`` need.
+        of theirs. None for one active set.
+    :param frame_clusters: parts the training frames into clusters; any other frame belongs to the nearest one, by the
+        same features. With the method ``conformal`` each has a scale of its own, and the criterion of ``evaluate`` may
+        go by them.
     :param mode: what the rows of the active sets are: ``"neighbourhood"``, atoms, or ``"configuration"``, frames, by
         the sums of the features of their atoms (MLIP-2, AutoPot); every atom then has the grade of its frame.
     :param force_outliers: leaves training atoms out of the active set whose reference force (``"force"``), or the error
@@ -96,6 +103,7 @@ class CalibrateSettings:
     feature_parameters: Mapping[str, Any] = field(default_factory=dict)
     active_set_start: Literal["strict", "eps"] = "eps"
     clusters: ClusterSettings | None = None
+    frame_clusters: FrameClusterSettings | None = None
     mode: Mode = "neighbourhood"
     force_outliers: OutlierKind | None = None
     scale_grades: bool = False
@@ -136,6 +144,7 @@ class CalibrateSettings:
             for name in (
                 "feature_parameters",
                 "clusters",
+                "frame_clusters",
                 "force_outliers",
                 "scale_grades",
                 "gamma_save",
@@ -160,6 +169,8 @@ class CalibrateSettings:
             raise ValueError(f"confidence must be in (0, 1), got {self.confidence}")
         if self.category_column is not None and self.method != "conformal":
             raise ValueError(f"category_column needs the method 'conformal', got {self.method!r}")
+        if self.category_column is not None and self.frame_clusters is not None:
+            raise ValueError("category_column and frame_clusters: frames have one category each, set one of the two")
         if self.category_column == "":
             raise ValueError("category_column must be the name of a column, or None")
 
@@ -184,38 +195,62 @@ def _check_splits(name: str, splits: Sequence[str]) -> None:
 class SplitErrors:
     """What the committee gets wrong on one set of frames.
 
-    :param disagreement: frame-wise disagreement by property, each (n_frames,).
+    :param disagreement: frame-wise disagreement by property, each (n_frames,); NaN for a frame that a member fails to
+        predict, as is the error.
     :param error: frame-wise error by property, each (n_frames,).
-    :param summary: root-mean-square errors over all frames, for the report.
+    :param summary: root-mean-square errors over all frames that are predicted, for the report.
     :param categories: of the frames, shape (n_frames,); None without a column for them.
+    :param failures: why a frame is not predicted, shape (n_frames,), see
+        :func:`~aiida_alpot.kernel.uncertainty.find_failures`; None where all are.
+    :param frames: themselves, for their clusters.
     """
 
     disagreement: Mapping[str, FloatArray]
     error: Mapping[str, FloatArray]
     summary: Mapping[str, Any]
     categories: StrArray | None = None
+    failures: StrArray | None = None
+    frames: Sequence[Atoms] = ()
 
 
 def assess(potentials: Sequence[Potential], frames: Sequence[Atoms], settings: CalibrateSettings) -> SplitErrors:
-    """Return disagreement and error of a committee on labelled frames; of pieces, the forces of cores count alone."""
+    """Return disagreement and error of a committee on labelled frames; of pieces, the forces of cores count alone.
+
+    A frame that a member fails to predict has neither.
+    """
     members = predict_committee(potentials, frames, batch_size=settings.batch_size)
-    reference = reference_predictions(frames)
-    pbc = np.array([atoms.pbc for atoms in frames])
-    core = core_of(frames)
+    failures = find_failures(members)
+    kept = np.flatnonzero(failures == "")
+    if len(kept) < len(frames):
+        members = [member.take(kept) for member in members]
+    known = [frames[k] for k in kept.tolist()]
+    reference = reference_predictions(known)
+    pbc = np.array([atoms.pbc for atoms in known], dtype=bool).reshape(-1, 3)
+    core = core_of(known)
     d = disagreement(members, pbc=pbc, core=core)
     e = error(members, reference, target=settings.target, pbc=pbc, core=core)
     summary = {
-        "n_frames": len(frames),
+        "n_frames": len(known),
+        "n_not_predicted": len(frames) - len(known),
         "committee_mean": rms_errors(mean_prediction(members), reference, pbc, core),
         "members": [rms_errors(member, reference, pbc, core) for member in members],
         "disagreement": {name: _rms(getattr(d, name)) for name in PROPERTIES},
     }
     return SplitErrors(
-        {name: getattr(d, name) for name in PROPERTIES},
-        {name: getattr(e, name) for name in PROPERTIES},
+        {name: _spread(getattr(d, name), kept, len(frames)) for name in PROPERTIES},
+        {name: _spread(getattr(e, name), kept, len(frames)) for name in PROPERTIES},
         summary,
         frame_categories(frames, settings.category_column) if settings.category_column else None,
+        failures,
+        frames,
     )
+
+
+def _spread(values: FloatArray, rows: IntArray, n_frames: int) -> FloatArray:
+    """Return the same for all frames: what is known of those at *rows*, NaN for the others."""
+    spread = np.full(n_frames, np.nan)
+    spread[rows] = values
+    return spread
 
 
 def rms_errors(
@@ -260,27 +295,19 @@ def fit_uncertainty(
     :param previous: of the committee before; scales from few points are drawn towards its scales.
     :param folder: for temporary files; that of the system if None.
     """
-    calibrations = {}
-    for name in PROPERTIES:
-        d, e = held_out.disagreement[name], held_out.error[name]
-        if np.any(np.isfinite(d) & np.isfinite(e)):
-            calibrations[name] = Calibration.fit(
-                d,
-                e,
-                settings.method,
-                tolerance=settings.tolerances.get(name),
-                previous=_previous_calibration(previous, name, settings),
-                target_tpr=_target_tpr(settings, name),
-                confidence=settings.confidence,
-                categories=held_out.categories,
-            )
     spec = settings.feature_spec
     if spec is not None and train_frames:
         spec = spec.complete(number for atoms in train_frames for number in atoms.numbers)
     active_set: ActiveSet | LocalActiveSet | None = None
     report: dict[str, Any] = {}
+    clusters, categories = None, held_out.categories
     if spec is not None:
         active_set, report = build_active_set(potentials, train_frames, settings, spec, folder)
+        compute = spec.build(potentials, settings.batch_size)
+        clusters = _find_clusters(compute, train_frames, settings)
+        if clusters is not None and settings.method == "conformal":
+            categories = clusters.assign(_frame_rows(compute, held_out.frames, settings))
+    calibrations = _fit_calibrations(held_out, categories, settings, previous)
     return UncertaintyModel(
         calibrations=calibrations,
         tolerances=dict(settings.tolerances),
@@ -293,8 +320,45 @@ def fit_uncertainty(
         model_hashes=tuple(hashes),
         points={name: (held_out.disagreement[name], held_out.error[name]) for name in calibrations},
         category_column=settings.category_column or "",
-        point_categories=held_out.categories,
+        point_categories=categories,
+        frame_clusters=clusters,
     )
+
+
+def _fit_calibrations(
+    held_out: SplitErrors, categories: StrArray | None, settings: CalibrateSettings, previous: UncertaintyModel | None
+) -> dict[str, Calibration]:
+    """Return the calibration of each property that a frame has an error of."""
+    calibrations = {}
+    for name in PROPERTIES:
+        d, e = held_out.disagreement[name], held_out.error[name]
+        if np.any(np.isfinite(d) & np.isfinite(e)):
+            calibrations[name] = Calibration.fit(
+                d,
+                e,
+                settings.method,
+                tolerance=settings.tolerances.get(name),
+                previous=_previous_calibration(previous, name, settings),
+                target_tpr=_target_tpr(settings, name),
+                confidence=settings.confidence,
+                categories=categories,
+            )
+    return calibrations
+
+
+def _find_clusters(
+    compute: FeatureFunction, frames: Sequence[Atoms], settings: CalibrateSettings
+) -> FrameClusters | None:
+    """Return the clusters of training frames, if there are to be any."""
+    if settings.frame_clusters is None or not frames:
+        return None
+    return FrameClusters.build(_frame_rows(compute, frames, settings), settings.frame_clusters)
+
+
+def _frame_rows(compute: FeatureFunction, frames: Sequence[Atoms], settings: CalibrateSettings) -> FloatArray:
+    """Return the mean features of the cores of frames, at least one, some frames at a time."""
+    chunks = [frames[k : k + settings.batch_size] for k in range(0, len(frames), settings.batch_size)]
+    return np.concatenate([mean_over_atoms(keep_core(compute(chunk), chunk), len(chunk)) for chunk in chunks])
 
 
 def rates(model: UncertaintyModel, held_out: SplitErrors) -> dict[str, Any]:
@@ -308,7 +372,7 @@ def rates(model: UncertaintyModel, held_out: SplitErrors) -> dict[str, Any]:
             held_out.disagreement[name],
             held_out.error[name],
             model.tolerances.get(name),
-            held_out.categories,
+            model.point_categories,
         )
         for name, calibration in model.calibrations.items()
     }
@@ -317,14 +381,17 @@ def rates(model: UncertaintyModel, held_out: SplitErrors) -> dict[str, Any]:
 def _previous_calibration(
     previous: UncertaintyModel | None, name: str, settings: CalibrateSettings
 ) -> Calibration | None:
-    """Return the calibration of before, if by the same method, without categories that are those of another column.
+    """Return the calibration of before, if by the same method, without categories of another column or other clusters.
 
     The scales of two methods are of different things: of a conformal one, nine of ten errors are smaller.
     """
     found = None if previous is None else previous.calibrations.get(name)
     if found is not None and found.method != settings.method:
         return None
-    if found is None or previous is None or previous.category_column == (settings.category_column or ""):
+    if found is None or previous is None:
+        return found
+    by_cluster = previous.frame_clusters is not None or settings.frame_clusters is not None
+    if not by_cluster and previous.category_column == (settings.category_column or ""):
         return found
     return replace(found, categories={})
 

@@ -29,14 +29,27 @@ def principal_components(values: FloatArray) -> tuple[FloatArray, FloatArray]:
     :param values: shape (n, n_features).
     :return: shapes (n, n_components), centred, and (n_components,).
     """
-    centred = values - values.mean(axis=0)
+    mean, axes, variance = principal_axes(values)
+    return np.asarray((values - mean) @ axes, dtype=np.float64), variance
+
+
+def principal_axes(values: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return what makes principal components of any values, ``(values − mean) @ axes``, and their variances.
+
+    :param values: see :func:`principal_components`.
+    :return: mean (n_features,), axes (n_features, n_components), variances (n_components,).
+    """
+    mean = values.mean(axis=0)
+    centred = values - mean
     scale = centred.std(axis=0)
     varies = scale > CONSTANT * np.abs(values).max(axis=0)
     if not varies.any():
-        return np.zeros((len(values), 1)), np.zeros(1)
+        return mean, np.zeros((values.shape[1], 1)), np.zeros(1)
     standard = centred[:, varies] / scale[varies]
     variance, vectors = np.linalg.eigh(standard.T @ standard / len(standard))
-    return np.asarray(standard @ vectors[:, ::-1], dtype=np.float64), np.asarray(variance[::-1], dtype=np.float64)
+    axes = np.zeros((values.shape[1], len(variance)))
+    axes[varies] = vectors[:, ::-1] / scale[varies][:, None]
+    return mean, axes, np.asarray(variance[::-1], dtype=np.float64)
 
 
 def compute_components(values: FloatArray) -> FloatArray:
@@ -46,11 +59,20 @@ def compute_components(values: FloatArray) -> FloatArray:
 
     :param values: shape (n, n_features).
     """
-    components, variance = principal_components(values)
+    mean, axes = leading_axes(values)
+    return np.asarray((values - mean) @ axes, dtype=np.float64)
+
+
+def leading_axes(values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return what makes :func:`compute_components` of any values: ``(values − mean) @ axes``.
+
+    :return: mean (n_features,) and axes (n_features, ≤ n_features).
+    """
+    mean, axes, variance = principal_axes(values)
     if variance[0] == 0.0:
-        return components
+        return mean, axes
     n_kept = int(np.searchsorted(np.cumsum(variance) / variance.sum(), _EXPLAINED)) + 1
-    return components[:, :n_kept]
+    return mean, axes[:, :n_kept]
 
 
 def cluster_kmeans(points: FloatArray, n_clusters: int, seed: int) -> IntArray:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ase import Atoms
 from ase.data import atomic_numbers
 
-from aiida_alpot.kernel.cutouts import core_of, whole_frames
+from aiida_alpot.kernel.cutouts import core_of, keep_core, whole_frames
 from aiida_alpot.kernel.dataset import Dataset, DatasetView
 from aiida_alpot.kernel.potentials import Potential, Predictions, predict_committee, reference_predictions
 from aiida_alpot.kernel.selection import Limit
@@ -26,6 +26,8 @@ from aiida_alpot.kernel.uncertainty import (
     compute_cbe,
     compute_cbf,
     error,
+    find_failures,
+    mean_over_atoms,
     rate_by_element,
 )
 from aiida_alpot.kernel.units import FloatArray
@@ -47,6 +49,10 @@ class CriterionSettings:
     :param thresholds: of the disagreement by property, ``"fixed"`` only: eV/atom, eV/Å, eV/Å, eV/Å³.
     :param element_factors: of the thresholds by chemical symbol, see
         :func:`~aiida_alpot.kernel.uncertainty.rate_by_element`; not for ``"adaptive"``.
+    :param force_level: whose errors give the threshold of the forces, ``"adaptive"`` only: ``"frame"``, the largest of
+        each frame (CBF), or ``"atom"``, those of all atoms (ABF), which is lower: the largest of a frame is an extreme.
+    :param by: what has thresholds of its own, ``"adaptive"`` only: the values of *column*, or each ``"cluster"`` that
+        the calibration found among the training frames (its ``frame_clusters``).
     :param column: column of the frames (``config_type``) whose values have thresholds of their own, ``"adaptive"``
         only. A value that fewer than four training frames have, or whose frames have no errors, gets the smallest
         threshold of the others.
@@ -55,6 +61,8 @@ class CriterionSettings:
     kind: Literal["calibrated", "fixed", "adaptive"] = "calibrated"
     thresholds: Mapping[str, float] = field(default_factory=lambda: dict(QUERY_THRESHOLDS))
     element_factors: Mapping[str, float] = field(default_factory=dict)
+    force_level: Literal["frame", "atom"] = "frame"
+    by: Literal["column", "cluster"] = "column"
     column: str | None = None
 
     def __post_init__(self) -> None:
@@ -72,6 +80,10 @@ class CriterionSettings:
             raise ValueError("criterion.element_factors: thresholds from the training errors have none")
         if self.kind != "adaptive" and self.column is not None:
             raise ValueError(f"criterion.column needs the kind 'adaptive', got {self.kind!r}")
+        if self.kind != "adaptive" and (self.by, self.force_level) != ("column", "frame"):
+            raise ValueError(f"criterion.by and criterion.force_level need the kind 'adaptive', got {self.kind!r}")
+        if self.by == "cluster" and self.column is not None:
+            raise ValueError("criterion.column: thresholds by 'cluster' need no column; leave it out")
 
     @property
     def measure(self) -> Callable[..., dict[str, FloatArray]] | None:
@@ -122,11 +134,14 @@ def find_limits(
     :param adaptive: of :func:`adaptive_thresholds`, for the kind ``"adaptive"``.
     """
     if settings.kind == "adaptive":
-        categories = _categories(candidates, settings.column)
+        by_cluster = settings.by == "cluster"
+        categories = arrays["cluster"] if by_cluster else _categories(candidates, settings.column)
         return {name: assign_thresholds(limits, categories) for name, limits in (adaptive or {}).items()}
     limits: dict[str, Limit]
     if settings.kind == "fixed":
         limits = dict(settings.thresholds)
+    elif model.frame_clusters is not None:
+        limits = dict(model.frame_thresholds(arrays["cluster"]))
     elif model.category_column:
         limits = dict(model.frame_thresholds(_categories(candidates, model.category_column)))
     else:
@@ -140,35 +155,96 @@ def find_limits(
 
 
 def adaptive_thresholds(
-    potentials: Sequence[Potential], dataset: Dataset | DatasetView | None, column: str | None
+    potentials: Sequence[Potential],
+    dataset: Dataset | DatasetView | None,
+    column: str | None,
+    force_level: Literal["frame", "atom"] = "frame",
+    clusters_of: UncertaintyModel | None = None,
 ) -> dict[str, dict[str, float]]:
     """Return ``Q3 + 1.5 IQR`` of the errors of the mean of a committee on the frames that it was trained on.
 
-    :param dataset: the frames with the split ``train`` count.
+    :param dataset: the frames with the split ``train`` count, but for those that a member fails to predict.
     :param column: its values have thresholds of their own; None for one threshold, of the category ``""``.
+    :param force_level: see :class:`CriterionSettings`.
+    :param clusters_of: a model whose clusters have thresholds of their own, in place of *column*.
     :return: by property (``energy``, ``force_max``) and category; a property without labels has none.
-    :raises ValueError: if there are no such frames, or too few to have quartiles.
+    :raises ValueError: if there are no such frames, or too few to have quartiles, or the model has no clusters.
     """
     train = None if dataset is None else dataset[np.flatnonzero(dataset.column("split") == "train")]
     if train is None or not len(train):
         raise ValueError("criterion 'adaptive' needs the frames that were trained on; give the dataset of the training")
-    errors: dict[str, list[FloatArray]] = {"energy": [], "force_max": []}
+    sort = None if clusters_of is None else cluster_sorter(clusters_of, potentials)
+    words = _categories(train, column)
+    errors = _TrainingErrors(force_level)
+    first = 0
     for frames in train.iter_chunks(_CHUNK):
-        pbc, core = np.array([atoms.pbc for atoms in frames]), core_of(frames)
-        members = predict_committee(potentials, frames)
-        found = error(members, reference_predictions(frames), "committee_mean", pbc, core)
-        for name, parts in errors.items():
-            parts.append(found.value(name))
-    categories = _categories(train, column)
-    found_limits = {
-        name: _without_exact(compute_adaptive_thresholds(np.concatenate(parts), categories))
-        for name, parts in errors.items()
-    }
-    limits = {name: thresholds for name, thresholds in found_limits.items() if thresholds}
+        categories = words[first : first + len(frames)] if sort is None else sort(frames)
+        errors.add(potentials, frames, categories)
+        first += len(frames)
+    limits = errors.find_limits()
     if not limits:
-        where = "" if column is None else f" that share a value of {column!r}"
+        kind = "cluster" if sort is not None else f"value of {column!r}"
+        where = "" if sort is None and column is None else f" that share a {kind}"
         raise ValueError(f"criterion 'adaptive' needs the quartiles of at least four labelled training frames{where}")
     return limits
+
+
+def cluster_sorter(
+    model: UncertaintyModel, potentials: Sequence[Potential]
+) -> Callable[[Sequence[Atoms]], npt.NDArray[np.str_]]:
+    """Return the function that names the cluster of each frame, by the features of its core.
+
+    :raises ValueError: if the model has no clusters of frames.
+    """
+    clusters = model.frame_clusters
+    if clusters is None:
+        raise ValueError(
+            "criterion.by 'cluster': the calibration has no clusters of frames; calibrate with 'frame_clusters' set, "
+            "or name a column"
+        )
+    compute = model.feature_spec.build(potentials)
+    return lambda frames: clusters.assign(mean_over_atoms(keep_core(compute(frames), frames), len(frames)))
+
+
+class _TrainingErrors:
+    """Errors of the mean of a committee on training frames, with the category of each.
+
+    :param force_level: see :class:`CriterionSettings`.
+    """
+
+    def __init__(self, force_level: str) -> None:
+        self._by_atom = force_level == "atom"
+        self._parts: dict[str, list[FloatArray]] = {"energy": [], "force_max": []}
+        self._categories: dict[str, list[npt.NDArray[np.str_]]] = {"energy": [], "force_max": []}
+
+    def add(self, potentials: Sequence[Potential], frames: Sequence[Atoms], categories: npt.NDArray[np.str_]) -> None:
+        """Add the errors on some frames, without those that a member fails to predict."""
+        members = predict_committee(potentials, frames)
+        kept = np.flatnonzero(find_failures(members) == "")
+        known = [frames[k] for k in kept.tolist()]
+        pbc, core = np.array([atoms.pbc for atoms in known], dtype=bool).reshape(-1, 3), core_of(known)
+        members = [member.take(kept) for member in members]
+        found = error(members, reference_predictions(known), "committee_mean", pbc, core)
+        owner = np.repeat(kept, np.diff(found.offsets))
+        self._add("energy", found.energy, categories[kept])
+        if self._by_atom:
+            self._add("force_max", found.force_atom[core], categories[owner[core]])
+        else:
+            self._add("force_max", found.force_max, categories[kept])
+
+    def _add(self, name: str, values: FloatArray, categories: npt.NDArray[np.str_]) -> None:
+        self._parts[name].append(values)
+        self._categories[name].append(categories)
+
+    def find_limits(self) -> dict[str, dict[str, float]]:
+        """Return the thresholds by property and category; a property without any is missing."""
+        found = {
+            name: _without_exact(
+                compute_adaptive_thresholds(np.concatenate(parts), np.concatenate(self._categories[name]))
+            )
+            for name, parts in self._parts.items()
+        }
+        return {name: thresholds for name, thresholds in found.items() if thresholds}
 
 
 def _without_exact(thresholds: Mapping[str, float]) -> dict[str, float]:

@@ -19,7 +19,14 @@ from aiida_alpot.kernel.dataset.schema import SPLITS
 from aiida_alpot.kernel.features import FeatureFunction
 from aiida_alpot.kernel.potentials import Potential, predict_committee
 from aiida_alpot.kernel.seeds import derive_seed
-from aiida_alpot.kernel.uncertainty import PROPERTIES, ActiveSet, UncertaintyModel, disagreement
+from aiida_alpot.kernel.uncertainty import (
+    PROPERTIES,
+    ActiveSet,
+    LocalActiveSet,
+    UncertaintyModel,
+    disagreement,
+    find_failures,
+)
 from aiida_alpot.kernel.units import FloatArray
 
 FRAME: Final = "cut_from"
@@ -81,10 +88,10 @@ class Judge:
         name, unit = ("force disagreement", " eV/Å") if self.model.active_set is None else ("grade", "")
         return f"{name} {value:.4g}{unit}"
 
-    def copy_active_set(self) -> ActiveSet | None:
+    def copy_active_set(self) -> ActiveSet | LocalActiveSet | None:
         """Return an active set that pieces can be taken into, if grades have a limit and there is one."""
         found = self.model.active_set
-        return found.copy() if isinstance(found, ActiveSet) and self.limit is not None else None
+        return None if found is None or self.limit is None else found.copy()
 
 
 @dataclass(frozen=True)
@@ -243,8 +250,9 @@ class _Cutter:
             return "refused", f"has {len(piece)} atoms, {limit}"
         if structure_id(piece) in self._known_ids:
             return "known", "is labelled already"
-        if not all(member.finite.all() for member in predict_committee(self._judge.potentials, [piece])):
-            return "refused", "has a prediction that is not finite"
+        failure = str(find_failures(predict_committee(self._judge.potentials, [piece]))[0])
+        if failure:
+            return "refused", f"has a prediction that is not finite: {failure}"
         return None if self._is_new(piece, site) else ("redundant", "holds nothing new beside the others")
 
     def _is_new(self, piece: Atoms, site: _Site) -> bool:

@@ -20,7 +20,7 @@ from aiida_alpot.kernel.dataset import Dataset, DatasetView
 from aiida_alpot.kernel.dataset.ids import usage_digests
 from aiida_alpot.kernel.exploration.monitor import Assessment, Monitor
 from aiida_alpot.kernel.features import SORTED_DISTANCES, FeatureSpec
-from aiida_alpot.kernel.potentials import Features, Potential, predict_committee
+from aiida_alpot.kernel.potentials import Potential, predict_committee
 from aiida_alpot.kernel.selection import (
     CandidateTable,
     Limit,
@@ -34,7 +34,15 @@ from aiida_alpot.kernel.selection import (
     sorted_distance_features,
 )
 from aiida_alpot.kernel.settings import check_device
-from aiida_alpot.kernel.uncertainty import OUT_OF_SPAN, PROPERTIES, UncertaintyModel, disagreement, mean_prediction
+from aiida_alpot.kernel.uncertainty import (
+    OUT_OF_SPAN,
+    PROPERTIES,
+    UncertaintyModel,
+    disagreement,
+    mean_over_atoms,
+    mean_prediction,
+)
+from aiida_alpot.kernel.uncertainty.categories import StrArray
 from aiida_alpot.kernel.units import BoolArray, FloatArray
 
 _CHUNK: Final = 256
@@ -178,34 +186,44 @@ def build_table(
         known = [frames[int(k)] for k in np.flatnonzero(parts[-1].finite)]
         if frame_features is not None and known:
             features.append(frame_features(known))
-    columns = {name: _join([part.disagreement[name] for part in parts]) for name in PROPERTIES}
-    grade, finite = _join([part.grade for part in parts]), _join([part.finite for part in parts]).astype(bool)
-    healthy = finite & _healthy_column(candidates)
-    measured = _join_by_name([part.measured for part in parts], [len(part.grade) for part in parts])
+    arrays = _collect(parts)
+    healthy = arrays["finite"].astype(bool) & _healthy_column(candidates)
+    columns = {name: arrays[f"disagreement_{name}"] for name in PROPERTIES}
     table = CandidateTable(
-        **criterion_columns(columns, measured),
-        grade=grade,
+        **criterion_columns(columns, arrays),
+        grade=arrays["grade"],
         healthy=healthy,
         group=group_names(candidates),
         structure_id=candidates.frame_ids(labels=False),
-        features=_spread(features, finite) if settings.needs_features else None,
+        features=_spread(features, arrays["finite"].astype(bool)) if settings.needs_features else None,
     )
-    errors = {
-        f"error_{name}": _join([part.error.get(name, np.full(len(part.grade), np.nan)) for part in parts])
-        for name in PROPERTIES
-        if parts
-    }
-    arrays: dict[str, npt.NDArray[Any]] = {f"disagreement_{name}": values for name, values in columns.items()}
+    del arrays["finite"]
     arrays.update(
-        **errors,
-        **measured,
-        grade=grade,
-        residual=_join([part.residual for part in parts if part.residual is not None]),
         healthy=healthy,
         group=np.asarray(table.group, dtype=np.str_),
         structure_id=np.asarray(table.structure_id, dtype=np.str_),
     )
+    if model.frame_clusters is not None:
+        arrays["cluster"] = _join([part.cluster for part in parts if part.cluster is not None]).astype(np.str_)
     return table, arrays
+
+
+def _collect(parts: Sequence[Assessment]) -> dict[str, npt.NDArray[Any]]:
+    """Return what assessments say by name, those of all frames one behind the other."""
+    sizes = [len(part.grade) for part in parts]
+    arrays = {f"disagreement_{name}": _join([part.disagreement[name] for part in parts]) for name in PROPERTIES}
+    if parts:
+        for name in PROPERTIES:
+            found = [part.error.get(name, np.full(n, np.nan)) for part, n in zip(parts, sizes, strict=True)]
+            arrays[f"error_{name}"] = _join(found)
+    arrays.update(
+        _join_by_name([part.measured for part in parts], sizes),
+        grade=_join([part.grade for part in parts]),
+        residual=_join([part.residual for part in parts if part.residual is not None]),
+        finite=_join([part.finite for part in parts]),
+        rejected=_join([_rejections(part) for part in parts]).astype(np.str_),
+    )
+    return arrays
 
 
 def _check_settings(settings: EvaluateSettings, model: UncertaintyModel, candidates: Dataset | DatasetView) -> None:
@@ -224,6 +242,11 @@ def _check_settings(settings: EvaluateSettings, model: UncertaintyModel, candida
         )
     if settings.needs_features and settings.features == SORTED_DISTANCES:
         require_one_composition(_numbers(candidates))
+
+
+def _rejections(part: Assessment) -> StrArray:
+    """Return why a frame can never be selected, shape (n_frames,); empty for one that can."""
+    return np.full(len(part.grade), "", dtype=np.str_) if part.failure is None else part.failure
 
 
 def _join(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
@@ -259,14 +282,7 @@ def build_frame_features(
     if spec is None:
         return sorted_distance_features
     compute = spec.build(potentials)
-    return lambda frames: _mean_over_atoms(spec.require_known(compute(frames), frames), len(frames))
-
-
-def _mean_over_atoms(features: Features, n_frames: int) -> FloatArray:
-    total = np.zeros((n_frames, features.n_features))
-    np.add.at(total, features.frame_index, features.values)
-    counts: FloatArray = np.bincount(features.frame_index, minlength=n_frames).astype(np.float64)
-    return total / counts[:, None]
+    return lambda frames: mean_over_atoms(spec.require_known(compute(frames), frames), len(frames))
 
 
 def _numbers(frames: Dataset | DatasetView) -> list[npt.NDArray[Any]]:
@@ -362,21 +378,13 @@ def select_candidates(
     :param dataset: frames with labels: not selected again; the splits of their groups are kept.
     :param potentials: the committee, for the features of the training frames and of the atoms of candidates.
     """
-    known: tuple[str, ...] = ()
-    fixed: dict[str, str] = {}
+    past = _Past() if dataset is None else _Past.of(dataset)
     training: FloatArray | None = None
-    n_control_groups = 0
-    if dataset is not None:
-        known = tuple(str(identity) for identity in dataset.frame_ids(labels=False))
-        groups, splits = dataset.column("group"), dataset.column("split")
-        fixed = {str(g): str(s) for g, s in zip(groups, splits, strict=True) if g and s}
-        n_control_groups = len(set(groups[_control_column(dataset)].tolist()))
-        if potentials and table.features is not None and table.features.shape[1]:
-            view = dataset[np.flatnonzero(splits == "train")]
-            if candidates is not None and settings.features == SORTED_DISTANCES:
-                require_one_composition([*_numbers(view), *_numbers(candidates)])
-            frames = list(view)
-            training = build_frame_features(settings, potentials)(frames) if frames else None
+    if dataset is not None and potentials and table.features is not None and table.features.shape[1]:
+        view = dataset[np.flatnonzero(dataset.column("split") == "train")]
+        if candidates is not None and settings.features == SORTED_DISTANCES:
+            require_one_composition([*_numbers(view), *_numbers(candidates)])
+        training = _training_features(settings, potentials, list(view))
     if table.features is not None and len(table) and settings.features != SORTED_DISTANCES:
         table, training = _whiten(table, training)
     atom_features: AtomFeatures | None = None
@@ -391,17 +399,55 @@ def select_candidates(
         gamma_select=flagging_grade(model, settings),
         control_share=settings.control_share,
         validation_share=settings.validation_share,
-        known_ids=known,
+        known_ids=past.known_ids,
         min_distance=settings.min_distance,
         upper=settings.upper,
         allow_unhealthy=settings.allow_unhealthy,
         training_features=training,
         active_set=model.active_set,
         atom_features=atom_features,
-        fixed_splits=fixed,
-        n_control_groups_before=n_control_groups,
+        fixed_splits=past.fixed_splits,
+        n_control_groups_before=past.n_control_groups,
         control_candidates=None if candidates is None else sampled_regularly(candidates),
     )
+
+
+@dataclass(frozen=True)
+class _Past:
+    """What earlier iterations decided.
+
+    :ivar known_ids: structures that are in the dataset.
+    :ivar fixed_splits: of their groups.
+    :ivar n_control_groups: groups that gave control frames.
+    """
+
+    known_ids: tuple[str, ...] = ()
+    fixed_splits: Mapping[str, str] = field(default_factory=dict)
+    n_control_groups: int = 0
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> _Past:
+        """Return what a dataset tells."""
+        groups, splits = dataset.column("group"), dataset.column("split")
+        return cls(
+            known_ids=tuple(str(identity) for identity in dataset.frame_ids(labels=False)),
+            fixed_splits={str(g): str(s) for g, s in zip(groups, splits, strict=True) if g and s},
+            n_control_groups=len(set(groups[_control_column(dataset)].tolist())),
+        )
+
+
+def _training_features(
+    settings: EvaluateSettings, potentials: Sequence[Potential], frames: Sequence[Atoms]
+) -> FloatArray | None:
+    """Return one row of features per training frame, without those that the potential fails to give any for."""
+    if not frames:
+        return None
+    spec = settings.feature_spec
+    if spec is None or not spec.is_of_potential:
+        return build_frame_features(settings, potentials)(frames)
+    rows = mean_over_atoms(spec.build(potentials)(frames), len(frames))
+    rows = rows[np.isfinite(rows).all(axis=1)]
+    return rows if len(rows) else None
 
 
 def _whiten(table: CandidateTable, training: FloatArray | None) -> tuple[CandidateTable, FloatArray | None]:

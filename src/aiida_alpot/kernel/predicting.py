@@ -9,17 +9,18 @@ from typing import Any, Final
 import numpy as np
 from ase import Atoms
 
-from aiida_alpot.kernel.cutouts import core_of, keep_core
+from aiida_alpot.kernel.cutouts import core_of
 from aiida_alpot.kernel.features import FeatureFunction
-from aiida_alpot.kernel.potentials import BATCH_SIZE, Potential, Predictions, concatenate, predict_committee
+from aiida_alpot.kernel.grading import grade_frames
+from aiida_alpot.kernel.potentials import BATCH_SIZE, Potential, Predictions, predict_committee
 from aiida_alpot.kernel.settings import check_device
 from aiida_alpot.kernel.uncertainty import (
     OUT_OF_SPAN,
     PROPERTIES,
     Calibration,
     UncertaintyModel,
-    compute_frame_grade,
     disagreement,
+    find_failures,
     mean_prediction,
 )
 from aiida_alpot.kernel.units import FloatArray
@@ -102,13 +103,13 @@ class Predictor:
         :raises ValueError: if a frame has a species that the potentials do not know.
         """
         members = predict_committee(self.potentials, frames, batch_size=self.settings.batch_size)
-        finite = np.flatnonzero(np.all([member.finite for member in members], axis=0)).tolist()
+        finite = np.flatnonzero(find_failures(members) == "").tolist()
         results = [_blank(atoms, self.radii, has_grade=self.model.active_set is not None) for atoms in frames]
         if not finite:
             return results
         chosen = [frames[k] for k in finite]
         if len(finite) < len(frames):
-            members = [concatenate([member.frame(k) for k in finite]) for member in members]
+            members = [member.take(finite) for member in members]
         columns, arrays = self._error_bars(members, chosen)
         offsets = members[0].offsets
         for n, k in enumerate(finite):
@@ -126,17 +127,16 @@ class Predictor:
         found = disagreement(members, pbc=np.array([atoms.pbc for atoms in frames]), core=core)
         columns = {"committee_energy": mean.energy, "committee_stress": mean.stress}
         arrays = {"committee_forces": mean.forces, "force_disagreement": found.force_atom}
-        categories = self.model.frame_categories(frames)
+        grades = None if self.features is None else grade_frames(self.model, self.features, frames)
+        categories = self.model.frame_categories(frames, None if grades is None else grades.cluster)
         errors = self.model.predict_error(found, categories)
         for name, radius in self.radii.items():
             columns[f"disagreement_{name}"] = found.value(name)
             columns[f"error_{name}"] = errors[name]
             columns[f"radius_{name}"] = radius.predict_error(found.value(name), categories)
-        if self.features is not None:
-            features = self.features(frames)
-            arrays["atom_grade"] = self.model.grade(features)
-            columns[GRADE] = compute_frame_grade(arrays["atom_grade"][core], features.frame_index[core], len(frames))
-            columns[RESIDUAL] = self.model.frame_residual(keep_core(features, frames), len(frames))
+        if grades is not None and grades.residual is not None:
+            arrays["atom_grade"] = grades.atom
+            columns.update({GRADE: grades.frame, RESIDUAL: grades.residual})
         return columns, arrays
 
 

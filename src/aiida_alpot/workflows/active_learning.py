@@ -243,6 +243,8 @@ class ActiveLearningWorkChain(ProtocolMixin, ResumeMixin, WorkChain):
             results = outputs.report["results"]
             for name in results.get("uncalibrated", []):
                 self.report(f"no held-out frame has a label of {name}: its tolerance flags nothing")
+            for warning in results.get("warnings", ()):
+                self.report(f"calibration: {warning}")
             for name in limits:
                 for warning in results["calibrations"].get(name, {}).get("warnings", []):
                     self.report(f"calibration of {name}: {warning}")

@@ -81,6 +81,30 @@ def define_loop(spec: WorkChainSpec) -> None:
         validator=non_negative_validator("seed"),
         help="Seed from which every stage, member and trajectory gets its own.",
     )
+    _define_end(spec)
+    spec.input(
+        "split",
+        valid_type=orm.Dict,
+        default=lambda: orm.Dict({}),
+        validator=settings_validator(SplitSettings, "split"),
+        help="Shares of the splits of the first dataset, see aiida_alpot.kernel.splitting.SplitSettings.",
+    )
+    spec.input(
+        "warm_start",
+        valid_type=orm.Bool,
+        default=lambda: orm.Bool(False),
+        help="Start every training from the committee of the iteration before.",
+    )
+    spec.input(
+        "fresh_final",
+        valid_type=orm.Bool,
+        default=lambda: orm.Bool(False),
+        help="Train once more from scratch at the end (AutoPot's --fresh_potential).",
+    )
+
+
+def _define_end(spec: WorkChainSpec) -> None:
+    """Declare when the loop is over."""
     spec.input(
         "max_iterations",
         valid_type=orm.Int,
@@ -101,25 +125,6 @@ def define_loop(spec: WorkChainSpec) -> None:
         default=lambda: orm.Dict({}),
         validator=settings_validator(ConvergenceSettings, "convergence"),
         help="When the loop is done, see aiida_alpot.kernel.convergence.ConvergenceSettings.",
-    )
-    spec.input(
-        "split",
-        valid_type=orm.Dict,
-        default=lambda: orm.Dict({}),
-        validator=settings_validator(SplitSettings, "split"),
-        help="Shares of the splits of the first dataset, see aiida_alpot.kernel.splitting.SplitSettings.",
-    )
-    spec.input(
-        "warm_start",
-        valid_type=orm.Bool,
-        default=lambda: orm.Bool(False),
-        help="Start every training from the committee of the iteration before.",
-    )
-    spec.input(
-        "fresh_final",
-        valid_type=orm.Bool,
-        default=lambda: orm.Bool(False),
-        help="Train once more from scratch at the end (AutoPot's --fresh_potential).",
     )
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from aiida_alpot.kernel.potentials import Features
-from aiida_alpot.kernel.selection import CandidateTable, PickContext, get_strategy, require_active_set
+from aiida_alpot.kernel.selection import CandidateTable, PickContext, get_strategy
 from aiida_alpot.kernel.selection import absorbing as absorbing_module
 from aiida_alpot.kernel.uncertainty import ActiveSet, LocalActiveSet
 
@@ -211,9 +211,18 @@ def test_without_an_active_set_the_way_to_one_is_named(strategy):
         case.pick(strategy, context=PickContext(active_set=case.active_set))
 
 
-def test_a_local_active_set_is_refused():
-    with pytest.raises(ValueError, match=r"a local one does not allow.*calibrate without .clusters"):
-        require_active_set(LocalActiveSet([heavy_tails(n_frames=2).active_set]))
+@pytest.mark.parametrize("start", ["eps", "strict"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_in_the_end_no_candidate_exceeds_the_limit_of_any_cluster(strategy, start):
+    case = heavy_tails(n_frames=80, d=12, start=start)
+    other = heavy_tails(n_frames=2, d=12, seed=1, start=start).active_set
+    one = case.pick(strategy).rows
+    case.active_set = LocalActiveSet([case.active_set, other])
+    picks = case.pick(strategy)
+    assert len(picks.rows) > 0
+    assert case.left_after(picks.rows) <= 2.0
+    case.active_set = LocalActiveSet([case.active_set.members[0]])
+    assert case.pick(strategy).rows.tolist() == one.tolist()
 
 
 @pytest.mark.parametrize("start", ["strict", "eps"])

@@ -20,7 +20,8 @@ from aiida_alpot.kernel.tasks import (
     explore_ase,
     label_ase,
 )
-from aiida_alpot.kernel.uncertainty import UncertaintyModel
+from aiida_alpot.kernel.tasks.inputs import Committee
+from aiida_alpot.kernel.uncertainty import Calibration, UncertaintyModel
 
 SHORT_MD = {
     "n_steps": 12,
@@ -206,6 +207,41 @@ def test_calibrate_also_judges_an_external_test_set(job, calibrated):
     results = calibrated(job.argon(6), job.splits(6), test_frames=job.argon(2, seed=9), n_min=1)
     assert results["errors"]["external_test"]["n_frames"] == 2
     assert "external_test" not in results["calibrated_on"]
+
+
+@pytest.fixture
+def broken(monkeypatch, make):
+    """Let the committee of a task be one whose last member fails to predict some of the frames."""
+
+    def install(module, frames, failing):
+        groups = {atoms.info["group"] for atoms in failing}
+        members = tuple(make.OffTarget(frames, d, d, d, bad=groups if d < 0 else ()) for d in (0.02, -0.01))
+        monkeypatch.setattr(module, "load_committee", lambda *_: Committee(("a", "b"), members, ("a", "b")))
+
+    return install
+
+
+def test_frames_that_a_member_fails_to_predict_are_left_out_of_a_calibration(job, calibrated, broken):
+    frames, splits = job.argon(10), ["train"] * 4 + ["calibration"] * 6
+    broken(calibrate, frames, [frames[0], frames[7]])
+    results = calibrated(frames, splits, feature_kind="last_layer")
+    assert [results["errors"][split]["n_not_predicted"] for split in ("train", "calibration")] == [1, 1]
+    assert results["calibrations"]["force"]["n_points"] == 5
+    assert [note.partition(":")[0] for note in results["warnings"]] == ["train", "calibration"]
+    assert "(Ar4, group argon-0-7): member 1 gives no finite forces" in results["warnings"][1]
+    kept = [k for k in range(10) if k not in (0, 7)]
+    broken(calibrate, frames, [])
+    expected = calibrated([frames[k] for k in kept], [splits[k] for k in kept], feature_kind="last_layer")
+    assert expected["warnings"] == []
+    for name in ("calibrations", "thresholds", "active_atoms", "rates"):
+        assert results[name] == expected[name]
+
+
+def test_a_committee_that_predicts_no_held_out_frame_is_refused(job, calibrated, broken):
+    frames = job.argon(6)
+    broken(calibrate, frames, frames[3:])
+    with pytest.raises(TaskError, match=r"is predicted \(calibration: 3 of 3 .*member 1 gives no finite forces"):
+        calibrated(frames, ["train"] * 3 + ["calibration"] * 3)
 
 
 def test_the_order_of_rows_does_not_change_a_calibration(job, calibrated, tmp_path):
@@ -515,6 +551,40 @@ def test_the_criterion_of_the_settings_flags(job, evaluated, criterion):
         assert results["flagged"] == {"force": 8}
     else:
         assert set(results["adaptive_thresholds"]) == {"energy", "force_max"}
+
+
+def test_candidates_that_a_member_fails_to_predict_are_rejected_with_the_reason(
+    job, evaluated, broken, monkeypatch, tmp_path
+):
+    frames = job.argon(8)
+    broken(evaluate, frames, frames[:2])
+    tight = {"calibrations": {"force": Calibration(calibrated=True, n_points=10)}, "tolerances": {"force": 1e-4}}
+    monkeypatch.setattr(evaluate, "load_uncertainty", lambda *_: UncertaintyModel(**tight))
+    chosen, results = evaluated(frames, budget=8)
+    assert results["n_rejected"] == 2
+    assert not {frames[0].info["group"], frames[1].info["group"]} & {atoms.info["group"] for atoms in chosen}
+    assert len(chosen) == results["n_selected"] > 0
+    assert "2 of 8 frames are left out" in results["warnings"][0]
+    assert "member 1 gives no finite forces" in results["warnings"][0]
+    with np.load(tmp_path / evaluate.TABLE, allow_pickle=False) as table:
+        assert sorted(table["rejected"].tolist()) == [""] * 6 + ["member 1 gives no finite forces"] * 2
+
+
+def test_clusters_of_a_calibration_give_the_thresholds_of_an_evaluation(job, calibrated, evaluated, broken, tmp_path):
+    frames = job.argon(16)
+    for module in (calibrate, evaluate):
+        broken(module, frames, [])
+    splits = ["train"] * 10 + ["calibration"] * 6
+    report = calibrated(frames, splits, feature_kind="last_layer", frame_clusters={"n_clusters": 2})
+    assert report["frame_clusters"] == ["cluster 0", "cluster 1"]
+    criterion = {"kind": "adaptive", "by": "cluster", "force_level": "atom"}
+    _, results = evaluated(frames[10:], dataset=frames[:10], criterion=criterion, budget=3)
+    # the mean of the members is off by a constant: that is every error
+    for threshold in results["adaptive_thresholds"]["force_max"].values():
+        assert threshold == pytest.approx(np.sqrt(3) * 0.005)
+    assert set(results["adaptive_thresholds"]["force_max"]) <= {"cluster 0", "cluster 1"}
+    with np.load(tmp_path / evaluate.TABLE, allow_pickle=False) as table:
+        assert set(table["cluster"]) <= {"cluster 0", "cluster 1"}
 
 
 def test_an_empty_pool_selects_nothing(evaluated):

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
-from aiida_alpot.kernel.uncertainty._scales import METHODS
+from aiida_alpot.kernel.uncertainty._scales import METHODS, bootstrap
 from aiida_alpot.kernel.uncertainty.calibration import Calibration, compute_ppv, compute_tpr
 
 
@@ -249,6 +250,16 @@ def test_bootstrap_interval_contains_the_truth_about_as_often_as_it_says():
         low, high = Calibration.fit(*make_pairs(60, seed), n_bootstrap=200).interval
         hits += low <= truth <= high
     assert hits >= 86
+
+
+@pytest.mark.parametrize("n", [8, 12, 1000])
+def test_interval_of_few_points_is_as_much_wider_as_a_t_interval(n):
+    """The square of an rms ratio with equal disagreements is a mean, whose t interval is known."""
+    e = np.sqrt(np.arange(1.0, n + 1.0) + 10.0 * n)
+    low, high = bootstrap("rms_ratio", np.ones(n), e, 0.9, 1.0, 4000, 0)
+    half = (high**2 - low**2) / 2.0
+    expected = stats.t.ppf(0.975, n - 1) * np.std(e**2, ddof=1) / np.sqrt(n)
+    assert half == pytest.approx(expected, rel=0.08)
 
 
 @pytest.mark.parametrize("method", METHODS)

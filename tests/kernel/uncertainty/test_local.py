@@ -152,3 +152,41 @@ def test_wrong_input_is_refused():
             ClusterSettings(**wrong)
     with pytest.raises(ValueError, match="at least one cluster"):
         LocalActiveSet([])
+
+
+@pytest.mark.parametrize("start", ["eps", "strict"])
+def test_atoms_enter_the_cluster_that_knows_them_best(start):
+    rng = np.random.default_rng(5)
+    near, far = (
+        np.column_stack([rng.normal(size=20), np.zeros(20)]),
+        np.column_stack([np.zeros(20), rng.normal(size=20)]),
+    )
+    parts = LocalActiveSet.build(
+        features(np.concatenate([near, far])), np.repeat([0, 1], 20), start=start, constant_column=False
+    )
+    before = parts.copy()
+    new = features(np.array([[50.0, 0.0]]))
+    assert parts.grade(new)[0] > 2.0
+    assert parts.absorb(new) == 1
+    assert parts.grade(new)[0] <= parts.known_grade
+    np.testing.assert_array_equal(parts.members[1].grade(new), before.members[1].grade(new))
+    assert before.grade(new)[0] > 2.0
+    assert parts.absorb(new) == 0
+
+
+def test_absorbing_into_one_cluster_is_absorbing_into_its_set():
+    rng = np.random.default_rng(6)
+    data, new = features(rng.normal(size=(30, 3))), features(4.0 * rng.normal(size=(10, 3)))
+    parts = LocalActiveSet.build(data, np.zeros(30))
+    alone = parts.members[0].copy()
+    assert parts.absorb(new) == alone.absorb(new)
+    np.testing.assert_array_equal(parts.grade(data), alone.grade(data))
+
+
+def test_a_species_that_no_cluster_knows_is_known_once_it_is_taken_in():
+    parts = LocalActiveSet.build(features(A + B), LABELS[: len(A + B)], ClusterSettings(rows_per_rank=0.0), start="eps")
+    values = np.asarray(A, dtype=float)
+    new = Features(values, np.full(len(values), 79), np.zeros(len(values)))
+    assert np.isinf(parts.grade(new)).all()
+    parts.absorb(new)
+    assert parts.grade(new).max() <= parts.known_grade * (1 + 1e-8)

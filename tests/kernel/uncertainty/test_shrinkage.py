@@ -34,11 +34,29 @@ def test_below_ten_points_without_a_previous_fit_it_is_drawn_towards_one(previou
     assert any("fewer than 10: shrunk to" in note and "towards 1 (" in note for note in result.warnings)
 
 
-@pytest.mark.parametrize(("n", "previous"), [(50, PREVIOUS), (10, None), (30, None), (30, Calibration())])
+@pytest.mark.parametrize(("n", "previous"), [(50, PREVIOUS), (50, None), (10, None), (30, None), (30, Calibration())])
 def test_enough_points_speak_for_themselves(n, previous):
+    assert fit(n, previous=previous).scale == 8.0
+
+
+@pytest.mark.parametrize("previous", [None, Calibration()])
+@pytest.mark.parametrize("n", [10, 30, 49])
+def test_below_fifty_points_a_scale_without_a_previous_one_is_called_uncertain(n, previous):
     result = fit(n, previous=previous)
-    assert result.scale == 8.0
-    assert result.warnings == ()
+    assert result.warnings == (
+        f"scale 8 of {n} points, fewer than 50, and there is no previous calibration to draw it towards: "
+        "it is uncertain",
+    )
+    assert fit(50, previous=previous).warnings == ()
+
+
+def test_the_warning_of_an_uncertain_scale_tells_its_interval():
+    rng = np.random.default_rng(1)
+    D = rng.lognormal(size=20)
+    result = Calibration.fit(D, D * rng.lognormal(1.0, 0.5, 20))
+    low, high = result.interval
+    assert any(note.endswith(f"it is uncertain, 95 % interval {low:.3g} to {high:.3g}") for note in result.warnings)
+    assert low < result.scale < high
 
 
 def test_a_conformal_scale_is_only_enlarged():

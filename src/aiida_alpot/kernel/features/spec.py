@@ -58,10 +58,14 @@ class FeatureSpec:
         """The setting and its value, for messages."""
         return f"{self.setting} {self.kind!r}"
 
+    @property
+    def is_of_potential(self) -> bool:
+        """Whether a potential gives these features."""
+        return self.kind != SOAP and ":" not in self.kind
+
     def known_to(self, potentials: Sequence[Potential]) -> bool:
         """Return whether one of *potentials* has these features, or none is needed for them."""
-        of_others = self.kind == SOAP or ":" in self.kind
-        return of_others or any(self.kind in potential.feature_kinds for potential in potentials)
+        return not self.is_of_potential or any(self.kind in potential.feature_kinds for potential in potentials)
 
     def complete(self, numbers: Iterable[int]) -> FeatureSpec:
         """Return what computes the same columns for whatever frames come later.

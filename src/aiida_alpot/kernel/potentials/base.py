@@ -89,6 +89,10 @@ class Predictions:
             offsets=np.array([0, last - first]),
         )
 
+    def take(self, rows: Sequence[int] | IntArray) -> Predictions:
+        """Return the predictions of some frames, in the order of *rows*, all of which exist."""
+        return concatenate([self.frame(int(k)) for k in rows])
+
 
 @dataclass(frozen=True)
 class Features:

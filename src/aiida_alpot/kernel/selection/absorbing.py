@@ -18,20 +18,15 @@ BLOCK: Final = 64
 """Candidates whose atoms are graded at a time."""
 
 
-def require_active_set(active_set: ActiveSet | LocalActiveSet | None) -> ActiveSet:
-    """Return the active set if candidates can be taken into it.
+def require_active_set(active_set: ActiveSet | LocalActiveSet | None) -> ActiveSet | LocalActiveSet:
+    """Return the active set that candidates can be taken into.
 
-    :raises ValueError: if there is none, or it is a local one; the message says what to do.
+    :raises ValueError: if there is none; the message says what to do.
     """
     if active_set is None:
         raise ValueError(
             "this strategy chooses by grade and the uncertainty model has no active set: "
             "calibrate with 'feature_kind' set, e.g. 'last_layer'"
-        )
-    if isinstance(active_set, LocalActiveSet):
-        raise ValueError(
-            "this strategy takes candidates into the active set, which a local one does not allow, as a new atom "
-            "belongs to none of its clusters: calibrate without 'clusters', or select by another strategy"
         )
     return active_set
 
@@ -46,7 +41,7 @@ def grade_limit(gamma_select: float | None, active_set: ActiveSet | LocalActiveS
 
 
 class GrowingSet:
-    """A copy of the active set that takes candidates in.
+    """A copy of the active set, or of those of clusters, that takes candidates in.
 
     :param context: with the active set and the per-atom features of the candidates.
     :raises ValueError: if one of them is missing.

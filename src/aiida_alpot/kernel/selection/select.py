@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -117,15 +117,10 @@ def select(
 
     population = sieve.fresh & candidates.healthy & _control_mask(candidates, control_candidates)
     context = PickContext(flags.limits, training_features, active_set, atom_features)
-    worth = sieve.thinned
-    if chosen_strategy.needs_active_set and control_share > 0.0:
-        worth = _foresee_picks(candidates, chosen_strategy, sieve.thinned, budget, context, seed)
-    size = _control_size(control_share, budget, int(worth.sum()), int(population.sum()))
-    drawn = _draw_control(candidates, population, worth, size, control_share, fixed, n_control_groups_before, seed)
+    worth = _find_worth(candidates, chosen_strategy, sieve, control_share, budget, context, seed)
+    drawn = _draw_control(candidates, population, worth, budget, control_share, fixed, n_control_groups_before, seed)
     control = np.array(sorted(drawn.rows), dtype=np.int64)
-    # no group of held-out frames, of this iteration or an earlier one, may give training frames
-    held_out = set(drawn.groups.split) | {group for group, split in fixed.items() if split in CONTROL_SPLITS}
-    trainable = sieve.thinned & ~np.isin(candidates.group, sorted(held_out))
+    trainable = sieve.thinned & ~_is_held_out(candidates, drawn, fixed)
     picks, groups = _select_training(
         candidates, chosen_strategy, trainable, budget - len(control), validation_share, fixed, context, seed
     )
@@ -133,12 +128,12 @@ def select(
     report = {
         "strategy": strategy,
         "budget": budget,
+        "control_excluded_groups": drawn.spared,
         **_count_candidates(candidates, flags, sieve.fresh, known_ids),
         **_count_sifted(sieve, flags, trainable),
         **_count_selected(candidates, result),
-        "control_excluded_groups": drawn.spared,
     }
-    return Selection(result.indices, result.reasons, result.control, result.split, report)
+    return replace(result, report=report)
 
 
 def _check_arguments(budget: int, control_share: float, validation_share: float, min_distance: float | None) -> None:
@@ -216,14 +211,23 @@ def _control_mask(candidates: CandidateTable, mask: BoolArray | None) -> BoolArr
     return np.asarray(mask, dtype=bool)
 
 
-def _foresee_picks(
-    candidates: CandidateTable, strategy: Strategy, pool: BoolArray, budget: int, context: PickContext, seed: int
+def _find_worth(
+    candidates: CandidateTable,
+    strategy: Strategy,
+    sieve: _Sieve,
+    control_share: float,
+    budget: int,
+    context: PickContext,
+    seed: int,
 ) -> BoolArray:
-    """Return which candidates a strategy would take without control frames, shape (n_frames,).
+    """Return which candidates are worth training on, shape (n_frames,), by which control frames are counted.
 
-    One that chooses by grade leaves most of its pool: how much there is to train on is known only when it has chosen.
+    A strategy that chooses by grade leaves most of its pool: what it takes is known only when it has chosen, without
+    control frames.
     """
-    picks = strategy.pick(candidates, np.flatnonzero(pool), budget, _rng(seed, "foreseen"), context)
+    if not strategy.needs_active_set or control_share == 0.0:
+        return sieve.thinned
+    picks = strategy.pick(candidates, np.flatnonzero(sieve.thinned), budget, _rng(seed, "foreseen"), context)
     return np.isin(np.arange(len(candidates)), picks.rows)
 
 
@@ -244,18 +248,28 @@ def _draw_control(
     candidates: CandidateTable,
     population: BoolArray,
     worth: BoolArray,
-    size: int,
+    budget: int,
     share: float,
     fixed: Mapping[str, str],
     n_groups_before: int,
     seed: int,
 ) -> ControlDraw:
+    size = _control_size(share, budget, int(worth.sum()), int(population.sum()))
     if size == 0:
         return ControlDraw([], GroupSplits({}), [])
     rows = np.flatnonzero(population)
     group_of: dict[int, str] = dict(zip(rows.tolist(), candidates.group[rows].tolist(), strict=True))
     trainable: list[str] = np.unique(candidates.group[worth]).tolist()
     return draw_control(group_of, trainable, size, share, fixed, n_groups_before, _rng(seed, "control"))
+
+
+def _is_held_out(candidates: CandidateTable, drawn: ControlDraw, fixed: Mapping[str, str]) -> BoolArray:
+    """Return which candidates are of a group of held-out frames, of this iteration or an earlier one.
+
+    No such group may give training frames.
+    """
+    held_out = set(drawn.groups.split) | {group for group, split in fixed.items() if split in CONTROL_SPLITS}
+    return np.isin(candidates.group, sorted(held_out))
 
 
 def _select_training(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from aiida_alpot.kernel.settings import parse_settings
 from aiida_alpot.kernel.tasks import TaskError
 from aiida_alpot.kernel.tasks.entries import find_file, read_entry
 from aiida_alpot.kernel.tasks.inputs import Committee, load_committee, read_labelled
-from aiida_alpot.kernel.uncertainty import LocalActiveSet, UncertaintyModel
+from aiida_alpot.kernel.uncertainty import LocalActiveSet, UncertaintyModel, describe_failures
 
 OUTPUT = "uncertainty.h5"
 PREVIOUS = "previous.h5"
@@ -31,14 +31,17 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     committee = load_committee({**task, "device": settings.device}, folder)
     with Dataset.open(find_file(task, "dataset", folder)) as dataset:
         frames = {split: read_labelled(dataset, split) for split in ("train", "validation", "test", "calibration")}
-    errors = {
-        split: assess(committee.potentials, members, settings).summary for split, members in frames.items() if members
-    }
+    assessed = {split: assess(committee.potentials, found, settings) for split, found in frames.items() if found}
+    warnings = [note for split, found in assessed.items() for note in describe_left_out(split, frames[split], found)]
+    errors = {split: found.summary for split, found in assessed.items()}
     if "test_frames" in task:
         with Dataset.open(find_file(task, "test_frames", folder)) as dataset:
             external = read_labelled(dataset, None)
-        errors[EXTERNAL] = assess(committee.potentials, external, settings).summary
-    held_out, splits = _assess_held_out(committee, frames, settings)
+        judged = assess(committee.potentials, external, settings)
+        errors[EXTERNAL] = judged.summary
+        warnings += describe_left_out(EXTERNAL, external, judged)
+    frames = {split: keep_predicted(found, assessed.get(split)) for split, found in frames.items()}
+    held_out, splits = _assess_held_out(committee, frames, settings, warnings)
     previous = UncertaintyModel.load(find_file(task, "previous", folder)) if "previous" in task else None
     model = fit_uncertainty(
         committee.potentials, committee.hashes, held_out, frames["train"], settings, previous, folder
@@ -52,26 +55,52 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "thresholds": model.thresholds,
         "tolerances": dict(settings.tolerances),
         "uncalibrated": sorted(set(settings.tolerances) - set(model.calibrations)),
-        "active_atoms": count_active_atoms(model),
-        "active_frames": count_active_frames(model),
-        "active_set": dict(model.active_set_report),
-        "features": describe_features(model),
-        "n_clusters": len(model.active_set.members) if isinstance(model.active_set, LocalActiveSet) else None,
+        **describe_active_set(model),
+        "warnings": warnings,
     }
 
 
+def describe_left_out(name: str, frames: Sequence[Atoms], found: SplitErrors) -> list[str]:
+    """Return what to say of the frames of a split that a member of the committee fails to predict."""
+    return [] if found.failures is None else describe_failures(frames, found.failures, name)
+
+
+def keep_predicted(frames: Sequence[Atoms], found: SplitErrors | None) -> list[Atoms]:
+    """Return the frames that all members predict."""
+    if found is None or found.failures is None:
+        return list(frames)
+    return [atoms for atoms, failure in zip(frames, found.failures, strict=True) if not failure]
+
+
 def _assess_held_out(
-    committee: Committee, frames: Mapping[str, list[Atoms]], settings: CalibrateSettings
+    committee: Committee, frames: Mapping[str, list[Atoms]], settings: CalibrateSettings, warnings: Sequence[str]
 ) -> tuple[SplitErrors, list[str]]:
-    """Return the errors on the frames to calibrate on and the names of their splits."""
+    """Return the errors on the frames to calibrate on and the names of their splits.
+
+    :param frames: that the committee predicts, by split.
+    :param warnings: of the frames that it does not.
+    """
     splits = [split for split in settings.splits if frames[split]]
     if sum(len(frames[split]) for split in splits) < settings.n_min:
         splits += [split for split in settings.fallback_splits if frames[split] and split not in splits]
     chosen = [atoms for split in splits for atoms in frames[split]]
     if not chosen:
         names = ", ".join(settings.splits + settings.fallback_splits)
-        raise TaskError("no_held_out_frames", f"no labelled frame in the splits {names}; give them a share")
+        remedy = f" is predicted ({'; '.join(warnings)}); train again" if warnings else "; give them a share"
+        raise TaskError("no_held_out_frames", f"no labelled frame in the splits {names}{remedy}")
     return assess(committee.potentials, chosen, settings), splits
+
+
+def describe_active_set(model: UncertaintyModel) -> dict[str, Any]:
+    """Return for the report what the active set holds and how it was made."""
+    return {
+        "active_atoms": count_active_atoms(model),
+        "active_frames": count_active_frames(model),
+        "active_set": dict(model.active_set_report),
+        "features": describe_features(model),
+        "n_clusters": len(model.active_set.members) if isinstance(model.active_set, LocalActiveSet) else None,
+        "frame_clusters": None if model.frame_clusters is None else list(model.frame_clusters.names),
+    }
 
 
 def count_active_atoms(model: UncertaintyModel) -> dict[str, int]:

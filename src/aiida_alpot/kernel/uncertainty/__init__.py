@@ -22,6 +22,8 @@ from aiida_alpot.kernel.uncertainty.criteria import (
     compute_query_flags,
     rate_by_element,
 )
+from aiida_alpot.kernel.uncertainty.failures import describe_failures, find_failures
+from aiida_alpot.kernel.uncertainty.frame_clusters import FrameClusters, FrameClusterSettings, mean_over_atoms
 from aiida_alpot.kernel.uncertainty.local import ClusterSettings, LocalActiveSet
 from aiida_alpot.kernel.uncertainty.maxvol import MaxvolResult
 from aiida_alpot.kernel.uncertainty.model import UncertaintyModel
@@ -37,6 +39,8 @@ __all__ = [
     "ClusterSettings",
     "Disagreement",
     "Error",
+    "FrameClusterSettings",
+    "FrameClusters",
     "LocalActiveSet",
     "MaxvolResult",
     "UncertaintyModel",
@@ -50,8 +54,11 @@ __all__ = [
     "compute_ppv",
     "compute_query_flags",
     "compute_tpr",
+    "describe_failures",
     "disagreement",
     "error",
+    "find_failures",
+    "mean_over_atoms",
     "mean_prediction",
     "rate_by_element",
     "report_rates",

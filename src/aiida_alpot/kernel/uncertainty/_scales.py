@@ -24,6 +24,7 @@ from typing import Final, Literal, get_args
 
 import numpy as np
 from scipy.optimize import isotonic_regression
+from scipy.special import ndtr, stdtrit
 
 from aiida_alpot.kernel.seeds import derive_seed
 from aiida_alpot.kernel.units import FloatArray
@@ -92,7 +93,10 @@ def fit_isotonic(D: FloatArray, e: FloatArray) -> tuple[tuple[float, float], ...
 def bootstrap(
     method: Method, D: FloatArray, e: FloatArray, confidence: float, pivot: float, n_resamples: int, seed: int
 ) -> tuple[float, float] | None:
-    """Return the percentile interval of the scale at *pivot*; None if fewer than two resamples have one.
+    """Return the interval of the scale at *pivot*; None if fewer than two resamples have one.
+
+    It is the percentile interval expanded as a t interval is (Hesterberg 2015, Sec. 5.4): resamples of n points vary
+    less than samples do by sqrt((n − 1)/n), and the quantiles of few points are those of Student's t.
 
     An isotonic fit has no scale of its own; its interval is the one of ``median_ratio``.
     """
@@ -104,7 +108,8 @@ def bootstrap(
     scales = scales[np.isfinite(scales)]
     if len(scales) < 2:
         return None
-    low, high = np.quantile(scales, [0.5 - LEVEL / 2.0, 0.5 + LEVEL / 2.0])
+    tail = float(ndtr(-np.sqrt(len(D) / (len(D) - 1)) * stdtrit(len(D) - 1, 0.5 + LEVEL / 2.0)))
+    low, high = np.quantile(scales, [tail, 1.0 - tail])
     return float(low), float(high)
 
 

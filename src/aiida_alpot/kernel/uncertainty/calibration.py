@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from aiida_alpot.kernel.settings import parse_settings, settings_to_dict
 from aiida_alpot.kernel.uncertainty._pairs import clean_pairs
-from aiida_alpot.kernel.uncertainty._scales import METHODS, Method, bootstrap, fit_isotonic, fit_power
+from aiida_alpot.kernel.uncertainty._scales import METHODS, Method, Power, bootstrap, fit_isotonic, fit_power
 from aiida_alpot.kernel.uncertainty._shrinkage import shrink
 from aiida_alpot.kernel.uncertainty.categories import StrArray, as_labels, fit_categories
 from aiida_alpot.kernel.uncertainty.rates import compute_ppv, compute_tpr
@@ -45,7 +45,8 @@ class Calibration:
     :param knots: isotonic fit, pairs (D, ε), both non-decreasing; empty for the other methods.
     :param categories: ``conformal`` only: the scale of each category of frames that has one; all others, and frames
         without a category, have *scale*.
-    :param interval: 95 % bootstrap interval of the fitted scale (before it is shrunk), None if it was not computed.
+    :param interval: 95 % bootstrap interval of the fitted scale (before it is shrunk), expanded for few pairs; None if
+        it was not computed.
     :param threshold_factor: the threshold over the one that follows from the fit; other than 1 after ``target_tpr``.
     :param largest_error: largest ε of the fit; a tolerance above it is an extrapolation.
     :param largest_disagreement: largest D of the fit; beyond it an error is an extrapolation.
@@ -137,25 +138,14 @@ class Calibration:
         if power is None:
             notes.append("no finite positive scale: all disagreements or all errors are zero")
             return _uncalibrated(method, previous, len(D), n_dropped, notes)
-        scale, shrink_notes = shrink(method, power, len(D), previous)
+        interval = bootstrap(method, D, e, confidence, power.pivot, n_bootstrap, seed)
+        scale, shrink_notes = shrink(method, power, len(D), previous, interval)
         scales, category_notes = ({}, []) if labels is None else fit_categories(D, e, labels, confidence, scale)
-        notes += shrink_notes + category_notes
-        result = cls(
-            method=method,
-            scale=scale,
-            exponent=power.exponent,
-            pivot=power.pivot,
-            knots=fit_isotonic(D, e) if method == "isotonic" else (),
-            categories=scales,
-            interval=bootstrap(method, D, e, confidence, power.pivot, n_bootstrap, seed),
-            largest_error=float(e.max()),
-            largest_disagreement=float(D.max()),
-            n_points=len(D),
-            n_dropped=n_dropped,
-            calibrated=True,
-        )
+        result = _of_power(method, replace(power, scale=scale), D, e)
+        result = replace(result, categories=scales, interval=interval, n_dropped=n_dropped)
         factor, tpr_notes = _reach_tpr(result, D, e, labels, tolerance, target_tpr)
-        return replace(result, threshold_factor=factor, warnings=tuple(notes + tpr_notes))
+        notes += shrink_notes + category_notes + tpr_notes
+        return replace(result, threshold_factor=factor, warnings=tuple(notes))
 
     @property
     def _knots(self) -> FloatArray:
@@ -321,6 +311,21 @@ def _uncalibrated(
         return replace(previous, warnings=tuple(notes), n_dropped=n_dropped)
     notes.append("uncalibrated: the disagreement is taken for the error")
     return Calibration(method=method, n_points=n_points, n_dropped=n_dropped, warnings=tuple(notes))
+
+
+def _of_power(method: Method, power: Power, D: FloatArray, e: FloatArray) -> Calibration:
+    """Return the calibration of a power law that was fitted to pairs."""
+    return Calibration(
+        method=method,
+        scale=power.scale,
+        exponent=power.exponent,
+        pivot=power.pivot,
+        knots=fit_isotonic(D, e) if method == "isotonic" else (),
+        largest_error=float(e.max()),
+        largest_disagreement=float(D.max()),
+        n_points=len(D),
+        calibrated=True,
+    )
 
 
 def _reach_tpr(

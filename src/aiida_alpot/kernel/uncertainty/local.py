@@ -137,6 +137,35 @@ class LocalActiveSet:
         """Return the smallest share outside the span of a cluster for every atom, shape (n_atoms,)."""
         return np.asarray(np.min([member.residual(features) for member in self.members], axis=0), dtype=np.float64)
 
+    @property
+    def known_grade(self) -> float:
+        """Grade that no atom of the sets exceeds, see :attr:`.ActiveSet.known_grade`."""
+        return max(member.known_grade for member in self.members)
+
+    def absorb(self, features: Features) -> int:
+        """Take atoms in, each into the cluster that knows it best; changes the sets in place.
+
+        That is the one of the smallest grade, which is the smallest change; where all are infinite, of the smallest
+        share outside the span. Then no atom has a grade above :attr:`known_grade` any more. Clusters neither appear nor
+        move.
+
+        :param features: atoms of one or several frames.
+        :return: number of rows that entered, see :meth:`.ActiveSet.absorb`.
+        :raises ValueError: if a feature is not finite or the number of features differs.
+        """
+        grades = np.stack([member.grade(features) for member in self.members])
+        outside = np.stack([member.residual(features) for member in self.members])
+        nearest = np.where(np.isinf(grades).all(axis=0), np.argmin(outside, axis=0), np.argmin(grades, axis=0))
+        entered = 0
+        for member, part in zip(self.members, _split(features, nearest, len(self.members)), strict=True):
+            if part.n_atoms:
+                entered += member.absorb(part)
+        return entered
+
+    def copy(self) -> LocalActiveSet:
+        """Return an independent copy."""
+        return LocalActiveSet([member.copy() for member in self.members])
+
     def to_arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """Return the state as flat arrays, keys like ``"0/29/rows"``."""
         parts = enumerate(member.to_arrays() for member in self.members)
@@ -189,7 +218,13 @@ def part_atoms(
 
 def take_clusters(features: Features, labels: IntArray) -> list[Features]:
     """Return the features of each cluster, in the order of the labels."""
-    masks = [labels == label for label in np.unique(labels)]
+    number = np.unique(labels, return_inverse=True)[1]
+    return _split(features, number, int(number.max(initial=-1)) + 1)
+
+
+def _split(features: Features, number: IntArray, n_parts: int) -> list[Features]:
+    """Return the features of the atoms of each number 0, 1, …, some of which may be empty."""
+    masks = [number == k for k in range(n_parts)]
     return [Features(features.values[m], features.species[m], features.frame_index[m]) for m in masks]
 
 

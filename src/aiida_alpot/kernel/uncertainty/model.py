@@ -20,6 +20,7 @@ from aiida_alpot.kernel.uncertainty.active_set import ActiveSet, compute_frame_g
 from aiida_alpot.kernel.uncertainty.calibration import Calibration
 from aiida_alpot.kernel.uncertainty.categories import StrArray, frame_categories
 from aiida_alpot.kernel.uncertainty.committee import Disagreement
+from aiida_alpot.kernel.uncertainty.frame_clusters import FrameClusters
 from aiida_alpot.kernel.uncertainty.local import LocalActiveSet
 from aiida_alpot.kernel.units import PROPERTIES, FloatArray
 
@@ -41,9 +42,11 @@ class UncertaintyModel:
         features: the bands 1, 2 and 10 of Novikov et al. (2021) are for moment tensor potentials.
     :param model_hashes: sha256 of the models, in the order of the committee.
     :param points: the pairs (D, ε) of each calibration, for plots and for intervals at another confidence.
-    :param category_column: column of the frames with the categories of the calibrations, empty if there are none.
+    :param category_column: column of the frames with the categories of the calibrations, empty if no column has them.
     :param point_categories: of the frames of the points, shape (n_points,); None without categories, or not known.
     :param active_set_report: how the active set was made, for people: what was left out of it and why.
+    :param frame_clusters: clusters of the training frames, by the same features as the active set; then these are the
+        categories of the calibrations.
     :raises ValueError: if a property is unknown or a number out of range.
     """
 
@@ -59,6 +62,7 @@ class UncertaintyModel:
     point_categories: StrArray | None = None
     feature_parameters: Mapping[str, Any] = field(default_factory=dict)
     active_set_report: Mapping[str, Any] = field(default_factory=dict)
+    frame_clusters: FrameClusters | None = None
 
     def __post_init__(self) -> None:
         for name in ("calibrations", "tolerances", "points"):
@@ -104,9 +108,12 @@ class UncertaintyModel:
             if name in self.calibrations and name in self.tolerances
         }
 
-    def frame_categories(self, frames: Sequence[Atoms]) -> StrArray | None:
-        """Return the category of each frame, shape (n_frames,), empty where it has none; None without categories."""
-        return frame_categories(frames, self.category_column) if self.category_column else None
+    def frame_categories(self, frames: Sequence[Atoms], clusters: StrArray | None = None) -> StrArray | None:
+        """Return the category of each frame, shape (n_frames,), empty where it has none; None without categories.
+
+        :param clusters: the cluster of each frame, see :func:`~aiida_alpot.kernel.grading.grade_frames`.
+        """
+        return frame_categories(frames, self.category_column) if self.category_column else clusters
 
     def frame_thresholds(self, categories: npt.ArrayLike) -> dict[str, FloatArray]:
         """Return :attr:`thresholds` frame by frame, each of shape (n_frames,).
@@ -201,6 +208,8 @@ class UncertaintyModel:
             # fixed-width text is no array of HDF5
             words = json.dumps(np.asarray(self.point_categories).tolist()).encode()
             arrays["point_categories"] = np.frombuffer(words, dtype=np.uint8)
+        if self.frame_clusters is not None:
+            arrays |= {f"frame_clusters/{key}": value for key, value in self.frame_clusters.to_arrays().items()}
         if self.active_set is not None:
             arrays |= {f"active_set/{key}": value for key, value in self.active_set.to_arrays().items()}
         write_arrays(path, arrays, {"kind": "uncertainty_model"})
@@ -223,7 +232,7 @@ class UncertaintyModel:
     @classmethod
     def _from_arrays(cls, arrays: Arrays) -> UncertaintyModel:
         header = json.loads(np.asarray(arrays["header"], dtype=np.uint8).tobytes())
-        points = _within(arrays, "points/")
+        points, clusters = _within(arrays, "points/"), _within(arrays, "frame_clusters/")
         return cls(
             calibrations={name: _load_calibration(value) for name, value in header["calibrations"].items()},
             tolerances=header["tolerances"],
@@ -237,6 +246,7 @@ class UncertaintyModel:
             point_categories=_load_words(arrays.get("point_categories")),
             feature_parameters=header.get("feature_parameters", {}),
             active_set_report=header.get("active_set_report", {}),
+            frame_clusters=FrameClusters.from_arrays(clusters) if clusters else None,
         )
 
 
