@@ -107,6 +107,7 @@ def test_bases_are_inputs_then_their_shapes_and_sources_at_the_end(flow):
     ]
     assert origins(frames) == expected  # the dimers of the second input are those of the first
     assert [atoms.info["parent_index"] for atoms in frames] == [0, 0, 0, 0, 0, 1, 1, -1, -1]
+    assert [bool(atoms.info.get("parent_id")) for atoms in frames] == [True] * 7 + [False] * 2
 
 
 def test_every_base_but_those_of_a_scan_has_copies_and_each_copy_its_defects(flow):

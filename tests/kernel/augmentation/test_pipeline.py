@@ -87,6 +87,7 @@ def test_labels_constraints_and_book_keeping_of_parents_are_dropped():
             "group",
             "config_type",
             "parent_index",
+            "parent_id",
         }
         assert set(child.arrays) == {"numbers", "positions", "site"}
     assert atoms.calc is not None
@@ -223,6 +224,18 @@ def test_parent_index_is_a_column_of_the_dataset_with_the_parameters(tmp_path):
             set(json.loads(text)) == set(kind.split("+")) for text, kind in zip(used, kinds, strict=True) if text
         )
         assert dataset.present("parameters").tolist() == [kind != "input" for kind in kinds]
+
+
+def test_parent_id_is_that_of_the_input_in_its_dataset_with_labels_and_charge(tmp_path):
+    first, second = bulk("Si"), molecule("CH3CH2OH")
+    first.calc = SinglePointCalculator(first, energy=-1.0)
+    second.info["charge"] = 1.0
+    write(tmp_path / "in.h5", [first, second])
+    with Dataset.open(tmp_path / "in.h5") as dataset:
+        ids = dataset.frame_ids(labels=False).tolist()
+        read = augment(dataset[:], {"copies": 0}, 0).frames
+    for frames in (augment([first, second], {"copies": 0}, 0).frames, read):
+        assert [atoms.info["parent_id"] for atoms in frames] == ids
 
 
 def test_augmenting_again_begins_a_new_history():

@@ -22,6 +22,7 @@ from aiida_alpot.kernel.augmentation.draft import Draft, Run
 from aiida_alpot.kernel.augmentation.duplicates import name_group, series_key
 from aiida_alpot.kernel.augmentation.registry import MANIPULATIONS
 from aiida_alpot.kernel.dataset import DatasetView
+from aiida_alpot.kernel.dataset.ids import structure_id
 
 Frames = Sequence[Atoms] | DatasetView
 """Input frames, in memory or read one after the other."""
@@ -93,6 +94,21 @@ def _fit_cell(draft: Draft, run: Run, *, is_repeated: bool) -> Draft:
     for name in names:
         draft = run.apply(name, draft) or draft
     return draft
+
+
+def input_ids(inputs: Frames) -> list[str]:
+    """Return the ids of the inputs without labels, by which they are found in their dataset whatever its order."""
+    if isinstance(inputs, DatasetView):
+        return [str(identity) for identity in inputs.frame_ids(labels=False)]
+    return [structure_id(_bare(atoms)) for atoms in inputs]
+
+
+def _bare(atoms: Atoms) -> Atoms:
+    """Return a frame with nothing but what its id depends on."""
+    bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    if "charge" in atoms.info:
+        bare.info["charge"] = atoms.info["charge"]
+    return bare
 
 
 def validate_inputs(inputs: Frames) -> None:
