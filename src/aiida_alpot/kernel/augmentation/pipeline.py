@@ -84,11 +84,10 @@ def stream_augmented(
     ids = input_ids(frames)
     filters = Filters(settings.filters, report)
     for draft in _iterate_drafts(frames, Run(settings, seed, report, energy)):
-        key = structure_key(draft.atoms)
-        if filters.accept(draft.atoms, key, draft.origin, is_crowded=draft.is_crowded):
+        if filters.accept(draft.atoms, draft.origin, is_crowded=draft.is_crowded):
             report.n_output += 1
             report.made[draft.kind] += 1
-            yield _finish(draft, key, ids)
+            yield _finish(draft, ids)
 
 
 def _iterate_drafts(frames: Frames, run: Run) -> Iterator[Draft]:
@@ -143,13 +142,13 @@ class _Share:
         self._n_taken -= 1
 
 
-def _finish(draft: Draft, key: bytes, ids: Sequence[str]) -> Atoms:
+def _finish(draft: Draft, ids: Sequence[str]) -> Atoms:
     """Return the frame with its book-keeping."""
     atoms = draft.atoms
     info = copy_info(atoms)
     info.update(
         origin=draft.origin,
-        group=draft.group or name_group(key),
+        group=draft.group or name_group(structure_key(atoms)),
         config_type=str(info.get("config_type") or "") or draft.kind,
         parent_index=draft.parent,
     )
