@@ -206,6 +206,16 @@ def test_molecule_says_which_manipulations_of_bulk_it_was_left_out_of():
     assert result.report["skipped"] == {"strain": {"no_periodic_axis": 3}, "vacancy": {"no_periodic_axis": 3}}
 
 
+def test_cells_that_are_left_as_they_are_say_why():
+    given = [bulk("Cu"), bulk("Cu") * 4, fcc111("Al", (1, 1, 3), vacuum=10.0), molecule("H2O", vacuum=9.0)]
+    report = augment(given, {"copies": 0, "supercell": {"min_length": 5.0}, "vacuum": {"thickness": 15.0}}, 0).report
+    assert report["made"] == {"input": 2, "supercell": 2}
+    assert report["skipped"] == {
+        "supercell": {"already_large": 1, "no_periodic_axis": 1},
+        "vacuum": {"all_axes_periodic": 2, "enough_vacuum": 2},
+    }
+
+
 def test_impossible_atom_cap_leaves_cells_as_they_are_and_says_so():
     result = augment([bulk("Si")], {"copies": 0, "supercell": {"max_atoms": 1}}, 0)
     assert result.report["skipped"] == {"supercell": {"above_max_atoms": 1}}

@@ -85,14 +85,15 @@ def _iterate_steps(name: str, material: Atoms | Sequence[str], run: Run, key: st
 
 
 def _fit_cell(draft: Draft, run: Run, *, is_repeated: bool) -> Draft:
-    """Return the draft with the vacuum and repeats that its cell is to have."""
-    names = run.names("cell")
-    if not (is_repeated and draft.atoms.pbc.any()) and "supercell" in names:
-        names.remove("supercell")
-    if draft.atoms.pbc.all() and "vacuum" in names:
-        names.remove("vacuum")
-    for name in names:
-        draft = run.apply(name, draft) or draft
+    """Return the draft with the vacuum and repeats that its cell is to have.
+
+    :param is_repeated: whether it is a cell of a crystal, not of a shape that was given its size.
+    """
+    for name in run.names("cell"):
+        if name == "supercell" and not is_repeated:
+            run.report.count(name, NotApplicableError("not_repeated"))
+        else:
+            draft = run.apply(name, draft) or draft
     return draft
 
 
