@@ -5,12 +5,13 @@ import json
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk, fcc111, molecule
+from ase.build import bulk, fcc111, make_supercell, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 
 from aiida_alpot.kernel.augmentation import MANIPULATIONS, AugmentSettings, augment
 from aiida_alpot.kernel.dataset import Dataset, write
+from aiida_alpot.kernel.geometry import perpendicular_heights
 from aiida_alpot.kernel.settings import SettingsError, parse_settings
 
 ALL = {"copies": 6, "supercell": {"min_length": 7.0}, "strain": {}, "rattle": {}, "vacancy": {"fraction": 0.5}}
@@ -182,6 +183,8 @@ BAD = {
     "a cell that is not finite": (Atoms("H", cell=[np.nan, 1, 1], pbc=True), "the cell is not finite"),
     "periodic without a cell": (Atoms("H", pbc=True), "do not span a cell"),
     "flat": (Atoms("H", cell=[[1, 0, 0], [2, 0, 0], [0, 0, 1]], pbc=True), "do not span a cell"),
+    "nearly flat": (Atoms("H", cell=[[3, 0, 0], [3, 1e-4, 0], [0, 0, 3]], pbc=True), "only 0.0001 Å high; give a red"),
+    "too dense": (Atoms("H", cell=[3, 3, 0.1], pbc=True), "repeats every 0.1 Å, closer than atoms; is it in Å"),
     "a dummy atom": (Atoms("HX", [[0, 0, 0], [0, 0, 2]]), r"there are no elements with the atomic numbers \[0\]"),
     "beyond the periodic table": (Atoms([1, 119], [[0, 0, 0], [0, 0, 2]]), r"atomic numbers \[119\]"),
 }
@@ -192,6 +195,16 @@ def test_bad_input_is_named(name):
     bad, message = BAD[name]
     with pytest.raises(ValueError, match=f"input 1: .*{message}"):
         augment([bulk("Si"), bad], ALL, 0)
+
+
+@pytest.mark.parametrize("n", [40, 400])
+def test_a_skew_cell_of_a_sound_lattice_is_augmented_like_any_other(n):
+    skew = make_supercell(bulk("NaCl", "rocksalt", a=5.6), [[1, 0, 0], [n, 1, 0], [0, 0, 1]])
+    assert perpendicular_heights(skew.cell.array).min() < 0.2
+    recipe = {"copies": 2, "strain": {}, "rattle": {}, "interstitial": {"fraction": 1.0, "max_fraction": 1.0}}
+    report = augment([skew], {**recipe, "filters": {"min_ratio": 0.4, "near_duplicates": 0.02}}, 0).report
+    assert report["made"]["input"] == 1
+    assert report["made"]["strain+rattle"] == 2
 
 
 def test_one_atom_cell_is_strained_and_says_why_nothing_else_was_done():
