@@ -2,8 +2,8 @@
 
 Coordinates are taken along the periodic vectors, and at right angles to them in Å. One atom becomes the origin, the
 coordinates are rounded, fractions wrapped, and the rows sorted: of the forms that every atom of the rarest species
-gives, the smallest is canonical. Most of these atoms need not be tried: a sum of waves over all atoms, as seen from an
-atom, neither depends on order, origin or images, and the canonical origin is one of the atoms for which it is largest.
+gives, the smallest is canonical. Most of these atoms need not be tried: the sum of a wave over all atoms, as seen from
+an atom, depends neither on order, origin nor images, and the canonical origin is one of those for which it is largest.
 All of them are so in a perfect crystal, one alone in a rattled frame.
 """
 
@@ -29,14 +29,14 @@ _CELL_STEP: Final = 1e-8
 
 _MOMENT_STEP: Final = 1e-8
 
-_WAVES: Final = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]], dtype=float).T
-"""Wave vectors over those of the lattice, or in 1/Å where it is not periodic, as columns."""
+_WAVE: Final = np.array([1.0, 2.0, 3.0])
+"""Wave vector over those of the lattice, or in 1/Å where it is not periodic."""
 
-_WEIGHTS: Final = np.array([1.0, 0.83, 0.71, 0.61]) * np.exp(0.4j)
-"""Of the waves; the phase tells an atom from its mirror image."""
+_PHASE: Final = np.exp(0.4j)
+"""Tells an atom from its mirror image."""
 
 _TIE: Final = 1e-7
-"""Difference of two sums, over the sum of all weights, below which they are equal."""
+"""Difference of two sums, over the sum of all atomic numbers, below which they are equal."""
 
 
 def canonical_key(atoms: Atoms) -> bytes:
@@ -95,15 +95,15 @@ def _canonical_rows(coordinates: FloatArray, kinds: IntArray, periodic: BoolArra
 
 
 def _find_origins(coordinates: FloatArray, kinds: IntArray, periodic: BoolArray) -> IntArray:
-    """Return the atoms of the rarest species for which the sum of waves is largest, all of them."""
+    """Return the atoms of the rarest species for which the sum of the wave is largest, all of them."""
     numbers = kinds[:, 0]
     counts = np.bincount(numbers)
     counts[counts == 0] = len(numbers) + 1
     candidates = np.flatnonzero(numbers == counts.argmin())
     if len(candidates) == 1:
         return candidates
-    phases = coordinates @ (np.where(periodic, 2.0 * np.pi, 1.0)[:, None] * _WAVES)
+    phases = coordinates @ (_WAVE * np.where(periodic, 2.0 * np.pi, 1.0))
     cos, sin = np.cos(phases), np.sin(phases)
-    total = _WEIGHTS * (numbers @ cos + 1j * (numbers @ sin))
-    sums = cos[candidates] @ total.real + sin[candidates] @ total.imag
+    total = _PHASE * complex(numbers @ cos, numbers @ sin)
+    sums = cos[candidates] * total.real + sin[candidates] * total.imag
     return np.asarray(candidates[sums >= sums.max() - _TIE * float(numbers.sum())])
