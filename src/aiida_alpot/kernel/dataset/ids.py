@@ -35,8 +35,8 @@ from aiida_alpot.kernel.units import BoolArray, IntArray
 Digests = npt.NDArray[np.uint8]
 DIGEST_BYTES: Final = 32
 PAIR_BYTES: Final = 64
-SORTED_AT_ONCE: Final = 131072
-"""Digests sorted in memory in one go (8 MB)."""
+SORTED_AT_ONCE: Final = 32768
+"""Digests sorted in memory in one go (2 MB, and three times that on the way)."""
 
 
 def frame_digests(batch: Batch, names: Iterable[str]) -> list[bytes]:
