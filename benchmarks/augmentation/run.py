@@ -30,7 +30,7 @@ from aiida_alpot.kernel.geometry import atoms_in_contact, nearest_neighbour_dist
 from aiida_alpot.kernel.settings import parse_settings
 
 RECIPES: dict[str, dict[str, Any]] = {
-    "TrainsPot": {"strain": {}, "rattle": {}},
+    "TrainsPot": {"strain": {"range": [-0.2, 0.6]}, "rattle": {}},
     "AutoPot": {
         "strain": {"mode": "components", "range": [-0.02, 0.02]},
         "rattle": {"distribution": "normal", "amplitude": 0.02},

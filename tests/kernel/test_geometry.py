@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk, fcc111, molecule
+from ase.build import bulk, fcc111, make_supercell, molecule
 from ase.data import covalent_radii
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +14,7 @@ from aiida_alpot.kernel.geometry import (
     atoms_in_contact,
     closest_pair,
     closest_pair_ratio,
+    compact_cell,
     nearest_neighbour_distance,
     perpendicular_heights,
     smallest_heights,
@@ -135,3 +136,22 @@ def test_dependent_or_missing_vectors_have_no_height():
     cells = np.array([flat, flat, np.zeros((3, 3)), np.eye(3) * 1e200])
     pbc = np.array([[1, 1, 1], [1, 1, 0], [0, 0, 1], [1, 1, 1]], dtype=bool)
     assert smallest_heights(cells, pbc).tolist() == [0.0, 3.0, 0.0, 1e200]
+
+
+@pytest.mark.parametrize("n", [1, 3, 30, 1000])
+def test_a_skew_cell_has_the_distances_of_its_lattice(n):
+    plain = bulk("NaCl", "rocksalt", a=5.6)
+    plain.positions[1] += 0.3
+    skew = make_supercell(plain, [[1, 0, 0], [n, 1, 0], [-n, 2, 1]])
+    assert nearest_neighbour_distance(skew) == pytest.approx(nearest_neighbour_distance(plain))
+    assert atoms_in_contact(skew, 0.9).tolist() == atoms_in_contact(plain, 0.9).tolist()
+    plain.pbc = (True, True, False)
+    slab = plain.copy()
+    slab.set_cell(np.array([[1, 0, 0], [n, 1, 0], [0, 0, 1]]) @ plain.cell.array)
+    assert nearest_neighbour_distance(slab) == pytest.approx(nearest_neighbour_distance(plain))
+    assert compact_cell(slab.cell.array, slab.pbc)[2] == pytest.approx(slab.cell.array[2])
+
+
+def test_a_cell_that_is_not_skew_stays():
+    cell = bulk("Cu").cell.array
+    assert compact_cell(cell, True) is cell

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from aiida import orm
 from ase import Atoms
+from ase.build import bulk
 
 from aiida_alpot.calculations.augment import AugmentCalculation
 from aiida_alpot.calculations.calibrate import CalibrateCalculation
@@ -60,6 +61,24 @@ class TestSingleJobs:
             augment(None, frames=pes(0))
         with pytest.raises(ValueError, match="seed: expected at least 0, got -1"):
             augment(None, seed=orm.Int(-1))
+
+    def test_structures_become_the_frames_of_the_job_and_stay_in_its_provenance(
+        self, start: Starter, python_code: Any, plant: Any, pes: Any
+    ) -> None:
+        given = {name: orm.StructureData(ase=bulk(name)).store() for name in ("Cu", "Al")}
+        inputs = {"settings": orm.Dict({"copies": 2}), "seed": orm.Int(5), "code": python_code}
+        rig = start(AugmentWorkChain, lambda _: plant(frames=pes(4), report=orm.Dict({})), structures=given, **inputs)
+        assert rig.run() is None
+        frames = rig.sent("augment")["frames"]
+        assert [atoms.get_chemical_formula() for atoms in frames] == ["Al", "Cu"]
+        links = frames.creator.base.links.get_incoming().all()
+        assert {link.node.uuid for link in links if isinstance(link.node, orm.StructureData)} == {
+            node.uuid for node in given.values()
+        }
+        with pytest.raises(ValueError, match="frames or structures: give one of them"):
+            start(AugmentWorkChain, None, structures=given, frames=pes(2), **inputs)
+        with pytest.raises(ValueError, match="frames or structures: give one of them"):
+            start(AugmentWorkChain, None, **inputs)
 
     def test_swaps_get_their_potentials_and_are_refused_without(
         self, augment: Starter, plant: Any, pes: Any, committee: Any

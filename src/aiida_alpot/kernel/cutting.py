@@ -13,8 +13,7 @@ import numpy as np
 from ase import Atoms
 
 from aiida_alpot.kernel.cutouts import CutoutSettings, choose_centres, core_of, cut_out, keep_core
-from aiida_alpot.kernel.dataset.frames import batch_from_frames
-from aiida_alpot.kernel.dataset.ids import structure_digests
+from aiida_alpot.kernel.dataset.ids import structure_id
 from aiida_alpot.kernel.dataset.schema import SPLITS
 from aiida_alpot.kernel.features import FeatureFunction
 from aiida_alpot.kernel.potentials import Potential, predict_committee
@@ -177,11 +176,6 @@ def count_frames(frames: Sequence[Atoms]) -> dict[str, Any]:
         **{f"n_{name}": splits.count(name) for name in SPLITS if name},
         "control_groups": sorted(set(control)),
     }
-
-
-def structure_id(atoms: Atoms) -> str:
-    """Return the id of a frame without its labels, as :meth:`~aiida_alpot.kernel.dataset.Dataset.frame_ids` does."""
-    return structure_digests(batch_from_frames([atoms]))[0].hex()
 
 
 def _find_sites(k: int, atoms: Atoms, identity: str, settings: CuttingSettings, judge: Judge, seed: int) -> list[_Site]:

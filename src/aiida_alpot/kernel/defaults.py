@@ -52,8 +52,11 @@ SUPERCELL_MAX_ATOMS: Final = 450
 """[TrainsPot] Sec. II A 2."""
 RATTLE_FRACTION: Final = 0.3
 """Largest displacement over the nearest-neighbour distance, [TrainsPot] Sec. II A 2."""
-STRAIN_RANGE: Final = (-0.2, 0.6)
-"""Range of linear strain, [TrainsPot] Sec. II A 2."""
+STRAIN_RANGE: Final = (-0.1, 0.2)
+"""Range of linear strain, ours: 0.73 to 1.73 times the volume. Compression by 10 % along three axes is some 100 GPa for
+a metal; tension is largest at strains of 17 to 22 %, where the universal binding curve of metals turns (Rose et al.,
+Phys. Rev. B 29, 2963 (1984)), and beyond a crystal falls apart, which slabs and clusters show better. [TrainsPot] Sec.
+II A 2 has −20 % to +60 %: up to 4.1 times the volume, most of it such frames."""
 VACANCY_FRACTION: Final = 0.3
 """Share of the rattled frames that get vacancies, [TrainsPot] Sec. II A 2."""
 VACANCIES_PER_FRAME: Final = 2

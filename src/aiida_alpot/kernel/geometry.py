@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from ase import Atoms
 from ase.data import covalent_radii
-from ase.geometry import complete_cell
+from ase.geometry import complete_cell, minkowski_reduce
 from ase.neighborlist import primitive_neighbor_list
 
 from aiida_alpot.kernel.units import BoolArray, FloatArray, IntArray
@@ -95,6 +95,22 @@ def perpendicular_heights(cell: npt.ArrayLike, pbc: npt.ArrayLike | None = None)
     return heights
 
 
+def compact_cell(cell: FloatArray, pbc: npt.ArrayLike) -> FloatArray:
+    """Return vectors of the same lattice that are short, so that no search for neighbours visits many images.
+
+    Only the periodic vectors change, and only if one of them is more than twice as long as its height.
+
+    :param cell: vectors as rows, shape (3, 3), Å.
+    :return: Minkowski-reduced where it is skew, shape (3, 3), Å.
+    :raises ValueError: if the periodic vectors are linearly dependent.
+    """
+    periodic = np.asarray(pbc, dtype=bool)
+    lengths = np.linalg.norm(cell, axis=1)
+    if not (periodic & (perpendicular_heights(cell, periodic) < 0.5 * lengths)).any():
+        return cell
+    return np.asarray(minkowski_reduce(cell, pbc=periodic)[0])
+
+
 def smallest_heights(cells: FloatArray, pbc: BoolArray) -> FloatArray:
     """Return the smallest of the :func:`perpendicular_heights` of each of many cells.
 
@@ -155,7 +171,7 @@ def _largest_scale(atoms: Atoms, radii: FloatArray) -> float:
 def _pairs(atoms: Atoms, radii: FloatArray) -> tuple[IntArray, IntArray, FloatArray]:
     """Return first atom, second atom and distance of all pairs closer than the sum of their *radii*."""
     _check(atoms)
-    cell = complete_cell(atoms.cell.array)
+    cell = complete_cell(compact_cell(atoms.cell.array, atoms.pbc))
     first, second, distance = primitive_neighbor_list("ijd", atoms.pbc, cell, atoms.positions, list(radii))
     return first, second, distance
 

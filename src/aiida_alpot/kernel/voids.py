@@ -9,7 +9,7 @@ import numpy as np
 from ase import Atoms
 from scipy.spatial import Delaunay, KDTree, QhullError
 
-from aiida_alpot.kernel.geometry import perpendicular_heights
+from aiida_alpot.kernel.geometry import compact_cell, perpendicular_heights
 from aiida_alpot.kernel.units import BoolArray, FloatArray, IntArray
 
 _SAME = 1e-3
@@ -42,6 +42,7 @@ def find_voids(atoms: Atoms, max_radius: float) -> Voids:
     :param max_radius: largest radius, Å.
     :raises ValueError: if the periodic cell vectors are linearly dependent.
     """
+    atoms = _with_compact_cell(atoms)
     points, _ = images_within(atoms, max_radius)
     origin = points.mean(axis=0)
     try:
@@ -61,12 +62,14 @@ def find_voids(atoms: Atoms, max_radius: float) -> Voids:
 def images_within(atoms: Atoms, distance: float) -> tuple[FloatArray, IntArray]:
     """Return at least all atoms and images no farther than *distance* from a point of the cell.
 
-    The cell has borders across the periodic directions only: that of a slab is a prism without end.
+    The cell is :func:`~aiida_alpot.kernel.geometry.compact_cell`, the frame's own unless that is skew. It has borders
+    across the periodic directions only: that of a slab is a prism without end.
 
     :param distance: Å.
     :return: positions, shape (n, 3), Å, and the atom each is an image of, shape (n,).
     :raises ValueError: if the periodic cell vectors are linearly dependent.
     """
+    atoms = _with_compact_cell(atoms)
     vectors = atoms.cell.array[atoms.pbc]
     reach = distance / perpendicular_heights(atoms.cell.array, atoms.pbc)[atoms.pbc] + _EDGE
     scaled = _scaled(atoms.positions, atoms)
@@ -77,6 +80,11 @@ def images_within(atoms: Atoms, distance: float) -> tuple[FloatArray, IntArray]:
     everywhere = scaled[None] + shifts[:, None]
     _, owner = kept = np.nonzero(((everywhere >= -reach) & (everywhere <= 1.0 + reach)).all(axis=2))
     return everywhere[kept] @ vectors + offset[owner], owner
+
+
+def _with_compact_cell(atoms: Atoms) -> Atoms:
+    cell = compact_cell(atoms.cell.array, atoms.pbc)
+    return Atoms(atoms.numbers, atoms.positions, cell=cell, pbc=atoms.pbc)
 
 
 def _circumcentres(mesh: Delaunay) -> FloatArray:

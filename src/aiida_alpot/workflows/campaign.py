@@ -24,7 +24,7 @@ from aiida_alpot.workflows.label import LabellingWorkChain
 from aiida_alpot.workflows.train import TrainingWorkChain
 
 STAGES: dict[str, tuple[type[StageWorkChain], tuple[str, ...]]] = {
-    "augment": (AugmentWorkChain, ("frames", "seed", "kernel")),
+    "augment": (AugmentWorkChain, ("frames", "structures", "seed", "kernel")),
     "label": (LabellingWorkChain, ("frames", "known", "kernel")),
     "train": (TrainingWorkChain, ("dataset", "seed", "parents", "kernel")),
     "calibrate": (CalibrationWorkChain, ("potentials", "dataset", "test_frames", "previous", "kernel")),

@@ -111,12 +111,12 @@ def test_one_atom_frames_are_told_apart_by_their_lattice():
     assert are_near(Atoms("H"), Atoms("H", [[3, 2, 1]]))
 
 
-def test_vacancies_of_a_perfect_crystal_are_one_frame():
+def test_vacancies_of_turned_crystals_are_one_frame():
     recipe = {"copies": 0, "keep_input": False, "vacancy": {"fraction": 1.0, "per_frame": 1}}
     frames = []
-    for shift in range(5):
+    for angle in range(5):
         frames.append(bulk("Cu", cubic=True) * 2)
-        frames[-1].positions += 0.3 * shift
+        frames[-1].rotate(10 * angle, "z", rotate_cell=True)
     assert augment(frames, recipe, 0).report["n_output"] == 5
     report = augment(frames, {**recipe, "filters": {"near_duplicates": TOLERANCE}}, 0).report
     assert report["n_output"] == 1

@@ -107,6 +107,7 @@ def test_bases_are_inputs_then_their_shapes_and_sources_at_the_end(flow):
     ]
     assert origins(frames) == expected  # the dimers of the second input are those of the first
     assert [atoms.info["parent_index"] for atoms in frames] == [0, 0, 0, 0, 0, 1, 1, -1, -1]
+    assert [bool(atoms.info.get("parent_id")) for atoms in frames] == [True] * 7 + [False] * 2
 
 
 def test_every_base_but_those_of_a_scan_has_copies_and_each_copy_its_defects(flow):
@@ -142,7 +143,7 @@ def test_inputs_and_sources_are_repeated_and_slabs_are_not(flow):
         "input 0",
         *(f"crystal {symbol}" for symbol in ("H", "O", "Cu")),
     ]
-    assert "supercell" not in report["skipped"]  # a molecule is nothing to be repeated
+    assert report["skipped"]["supercell"] == {"no_periodic_axis": 1, "not_repeated": 1}  # the molecule, the slab
 
 
 def test_species_are_placed_before_strain_and_rattle_of_each_set_of_copies(flow):
@@ -200,7 +201,7 @@ def test_a_base_without_copies_has_the_defects_itself(flow):
 def test_frames_are_made_when_they_are_asked_for(flow, monkeypatch):
     def endless(elements, settings, rng):
         for n in itertools.count():
-            yield Step(Atoms("H", [[0, 0, n]]), f"isolated {n}")
+            yield Step(Atoms("H2", [[0, 0, 0], [0, 0, 1 + n]]), f"isolated {n}")
 
     monkeypatch.setitem(ALL, "endless", Manipulation(Some, endless, "source", is_final=True))
     settings = SimpleNamespace(**dict.fromkeys(ALL), keep_input=True, copies=0, combined=True, filters=None)

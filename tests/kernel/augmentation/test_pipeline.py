@@ -5,12 +5,13 @@ import json
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk, fcc111, molecule
+from ase.build import bulk, fcc111, make_supercell, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 
 from aiida_alpot.kernel.augmentation import MANIPULATIONS, AugmentSettings, augment
 from aiida_alpot.kernel.dataset import Dataset, write
+from aiida_alpot.kernel.geometry import perpendicular_heights
 from aiida_alpot.kernel.settings import SettingsError, parse_settings
 
 ALL = {"copies": 6, "supercell": {"min_length": 7.0}, "strain": {}, "rattle": {}, "vacancy": {"fraction": 0.5}}
@@ -87,6 +88,7 @@ def test_labels_constraints_and_book_keeping_of_parents_are_dropped():
             "group",
             "config_type",
             "parent_index",
+            "parent_id",
         }
         assert set(child.arrays) == {"numbers", "positions", "site"}
     assert atoms.calc is not None
@@ -181,6 +183,8 @@ BAD = {
     "a cell that is not finite": (Atoms("H", cell=[np.nan, 1, 1], pbc=True), "the cell is not finite"),
     "periodic without a cell": (Atoms("H", pbc=True), "do not span a cell"),
     "flat": (Atoms("H", cell=[[1, 0, 0], [2, 0, 0], [0, 0, 1]], pbc=True), "do not span a cell"),
+    "nearly flat": (Atoms("H", cell=[[3, 0, 0], [3, 1e-4, 0], [0, 0, 3]], pbc=True), "only 0.0001 Å high; give a red"),
+    "too dense": (Atoms("H", cell=[3, 3, 0.1], pbc=True), "repeats every 0.1 Å, closer than atoms; is it in Å"),
     "a dummy atom": (Atoms("HX", [[0, 0, 0], [0, 0, 2]]), r"there are no elements with the atomic numbers \[0\]"),
     "beyond the periodic table": (Atoms([1, 119], [[0, 0, 0], [0, 0, 2]]), r"atomic numbers \[119\]"),
 }
@@ -193,6 +197,16 @@ def test_bad_input_is_named(name):
         augment([bulk("Si"), bad], ALL, 0)
 
 
+@pytest.mark.parametrize("n", [40, 400])
+def test_a_skew_cell_of_a_sound_lattice_is_augmented_like_any_other(n):
+    skew = make_supercell(bulk("NaCl", "rocksalt", a=5.6), [[1, 0, 0], [n, 1, 0], [0, 0, 1]])
+    assert perpendicular_heights(skew.cell.array).min() < 0.2
+    recipe = {"copies": 2, "strain": {}, "rattle": {}, "interstitial": {"fraction": 1.0, "max_fraction": 1.0}}
+    report = augment([skew], {**recipe, "filters": {"min_ratio": 0.4, "near_duplicates": 0.02}}, 0).report
+    assert report["made"]["input"] == 1
+    assert report["made"]["strain+rattle"] == 2
+
+
 def test_one_atom_cell_is_strained_and_says_why_nothing_else_was_done():
     result = augment([bulk("Cu")], {"copies": 3, "strain": {}, "rattle": {}, "vacancy": {"fraction": 1.0}}, 0)
     assert result.report["made"] == {"input": 1, "strain": 3}
@@ -203,6 +217,16 @@ def test_molecule_says_which_manipulations_of_bulk_it_was_left_out_of():
     result = augment([molecule("CH3CH2OH")], {"copies": 3, "strain": {}, "rattle": {}, "vacancy": {"fraction": 1}}, 0)
     assert result.report["made"] == {"input": 1, "rattle": 3}
     assert result.report["skipped"] == {"strain": {"no_periodic_axis": 3}, "vacancy": {"no_periodic_axis": 3}}
+
+
+def test_cells_that_are_left_as_they_are_say_why():
+    given = [bulk("Cu"), bulk("Cu") * 4, fcc111("Al", (1, 1, 3), vacuum=10.0), molecule("H2O", vacuum=9.0)]
+    report = augment(given, {"copies": 0, "supercell": {"min_length": 5.0}, "vacuum": {"thickness": 15.0}}, 0).report
+    assert report["made"] == {"input": 2, "supercell": 2}
+    assert report["skipped"] == {
+        "supercell": {"already_large": 1, "no_periodic_axis": 1},
+        "vacuum": {"all_axes_periodic": 2, "enough_vacuum": 2},
+    }
 
 
 def test_impossible_atom_cap_leaves_cells_as_they_are_and_says_so():
@@ -223,6 +247,18 @@ def test_parent_index_is_a_column_of_the_dataset_with_the_parameters(tmp_path):
             set(json.loads(text)) == set(kind.split("+")) for text, kind in zip(used, kinds, strict=True) if text
         )
         assert dataset.present("parameters").tolist() == [kind != "input" for kind in kinds]
+
+
+def test_parent_id_is_that_of_the_input_in_its_dataset_with_labels_and_charge(tmp_path):
+    first, second = bulk("Si"), molecule("CH3CH2OH")
+    first.calc = SinglePointCalculator(first, energy=-1.0)
+    second.info["charge"] = 1.0
+    write(tmp_path / "in.h5", [first, second])
+    with Dataset.open(tmp_path / "in.h5") as dataset:
+        ids = dataset.frame_ids(labels=False).tolist()
+        read = augment(dataset[:], {"copies": 0}, 0).frames
+    for frames in (augment([first, second], {"copies": 0}, 0).frames, read):
+        assert [atoms.info["parent_id"] for atoms in frames] == ids
 
 
 def test_augmenting_again_begins_a_new_history():

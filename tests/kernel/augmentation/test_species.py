@@ -6,6 +6,9 @@ from ase import Atoms
 from ase.build import bulk
 from ase.data import atomic_masses
 
+from aiida_alpot.kernel.augmentation import augment
+from aiida_alpot.kernel.augmentation.prototype import DecorateSettings, PrototypeSettings
+from aiida_alpot.kernel.augmentation.random_crystal import RandomSettings
 from aiida_alpot.kernel.augmentation.species import (
     UnlikePairs,
     change_species,
@@ -66,3 +69,15 @@ def test_atoms_that_change_places_take_their_columns_along():
 def test_what_is_no_element_is_named(symbols, message):
     with pytest.raises(ValueError, match=f"'species'.*{message}"):
         check_symbols("species", symbols)
+
+
+@pytest.mark.parametrize("make", [PrototypeSettings, DecorateSettings, RandomSettings])
+def test_crystals_of_elements_without_a_covalent_radius_are_refused_by_name(make):
+    make(elements=("Cm",))
+    with pytest.raises(ValueError, match=r"'elements' must have covalent radii.* none of Bk, Cf"):
+        make(elements=("Cu", "Bk", "Cf"))
+
+
+def test_elements_of_the_inputs_without_a_covalent_radius_are_a_skip_that_names_them():
+    report = augment([Atoms("Bk", cell=[9, 9, 9])], {"copies": 0, "prototype": {}}, 0).report
+    assert report["skipped"] == {"prototype": {"no_covalent_radius_of_Bk": 1}}

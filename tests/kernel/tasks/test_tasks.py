@@ -69,6 +69,19 @@ def test_augment_does_not_depend_on_the_order_of_the_inputs(job, tmp_path):
     assert found[0] == found[1]
 
 
+def test_augmented_frames_tell_their_input_whatever_the_order_of_rows(job, tmp_path):
+    frames = job.argon(3)
+    for given in (frames, frames[::-1]):
+        job.write(tmp_path / "frames.h5", given)
+        task = {"frames": "frames.h5", "settings": {"copies": 1, "strain": {"mode": "volumetric"}}, "seed": 1}
+        augment.run(task, tmp_path)
+        with Dataset.open(tmp_path / "frames.h5") as dataset:
+            rows = dict(zip(dataset.frame_ids(labels=False).tolist(), dataset, strict=True))
+        for child in job.frames(tmp_path / augment.OUTPUT):
+            scaled = child.get_scaled_positions(wrap=False)
+            assert rows[child.info["parent_id"]].get_scaled_positions(wrap=False) == pytest.approx(scaled)
+
+
 def test_augment_refuses_to_end_with_nothing_and_says_why(job, tmp_path):
     job.write(tmp_path / "frames.h5", job.argon(2))
     task = {"frames": "frames.h5", "settings": {"copies": 0, "filters": {"max_atoms": 1}}, "seed": 1}

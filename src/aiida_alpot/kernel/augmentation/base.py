@@ -13,7 +13,7 @@ from ase.calculators.calculator import BaseCalculator
 
 BOOKKEEPING = frozenset(
     {"split", "group", "origin", "iteration", "parent", "cost", "status", "reason", "fingerprint"}
-    | {"parent_index", "parameters"}
+    | {"parent_index", "parent_id", "parameters"}
 )
 """Columns of a parent that say nothing true about a child."""
 

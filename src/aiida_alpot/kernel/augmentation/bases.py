@@ -22,12 +22,20 @@ from aiida_alpot.kernel.augmentation.draft import Draft, Run
 from aiida_alpot.kernel.augmentation.duplicates import name_group, series_key
 from aiida_alpot.kernel.augmentation.registry import MANIPULATIONS
 from aiida_alpot.kernel.dataset import DatasetView
+from aiida_alpot.kernel.dataset.ids import structure_id
+from aiida_alpot.kernel.geometry import compact_cell, perpendicular_heights
 
 Frames = Sequence[Atoms] | DatasetView
 """Input frames, in memory or read one after the other."""
 
 KNOWN_ELEMENTS: Final = frozenset(range(1, len(chemical_symbols)))
 """Atomic numbers; 0 is a dummy atom."""
+
+MIN_HEIGHT: Final = 1e-3
+"""Å, of a cell along its periodic axes, however skew it is."""
+
+MIN_REPEAT: Final = 0.5
+"""Å, between an atom and its nearest image; two atoms of hydrogen are 0.74 Å apart."""
 
 
 @dataclass(frozen=True)
@@ -84,15 +92,31 @@ def _iterate_steps(name: str, material: Atoms | Sequence[str], run: Run, key: st
 
 
 def _fit_cell(draft: Draft, run: Run, *, is_repeated: bool) -> Draft:
-    """Return the draft with the vacuum and repeats that its cell is to have."""
-    names = run.names("cell")
-    if not (is_repeated and draft.atoms.pbc.any()) and "supercell" in names:
-        names.remove("supercell")
-    if draft.atoms.pbc.all() and "vacuum" in names:
-        names.remove("vacuum")
-    for name in names:
-        draft = run.apply(name, draft) or draft
+    """Return the draft with the vacuum and repeats that its cell is to have.
+
+    :param is_repeated: whether it is a cell of a crystal, not of a shape that was given its size.
+    """
+    for name in run.names("cell"):
+        if name == "supercell" and not is_repeated:
+            run.report.count(name, NotApplicableError("not_repeated"))
+        else:
+            draft = run.apply(name, draft) or draft
     return draft
+
+
+def input_ids(inputs: Frames) -> list[str]:
+    """Return the ids of the inputs without labels, by which they are found in their dataset whatever its order."""
+    if isinstance(inputs, DatasetView):
+        return [str(identity) for identity in inputs.frame_ids(labels=False)]
+    return [structure_id(_bare(atoms)) for atoms in inputs]
+
+
+def _bare(atoms: Atoms) -> Atoms:
+    """Return a frame with nothing but what its id depends on."""
+    bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    if "charge" in atoms.info:
+        bare.info["charge"] = atoms.info["charge"]
+    return bare
 
 
 def validate_inputs(inputs: Frames) -> None:
@@ -111,3 +135,18 @@ def validate_inputs(inputs: Frames) -> None:
         vectors = atoms.cell.array[np.asarray(atoms.pbc, dtype=bool)]
         if np.linalg.matrix_rank(vectors) < len(vectors):
             raise ValueError(f"input {index}: the vectors of the periodic axes do not span a cell: {vectors.tolist()}")
+        _check_heights(atoms, f"input {index}")
+
+
+def _check_heights(atoms: Atoms, where: str) -> None:
+    """Refuse cells of which no search for neighbours comes to an end.
+
+    :raises ValueError: if the cell is flat, or its lattice denser than matter.
+    """
+    height = float(perpendicular_heights(atoms.cell.array, atoms.pbc).min())
+    if height < MIN_HEIGHT:
+        raise ValueError(f"{where}: the cell is only {height:.1g} Å high; give a reduced cell of the same lattice")
+    vectors = compact_cell(atoms.cell.array, atoms.pbc)[np.asarray(atoms.pbc, dtype=bool)]
+    repeat = float(np.linalg.norm(vectors, axis=1).min(initial=np.inf))
+    if repeat < MIN_REPEAT:
+        raise ValueError(f"{where}: the cell repeats every {repeat:.2g} Å, closer than atoms; is it in Å?")

@@ -26,6 +26,7 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
+from aiida_alpot.kernel.geometry import compact_cell
 from aiida_alpot.kernel.units import FloatArray, IntArray
 
 MAX_NEIGHBOURS: Final = 200
@@ -141,7 +142,7 @@ def _read_sites(atoms: Atoms) -> tuple[bytes, Sites]:
         np.column_stack([atoms.numbers, moments]), axis=0, return_inverse=True, return_counts=True
     )
     charge = float(np.nan_to_num(atoms.info.get("charge", 0.0)))
-    vectors = atoms.cell.array[np.asarray(atoms.pbc, dtype=bool)]
+    vectors = compact_cell(atoms.cell.array, atoms.pbc)[np.asarray(atoms.pbc, dtype=bool)]
     head = f"{len(vectors)} {charge} {species.tolist()} {counts.tolist()}".encode()
     return head, Sites(kinds.ravel(), atoms.positions, vectors)
 

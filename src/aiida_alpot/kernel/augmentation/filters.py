@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms, units
 
+from aiida_alpot.kernel.augmentation.canonical import canonical_key
 from aiida_alpot.kernel.augmentation.duplicates import NearDuplicates
 from aiida_alpot.kernel.augmentation.report import Report
 from aiida_alpot.kernel.geometry import atoms_in_contact, closest_pair_ratio
@@ -19,12 +20,17 @@ _GRAM: float = units._amu * 1e3
 class FilterSettings:
     """What a frame must be like; a test is switched on by giving its limit, exact duplicates are always removed.
 
+    Exact duplicates differ in the order of their atoms, the origin (which defect of a perfect crystal it is), or the
+    images that their atoms are given in, see :func:`~aiida_alpot.kernel.augmentation.canonical.canonical_key`.
+
     :param max_atoms: most atoms.
     :param min_ratio: smallest distance of two atoms over the sum of their covalent radii; None to leave points of a
         scan that are closer.
     :param density: smallest and largest mass density, g/cm³, of frames with three periodic axes.
-    :param near_duplicates: displacement of the atoms up to which two frames are the same, Å, e.g. 0.02; see
-        :mod:`~aiida_alpot.kernel.augmentation.duplicates` for what is recognised and what it can confuse.
+    :param near_duplicates: displacement of the atoms up to which two frames are the same, Å, however they are turned or
+        mirrored. Distances up to some 8 Å are compared, within twice of it: 0.02 takes two strains of a crystal for one
+        that differ by less than 0.5 %. See :mod:`~aiida_alpot.kernel.augmentation.duplicates` for what is recognised
+        and what it can confuse.
     """
 
     max_atoms: int | None = None
@@ -56,14 +62,13 @@ class Filters:
         distance = self._settings.near_duplicates
         self._near = None if distance is None else NearDuplicates(distance)
 
-    def accept(self, atoms: Atoms, key: bytes, origin: str, *, is_crowded: bool | None = None) -> bool:
+    def accept(self, atoms: Atoms, origin: str, *, is_crowded: bool | None = None) -> bool:
         """Return whether the frame stays.
 
-        :param key: :func:`~aiida_alpot.kernel.augmentation.duplicates.structure_key` of the frame.
         :param origin: names it in the report.
         :param is_crowded: whether atoms are closer than allowed, if that is known.
         """
-        found = self._find_fault(atoms, key, is_crowded)
+        found = self._find_fault(atoms, is_crowded)
         if found is None:
             return True
         name, reason, detail = found
@@ -71,11 +76,12 @@ class Filters:
         self._report.examples.setdefault(f"{name}: {reason}", f"{origin}{detail}")
         return False
 
-    def _find_fault(self, atoms: Atoms, key: bytes, is_crowded: bool | None) -> tuple[str, str, str] | None:
+    def _find_fault(self, atoms: Atoms, is_crowded: bool | None) -> tuple[str, str, str] | None:
         """Return the test that a frame fails, why as a short code, and the number that was found."""
         settings = self._settings
         if settings.max_atoms is not None and len(atoms) > settings.max_atoms:
             return "max_atoms", "too_many_atoms", f": {len(atoms)}"
+        key = canonical_key(atoms)
         if key in self._keys:
             return "duplicates", "same_structure", ""
         self._keys.add(key)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ase import Atoms
 
 from aiida_alpot.kernel.augmentation.base import Energy, copy_info
-from aiida_alpot.kernel.augmentation.bases import Frames, iterate_bases, validate_inputs
+from aiida_alpot.kernel.augmentation.bases import Frames, input_ids, iterate_bases, validate_inputs
 from aiida_alpot.kernel.augmentation.chain import iterate_copies, plan_chains
 from aiida_alpot.kernel.augmentation.draft import Draft, Run
 from aiida_alpot.kernel.augmentation.duplicates import name_group, structure_key
@@ -66,8 +66,9 @@ def stream_augmented(
 
     Every frame has ``origin`` (e.g. ``input 3 > supercell 2x2x2 > strain > rattle``), ``config_type`` (the user's, else
     the manipulations), ``group`` (its own; that of the copy for a defective copy; one for all points of a scan),
-    ``parent_index`` (of its input in *frames*, −1 if it is made of elements) and, if anything was done, ``parameters``
-    (JSON: what each manipulation used).
+    ``parent_index`` (of its input in *frames*, −1 if it is made of elements), ``parent_id`` (the same as the
+    :meth:`~aiida_alpot.kernel.dataset.Dataset.frame_ids` of that input without labels, none if it is made of elements)
+    and, if anything was done, ``parameters`` (JSON: what each manipulation used).
 
     Every step of every frame has its own seed, ``derive_seed(seed, "<manipulation>/<input>/<copy>")``: switching a
     manipulation on does not change what the others draw.
@@ -80,13 +81,13 @@ def stream_augmented(
     check_potential(settings, is_given=energy is not None, remedy="give 'energy', a function or an ASE calculator")
     validate_inputs(frames)
     report.n_input = len(frames)
+    ids = input_ids(frames)
     filters = Filters(settings.filters, report)
     for draft in _iterate_drafts(frames, Run(settings, seed, report, energy)):
-        key = structure_key(draft.atoms)
-        if filters.accept(draft.atoms, key, draft.origin, is_crowded=draft.is_crowded):
+        if filters.accept(draft.atoms, draft.origin, is_crowded=draft.is_crowded):
             report.n_output += 1
             report.made[draft.kind] += 1
-            yield _finish(draft, key)
+            yield _finish(draft, ids)
 
 
 def _iterate_drafts(frames: Frames, run: Run) -> Iterator[Draft]:
@@ -141,16 +142,18 @@ class _Share:
         self._n_taken -= 1
 
 
-def _finish(draft: Draft, key: bytes) -> Atoms:
+def _finish(draft: Draft, ids: Sequence[str]) -> Atoms:
     """Return the frame with its book-keeping."""
     atoms = draft.atoms
     info = copy_info(atoms)
     info.update(
         origin=draft.origin,
-        group=draft.group or name_group(key),
+        group=draft.group or name_group(structure_key(atoms)),
         config_type=str(info.get("config_type") or "") or draft.kind,
         parent_index=draft.parent,
     )
+    if draft.parent >= 0:
+        info["parent_id"] = ids[draft.parent]
     if draft.steps:
         info["parameters"] = json.dumps(draft.steps, default=plain)
     return build_frame(atoms.arrays, atoms.cell.array, atoms.pbc, info)

@@ -14,7 +14,7 @@ from ase import Atoms
 from ase.spacegroup import crystal
 
 from aiida_alpot.kernel.augmentation.base import DroppedFrameError, Energy, Made, NotApplicableError, Step
-from aiida_alpot.kernel.augmentation.species import check_symbols
+from aiida_alpot.kernel.augmentation.species import check_elements, require_radii
 from aiida_alpot.kernel.augmentation.volume import Volume, check_volume, fit_volume
 
 _EDGE: Final = 4.0
@@ -120,7 +120,7 @@ class PrototypeSettings:
         unknown = [name for name in self.names or () if name not in PROTOTYPES]
         if unknown or self.names == ():
             raise ValueError(f"'names' must hold prototypes ({', '.join(PROTOTYPES)}), got {unknown or 'none'}")
-        _check_elements(self.elements)
+        check_elements(self.elements)
         _check_counts(self)
         check_volume(self.contact)
 
@@ -149,7 +149,7 @@ class DecorateSettings:
     contact: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_elements(self.elements)
+        check_elements(self.elements)
         _check_counts(self)
         if self.max_atoms < 1:
             raise ValueError(f"'max_atoms' must be at least 1, got {self.max_atoms}")
@@ -170,9 +170,10 @@ def make_prototypes(
     there may be fewer than *count*.
 
     :param energy: for ``volume = "potential"``.
-    :raises NotApplicableError: if there are too few elements for any of the prototypes.
+    :raises NotApplicableError: if there are too few elements for any of the prototypes, or one has no covalent radius.
     """
     symbols = settings.elements or tuple(elements)
+    require_radii(symbols)
     n_most = min(settings.max_species, len(symbols))
     names = [name for name in settings.names or PROTOTYPES if PROTOTYPES[name].n_species <= n_most]
     if not names:
@@ -245,13 +246,6 @@ def _take_turns(
                 del live[name]
             else:
                 yield name, chosen
-
-
-def _check_elements(elements: Sequence[str] | None) -> None:
-    if elements is not None:
-        check_symbols("elements", elements)
-        if not elements:
-            raise ValueError("'elements' must name an element, got none")
 
 
 def _check_counts(settings: PrototypeSettings | DecorateSettings) -> None:

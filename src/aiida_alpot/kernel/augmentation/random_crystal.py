@@ -12,7 +12,7 @@ from ase import Atoms
 from aiida_alpot.kernel._extras import require
 from aiida_alpot.kernel.augmentation.base import DroppedFrameError, Energy, Made, NotApplicableError, Step
 from aiida_alpot.kernel.augmentation.crystal import find_crystal
-from aiida_alpot.kernel.augmentation.species import check_symbols
+from aiida_alpot.kernel.augmentation.species import check_elements, require_radii
 from aiida_alpot.kernel.augmentation.volume import Volume, fit_volume
 from aiida_alpot.kernel.geometry import atoms_in_contact
 
@@ -60,10 +60,7 @@ class RandomSettings:
                 raise ValueError(f"{name!r} must be at least 1, got {getattr(self, name)}")
         if not self.min_atoms <= self.max_atoms <= 1000:
             raise ValueError(f"'max_atoms' must lie in [{self.min_atoms}, 1000], got {self.max_atoms}")
-        if self.elements is not None:
-            check_symbols("elements", self.elements)
-            if not self.elements:
-                raise ValueError("'elements' must name an element, got none; omit it for those of the inputs")
+        check_elements(self.elements)
         if self.space_groups == () or not all(1 <= number <= 230 for number in self.space_groups or ()):
             raise ValueError(f"'space_groups' must hold numbers from 1 to 230, got {self.space_groups}")
         if not 0.5 <= self.factor <= 5.0:
@@ -83,9 +80,11 @@ def make_random_crystals(
     """Yield primitive cells of random crystals, or the reason ``no_crystal`` in the place of one.
 
     :param energy: for ``volume = "potential"``.
+    :raises NotApplicableError: if an element has no covalent radius.
     :raises MissingPackageError: without PyXtal.
     """
     symbols = settings.elements or tuple(elements)
+    require_radii(symbols)
     pyxtal = require("pyxtal", extra="random")
     groups = settings.space_groups or tuple(range(1, 231))
     for _ in range(settings.count):

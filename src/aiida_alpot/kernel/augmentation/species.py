@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +15,9 @@ from aiida_alpot.kernel.augmentation.base import NotApplicableError
 from aiida_alpot.kernel.units import BoolArray, IntArray
 
 _N_ELEMENTS: Final = len(chemical_symbols)
+
+_LAST_RADIUS: Final = 96
+"""Curium: of heavier elements ASE has a number in the place of a covalent radius (Cordero 2008)."""
 
 
 def check_symbols(setting: str, symbols: Iterable[str]) -> None:
@@ -28,6 +31,38 @@ def check_symbols(setting: str, symbols: Iterable[str]) -> None:
             raise ValueError(f"'{setting}' must hold chemical symbols, got {symbol!r}")
         if symbols.count(symbol) > 1:
             raise ValueError(f"'{setting}' must name every element once, got {symbol!r} twice")
+
+
+def check_elements(elements: Sequence[str] | None) -> None:
+    """Refuse elements that no crystal can be made of; ``None`` stands for those of the inputs.
+
+    :raises ValueError: naming what is no element, comes twice or has no covalent radius, or if there is none.
+    """
+    if elements is None:
+        return
+    check_symbols("elements", elements)
+    if not elements:
+        raise ValueError("'elements' must name an element, got none")
+    unknown = without_radius(elements)
+    if unknown:
+        raise ValueError(
+            f"'elements' must have covalent radii, which set the volume; there is none of {', '.join(unknown)}"
+        )
+
+
+def without_radius(symbols: Iterable[str]) -> list[str]:
+    """Return the elements whose covalent radius nobody has measured."""
+    return [symbol for symbol in symbols if atomic_numbers[symbol] > _LAST_RADIUS]
+
+
+def require_radii(symbols: Iterable[str]) -> None:
+    """Leave out what is made of elements of the inputs if one has no covalent radius.
+
+    :raises NotApplicableError: naming the first such element.
+    """
+    unknown = without_radius(symbols)
+    if unknown:
+        raise NotApplicableError(f"no_covalent_radius_of_{unknown[0]}")
 
 
 def has_species(atoms: Atoms, species: Iterable[str] | None) -> BoolArray:

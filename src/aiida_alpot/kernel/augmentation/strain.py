@@ -27,7 +27,8 @@ _MAX_DRAWS = 10_000
 class StrainSettings:
     """A random stretch, [TrainsPot] Sec. II A 2.
 
-    The default range is linear: from −20 % to +60 % in each direction means from 0.51 to 4.1 times the volume.
+    The default range is linear and ours: from −10 % to +20 % in each direction, from 0.73 to 1.73 times the volume, see
+    :data:`~aiida_alpot.kernel.defaults.STRAIN_RANGE`. [TrainsPot] has −20 % to +60 %, 0.51 to 4.1 times the volume.
     Give *volume_range* to bound the volume too. [AutoPot] Sec. 5.1 and 5.2 have ``mode="components"`` and ±2 % or ±3 %.
 
     :param range: bounds of every principal strain (stretch minus one), whatever the mode and the distribution; of the

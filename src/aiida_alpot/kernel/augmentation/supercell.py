@@ -87,9 +87,11 @@ def make_supercell(atoms: Atoms, settings: SupercellSettings, rng: np.random.Gen
     """Return the repeated frame; the total ``charge`` grows with the number of cells.
 
     :param rng: not used, nothing is random here.
-    :raises NotApplicableError: if one cell is the answer.
+    :raises NotApplicableError: if one cell is the answer, or no axis is periodic.
     """
     del rng
+    if not np.any(atoms.pbc):
+        raise NotApplicableError("no_periodic_axis")
     matrix = supercell_matrix(atoms, settings)
     repeats = np.diag(matrix)
     if round(float(np.linalg.det(matrix))) == 1:

@@ -30,7 +30,8 @@ REMEDY = "give the job 'potentials', one or more"
 def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Write ``augmented.h5`` and return the report of the manipulations.
 
-    Inputs are numbered, in ``parent_index`` and ``origin``, by the order of their ids without labels.
+    Inputs are numbered, in ``parent_index`` and ``origin``, by the order of their ids without labels, so that the rows
+    of the dataset may stand in any order; ``parent_id`` tells the input itself.
 
     :raises ValueError: if a setting or an input is wrong, or no frame is left.
     """
