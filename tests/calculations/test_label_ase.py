@@ -91,6 +91,17 @@ def test_a_partial_output_is_only_completed(
     assert outputs["labelled"][0].calc.results["energy"] == 123.0
 
 
+def test_known_labels_of_the_same_structures_are_taken(run_job: Callable[..., Any], labelled: Any, mixed: Any) -> None:
+    known = [atoms for atoms in labelled[0]["labelled"] if atoms.info["status"] == "labelled"][:2]
+    known[1].calc.results["energy"] = 123.0  # would not survive a second labelling
+    outputs, node = run_job(
+        LabelAseCalculation, frames=mixed, known=PESData.from_frames(known).store(), parameters=PARAMETERS
+    )
+    assert node.is_finished_ok, node.exit_message
+    assert outputs["report"]["results"]["n_reused"] == 2
+    assert outputs["labelled"][2].calc.results["energy"] == 123.0
+
+
 @pytest.fixture(scope="module")
 def killed(
     run_job: Callable[..., Any],

@@ -391,6 +391,36 @@ def test_a_structure_that_the_dataset_has_a_label_of_these_settings_of_is_not_co
     assert "1 of 3 frames have a label of these settings in the dataset" in rig.reports
 
 
+def test_an_engine_whose_job_alone_knows_its_settings_gets_the_labels_of_the_same_structures(
+    stage: Any, gave: Any, pes: Any
+) -> None:
+    asked = []
+
+    class UnsureEngine(CountingEngine):
+        @classmethod
+        def fingerprint(cls, settings: Mapping[str, Any]) -> None:  # type: ignore[override]
+            return None
+
+        @classmethod
+        def plan_jobs(cls, request: LabelRequest) -> list[str]:
+            asked.append(request.known)
+            return []
+
+    first = stage(gave(-1.0), pes(3))
+    first.run()
+    known = list(first.output("labelled"))
+    known[0].info["fingerprint"] = "another"
+    known[2].info["status"] = "quarantined"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LabellingWorkChain, "engine", UnsureEngine)
+        rig = stage(gave(-2.0), pes(3), known=PESData.from_frames(known))
+        rig.process.plan_jobs()
+        assert [frame.info["group"] for frame in asked[0]] == ["g0-0", "g0-1"]
+        assert asked[0].creator.process_label == "select_same"
+        stage(gave(-2.0), pes(3, seed=1), known=PESData.from_frames(known)).process.plan_jobs()
+    assert asked[1] is None
+
+
 class EmtEngine(CountingEngine):
     """Labels with a stress, of the sign and unit that the parameters say."""
 

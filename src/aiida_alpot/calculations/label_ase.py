@@ -36,6 +36,12 @@ class LabelAseCalculation(KernelCalculation):
             "frames", valid_type=PESData, validator=non_empty_validator("frames"), help="The frames to be labelled."
         )
         spec.input(
+            "known",
+            valid_type=PESData,
+            required=False,
+            help="Labels that were accepted before: those of these settings are taken for the same structures.",
+        )
+        spec.input(
             "parameters",
             valid_type=orm.Dict,
             validator=settings_validator(LabelSettings, "label.parameters"),
@@ -66,6 +72,8 @@ class LabelAseCalculation(KernelCalculation):
             settings["max_failed_fraction"] = self.inputs.max_failed_fraction.value
         inputs = TaskInputs({"settings": settings})
         inputs.add_dataset("frames", self.inputs.frames)
+        if "known" in self.inputs:
+            inputs.add_dataset("known", self.inputs.known)
         inputs.keep_state(SHARDS, self.inputs.get("checkpoint", None))
         inputs.retrieve.append(OUTPUT)
         inputs.retrieve_temporary.append((f"{SHARDS}/*", ".", 2))

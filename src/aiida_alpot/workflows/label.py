@@ -10,7 +10,7 @@ from aiida.engine import ExitCode, ProcessBuilder
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
 from aiida_alpot.calculations.base import fraction_validator, non_empty_validator, settings_validator
-from aiida_alpot.calculations.functions.dataset import take_known_labels
+from aiida_alpot.calculations.functions.dataset import select_same, take_known_labels
 from aiida_alpot.calculations.functions.review import (
     add_stress_probes,
     find_right_stress,
@@ -23,7 +23,7 @@ from aiida_alpot.data.pes import PESData
 from aiida_alpot.engines.job import CONTINUABLE, REPEATABLE, Job, JobResources
 from aiida_alpot.engines.label.base import LabelRequest
 from aiida_alpot.kernel.labelling.quality import QualitySettings
-from aiida_alpot.kernel.labelling.results import find_known_labels
+from aiida_alpot.kernel.labelling.results import find_known_labels, find_same_structures
 from aiida_alpot.kernel.labelling.stress_check import REFUSED
 from aiida_alpot.kernel.summaries import describe_review
 from aiida_alpot.plugins import known_engines, load_engine
@@ -174,13 +174,19 @@ class LabellingWorkChain(StageWorkChain):
     @property
     def request(self) -> LabelRequest:
         """What is to be labelled, and how."""
-        return LabelRequest(self.ctx.frames, self.inputs.parameters, self.ctx.settings, self.inputs.max_failed_fraction)
+        return LabelRequest(
+            self.ctx.frames,
+            self.inputs.parameters,
+            self.ctx.settings,
+            self.inputs.max_failed_fraction,
+            self.ctx.same,
+        )
 
     def plan_jobs(self) -> list[str]:
         """Ask the engine, and leave out what the stage that is resumed has done."""
         self.ctx.settings = self._complete(self.inputs)
         self.ctx.is_checked = self._must_check_stress()
-        self.ctx.given = self._take_known()
+        self.ctx.given, self.ctx.same = self._take_known()
         self.ctx.frames = add_stress_probes(self.ctx.given) if self.ctx.is_checked else self.ctx.given
         keys = list(self.engine.plan_jobs(self.request))
         done = self.earlier_jobs()
@@ -272,19 +278,36 @@ class LabellingWorkChain(StageWorkChain):
             return self.exit_codes.ERROR_TOO_MANY_FAILURES.format(detail=detail)
         return None
 
-    def _take_known(self) -> PESData:
-        """Return the frames with the labels of these settings that the dataset has; none is computed twice."""
+    def _take_known(self) -> tuple[PESData, PESData | None]:
+        """Return the frames with the labels of these settings that the dataset has; none is computed twice.
+
+        Of an engine whose jobs alone know the fingerprint, return the frames as they are, and labels of the same
+        structures if there are any: the job takes those of its settings. It gets no others, so that it is found by
+        caching, and need not copy the whole dataset.
+        """
         frames: PESData = self.inputs.frames
+        if "known" not in self.inputs:
+            return frames, None
         fingerprint = self.engine.fingerprint(self.ctx.settings)
-        if "known" not in self.inputs or fingerprint is None:
-            return frames
+        if fingerprint is None:
+            return frames, self._select_same(frames)
         with frames.dataset() as reader, self.inputs.known.dataset() as known:
             n_known = len(find_known_labels(reader, known, fingerprint))
         if n_known == 0:
-            return frames
+            return frames, None
         self.report(f"label: {n_known} of {len(frames)} frames have a label of these settings in the dataset")
         taken: PESData = take_known_labels(frames, self.inputs.known, orm.Str(fingerprint))
-        return taken
+        return taken, None
+
+    def _select_same(self, frames: PESData) -> PESData | None:
+        """Return the known labels of the structures of the frames, None if there are none."""
+        with frames.dataset() as reader, self.inputs.known.dataset() as known:
+            n_same = len(find_same_structures(reader, known))
+        if n_same == 0:
+            return None
+        self.report(f"label: the dataset has {n_same} labels of these structures; the job takes those of its settings")
+        same: PESData = select_same(frames, self.inputs.known)
+        return same
 
     def _must_check_stress(self) -> bool:
         """Return whether the stress is to be checked, and was not found right for these settings before.

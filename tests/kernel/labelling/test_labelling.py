@@ -236,6 +236,21 @@ def test_frames_with_labels_of_the_same_settings_are_copied(source, broken, call
     assert changed.fingerprint != report.fingerprint
 
 
+def test_labels_of_the_same_structures_that_are_known_are_taken(source, broken, calls, tmp_path):
+    _, known = label(source, broken())
+    known[1].info["fingerprint"] = "another"
+    known[2].info["status"] = "quarantined"
+    known[3].calc.results["energy"] = -123.0
+    write(tmp_path / "known.h5", known[:5])
+    out, before = tmp_path / "again.h5", calls()
+    report = label_dataset(source, out, broken(), tmp_path / "other-shards", known_path=tmp_path / "known.h5")
+    assert (report.n_frames, report.n_labelled, report.n_reused, calls() - before) == (7, 7, 3, 4)
+    with Dataset.open(out) as dataset:
+        assert dataset[3].get_potential_energy() == -123.0
+        assert [atoms.info["cost"] == 0.0 for atoms in dataset] == [True, False, False, True, True, False, False]
+        assert [atoms.info["note"] for atoms in dataset] == [f"n{k}" for k in range(7)]
+
+
 def test_shards_of_another_frame_or_other_settings_are_not_used(source, broken, calls, tmp_path):
     label(source, broken())
     with Dataset.open(source) as dataset:

@@ -15,7 +15,7 @@ from ase import Atoms
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.kernel.dataset import DatasetView, write
 from aiida_alpot.kernel.labelling.residuals import PREDICTION_COLUMNS
-from aiida_alpot.kernel.labelling.results import find_known_labels, take_label
+from aiida_alpot.kernel.labelling.results import find_known_labels, find_same_structures, take_label
 from aiida_alpot.kernel.splitting import split_columns
 
 
@@ -80,6 +80,17 @@ def take_known_labels(frames: PESData, known: PESData, fingerprint: orm.Str) -> 
         found = find_known_labels(reader, before, fingerprint.value)
         rows = range(len(reader))
         return PESData.from_frames(take_label(reader[k], before[found[k]]) if k in found else reader[k] for k in rows)
+
+
+@calcfunction
+def select_same(frames: PESData, known: PESData) -> PESData:
+    """Return those of *known* that have a label, of whatever settings, of a structure in *frames*.
+
+    :param frames: frames to be labelled.
+    :param known: labels that were accepted before.
+    """
+    with frames.dataset() as reader, known.dataset() as before:
+        return store_view(before[find_same_structures(reader, before)])
 
 
 @calcfunction

@@ -36,6 +36,8 @@ class AseLabelEngine(LabelEngine):
         inputs = {"frames": request.frames, "parameters": request.parameters, **resources.common_inputs()}
         if request.max_failed_fraction is not None:
             inputs["max_failed_fraction"] = request.max_failed_fraction
+        if request.known is not None:
+            inputs["known"] = request.known
         if previous is not None and "labelled" in previous.outputs:
             inputs["frames"] = previous.outputs.labelled
         elif resources.checkpoint is not None:

@@ -25,12 +25,15 @@ class LabelRequest:
     :param parameters: of the engine, as they were given.
     :param settings: the same, as :meth:`LabelEngine.complete` made them.
     :param max_failed_fraction: of the stage, for an engine whose jobs label many frames: a job stops beyond it.
+    :param known: labels of the same structures that were accepted before, for an engine whose jobs alone know the
+        fingerprint: those of the same settings are taken.
     """
 
     frames: PESData
     parameters: orm.Dict
     settings: Mapping[str, Any]
     max_failed_fraction: orm.Float | None = None
+    known: PESData | None = None
 
 
 class LabelEngine(ABC):

@@ -15,7 +15,7 @@ from aiida_alpot.kernel.labelling.gate import check_labels
 from aiida_alpot.kernel.labelling.identity import label_ids
 from aiida_alpot.kernel.labelling.residuals import PREDICTION_COLUMNS
 from aiida_alpot.kernel.labelling.shards import without_labels
-from aiida_alpot.kernel.units import FloatArray
+from aiida_alpot.kernel.units import FloatArray, IntArray
 
 Row = Literal["keep", "renew", "label"]
 COMPUTED: Final = ("labelled", "quarantined")
@@ -120,6 +120,15 @@ def find_known_labels(dataset: Dataset, known: Dataset, fingerprint: str) -> dic
     ids = label_ids(dataset)
     rows = sort_rows(dataset, fingerprint)
     return {k: of_structure[str(ids[k])] for k, row in enumerate(rows) if row == "label" and ids[k] in of_structure}
+
+
+def find_same_structures(dataset: Dataset, known: Dataset) -> IntArray:
+    """Return the rows of *known* with a label, of whatever settings, of a structure that is in a dataset.
+
+    For settings that are only known where the label is made, see :func:`find_known_labels` for the others.
+    """
+    is_same = np.isin(label_ids(known), label_ids(dataset))
+    return np.flatnonzero(is_same & (known.column("status") == "labelled"))
 
 
 def take_label(atoms: Atoms, source: Atoms) -> Atoms:

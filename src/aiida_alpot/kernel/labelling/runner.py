@@ -10,14 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 from ase import Atoms
 
 from aiida_alpot.kernel.dataset import Dataset, write
 from aiida_alpot.kernel.jsonio import read_json, write_json
 from aiida_alpot.kernel.labelling.pool import WorkerPool, refusal
-from aiida_alpot.kernel.labelling.results import sort_rows
+from aiida_alpot.kernel.labelling.results import find_known_labels, sort_rows
 from aiida_alpot.kernel.labelling.settings import LabelSettings, label_fingerprint
-from aiida_alpot.kernel.labelling.shards import Shard, read_matching_shard, without_labels, write_shard
+from aiida_alpot.kernel.labelling.shards import LABELS, Shard, read_matching_shard, without_labels, write_shard
 from aiida_alpot.kernel.labelling.worker import Labeller, Task, WorkerSetup, describe_refusal
 
 RUN_FILE: Final = "labelling.json"
@@ -37,7 +38,7 @@ class LabelReport:
     :param n_unlabelled: not reached.
     :param n_copied: frames of the source that had labels of these settings already.
     :param n_others: labels of other settings that stay beside the new ones.
-    :param n_reused: frames found in shards of an earlier run.
+    :param n_reused: frames found in shards of an earlier run, or among the labels known before.
     :param fingerprint: of the settings, see :func:`~.settings.label_fingerprint`.
     :param seconds: wall time of this run.
     :param is_given_up: whether frames were not begun since too many others had failed.
@@ -62,6 +63,7 @@ def label_dataset(
     settings: LabelSettings,
     shard_dir: str | Path,
     progress_path: str | Path | None = None,
+    known_path: str | Path | None = None,
 ) -> LabelReport:
     """Write a dataset with the frames of another one, in the same order, and their labels.
 
@@ -74,6 +76,8 @@ def label_dataset(
     :param out_path: dataset to write; written last and all at once.
     :param shard_dir: where finished frames are kept until then; created if needed.
     :param progress_path: a JSON file with ``done``, ``total`` and ``failed``, rewritten at most once a second.
+    :param known_path: dataset with labels that were accepted before: those of these settings are taken for the same
+        structures.
     :raises CalculatorError: if the calculator cannot be built.
     :raises OSError: if labels cannot be written, which is no failure of a frame.
     :raises ValueError: if source and output are the same file.
@@ -86,6 +90,8 @@ def label_dataset(
     setup = WorkerSetup(settings, fingerprint, str(folder), str(folder / "worker-0"))
     with Dataset.open(source_path) as dataset:
         ids = [str(value) for value in dataset.frame_ids(labels=False)]
+        if known_path is not None:
+            _take_known(dataset, ids, Path(known_path), folder, fingerprint)
         plan = _plan(dataset, ids, folder, setup, retry_failed=settings.retry_failed)
         progress = _Progress(progress_path, len(dataset), len(dataset) - len(plan.todo), plan.n_failed, settings)
         tasks = (Task(index, ids[index], without_labels(dataset[index])) for index in plan.todo)
@@ -160,6 +166,15 @@ def _prepare_folder(source: Path, out: Path, folder: Path, run: Mapping[str, Any
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / RUN_FILE, run)
     return folder.resolve()
+
+
+def _take_known(dataset: Dataset, ids: Sequence[str], known_path: Path, folder: Path, fingerprint: str) -> None:
+    """Write a shard for every frame whose structure has a label of these settings in another dataset."""
+    with Dataset.open(known_path) as known:
+        for index, row in find_known_labels(dataset, known, fingerprint).items():
+            found = known[row].calc.results
+            labels = {name: np.asarray(found[name]) for name in LABELS if name in found}
+            write_shard(folder, index, Shard(ids[index], fingerprint, "labelled", cost=0.0, labels=labels))
 
 
 def _plan(dataset: Any, ids: Sequence[str], folder: Path, setup: WorkerSetup, *, retry_failed: bool) -> _Plan:

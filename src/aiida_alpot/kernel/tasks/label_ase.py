@@ -24,7 +24,8 @@ def run(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if walltime is not None:
         settings = replace(settings, walltime_s=STOP_SHARE * walltime)
     frames = find_file(task, "frames", folder)
-    report = label_dataset(frames, folder / OUTPUT, settings, folder / SHARDS, folder / "progress.json")
+    known = find_file(task, "known", folder) if "known" in task else None
+    report = label_dataset(frames, folder / OUTPUT, settings, folder / SHARDS, folder / "progress.json", known)
     results = asdict(report)
     if report.n_unlabelled and not report.is_given_up:
         raise TaskInterruptedError(f"{report.n_unlabelled} frames are left: the walltime was near", results)
