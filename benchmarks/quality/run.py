@@ -258,7 +258,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("quality-work"), help="folder of the committees")
     parser.add_argument("--frames", type=int, default=1000)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[100, 101])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[104, 105])
     parser.add_argument("--only", choices=sorted(KINDS))
     options = parser.parse_args()
     print(f"Python {platform.python_version()}, {', '.join(f'{n} {version(n)}' for n in ('ase', 'numpy', 'scipy'))}")

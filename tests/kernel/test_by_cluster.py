@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from aiida_alpot.kernel import evaluating
 from aiida_alpot.kernel.calibrating import CalibrateSettings, assess, fit_uncertainty, rates
 from aiida_alpot.kernel.criterion import CriterionSettings, adaptive_thresholds, find_limits
 from aiida_alpot.kernel.evaluating import EvaluateSettings, build_table
@@ -110,6 +111,21 @@ def test_a_candidate_that_is_not_predicted_is_of_no_cluster(opened, make, commit
     broken = [committee[0], make.OffTarget(held_out, bad={held_out[3].info["group"]})]
     _, arrays = build_table(opened(held_out), broken, by_cluster, EvaluateSettings())
     assert np.flatnonzero(arrays["cluster"] == "").tolist() == [3]
+
+
+@pytest.mark.parametrize("n_failed", [2, "all"])
+def test_candidates_of_a_chunk_that_is_not_predicted_are_of_no_cluster(
+    opened, make, committee, held_out, by_cluster, monkeypatch, n_failed
+):
+    monkeypatch.setattr(evaluating, "_CHUNK", 2)
+    failed = held_out[2:4] if n_failed == 2 else held_out
+    broken = [committee[0], make.OffTarget(held_out, bad={atoms.info["group"] for atoms in failed})]
+    candidates = opened(held_out)
+    _, arrays = build_table(candidates, broken, by_cluster, EvaluateSettings())
+    assert len(arrays["cluster"]) == len(held_out)
+    assert np.count_nonzero(arrays["cluster"] == "") == len(failed)
+    limits = find_limits(candidates, by_cluster, CriterionSettings(), arrays)
+    assert limits["force"].shape == (len(held_out),)
 
 
 def test_thresholds_by_atom_are_quartiles_over_the_atoms(opened, make):

@@ -565,6 +565,7 @@ def test_the_same_seed_selects_the_same_frames(opened, frames, committee, model)
         ({"control_share": 1.0}, r"control_share must be in \[0, 1\), got 1\.0"),
         ({"validation_share": -0.1}, r"validation_share must be in \[0, 1\), got -0\.1"),
         ({"min_distance": 0.0}, "min_distance must be positive"),
+        ({"upper": {"force": 0.5}}, r"upper\.force is a multiple of the threshold and must be above 1, got 0\.5"),
         ({"upper": {"forces": 3.0}}, "upper: expected one of energy, force, .* got 'forces'"),
         (
             {"features": "invariant"},

@@ -124,6 +124,8 @@ class CalibrateSettings:
             raise ValueError("splits and fallback_splits are both empty; name a split to calibrate on")
         for name in ("splits", "fallback_splits"):
             _check_splits(name, getattr(self, name))
+        if self.n_min < 0:
+            raise ValueError(f"n_min must not be negative, got {self.n_min}")
         self._check_method()
         check_device(self.device)
         if self.batch_size < 1:

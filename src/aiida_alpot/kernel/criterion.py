@@ -185,7 +185,10 @@ def adaptive_thresholds(
     if not limits:
         kind = "cluster" if sort is not None else f"value of {column!r}"
         where = "" if sort is None and column is None else f" that share a {kind}"
-        raise ValueError(f"criterion 'adaptive' needs the quartiles of at least four labelled training frames{where}")
+        raise ValueError(
+            "criterion 'adaptive' needs the quartiles of at least four labelled training frames, and errors above "
+            f"zero{where}"
+        )
     return limits
 
 

@@ -107,8 +107,8 @@ class EvaluateSettings:
         for name, value in (self.upper or {}).items():
             if name not in PROPERTIES:
                 raise ValueError(f"upper: expected one of {', '.join(PROPERTIES)}, got {name!r}")
-            if value <= 0:
-                raise ValueError(f"upper.{name} must be positive, got {value}")
+            if value <= 1:
+                raise ValueError(f"upper.{name} is a multiple of the threshold and must be above 1, got {value}")
         if self.feature_spec is None and self.feature_parameters:
             raise ValueError(f"feature_parameters: {SORTED_DISTANCES!r} takes none")
 
@@ -204,7 +204,8 @@ def build_table(
         structure_id=np.asarray(table.structure_id, dtype=np.str_),
     )
     if model.frame_clusters is not None:
-        arrays["cluster"] = _join([part.cluster for part in parts if part.cluster is not None]).astype(np.str_)
+        found = [np.full(len(part.grade), "") if part.cluster is None else part.cluster for part in parts]
+        arrays["cluster"] = _join(found).astype(np.str_)
     return table, arrays
 
 

@@ -38,6 +38,9 @@ EXPONENTS: Final = (0.5, 1.5)
 ROUND_OFF: Final = 1e-4
 """Share of the 90 % quantile of the disagreements below which one is round-off, as where forces vanish by symmetry: the
 ratio of an error to it says nothing of other frames."""
+NO_ERROR: Final = 1e-3
+"""Share of the 90 % quantile of the errors below which one is none: with a disagreement that is round-off such a frame
+says nothing."""
 LEVEL: Final = 0.95
 """Level of the bootstrap interval."""
 
@@ -62,12 +65,13 @@ def fit_power(method: Method, D: FloatArray, e: FloatArray, confidence: float) -
     pivot = float(np.median(D)) or float(D.max())
     if pivot == 0.0 or e.max() == 0.0:
         return None, notes
-    if method == "conformal" and _conformal_rank(len(D), confidence) > len(D):
-        notes.append(f"{len(D)} points are too few for a confidence of {confidence:g}: the largest ratio is used")
-    without = int(np.count_nonzero((_without_round_off(D) == 0.0) & (e > 0.0)))
+    scale, exponent = _estimate(method, D, e, confidence, pivot)
+    used = _without_round_off(D, e)[0]
+    without = int(np.count_nonzero(used == 0.0))
     if method in ("conformal", "median_ratio", "loglog") and without:
         notes.append(f"{without} of {len(D)} frames have an error but no disagreement: no scale covers them")
-    scale, exponent = _estimate(method, D, e, confidence, pivot)
+    if method == "conformal" and _conformal_rank(len(used), confidence) > len(used):
+        notes.append(f"{len(used)} points are too few for a confidence of {confidence:g}: the largest ratio is used")
     if not (np.isfinite(scale) and scale > 0.0):
         return None, notes
     return Power(scale, exponent, pivot), notes
@@ -115,7 +119,7 @@ def bootstrap(
 
 def _estimate(method: Method, D: FloatArray, e: FloatArray, confidence: float, pivot: float) -> tuple[float, float]:
     """Return scale and exponent; NaN or infinite where the data do not define it."""
-    D = _without_round_off(D)
+    D, e = _without_round_off(D, e)
     if method == "ols_origin":
         return _divide(float(e @ e), float(D @ e)), 1.0
     if method == "rms_ratio":
@@ -124,7 +128,7 @@ def _estimate(method: Method, D: FloatArray, e: FloatArray, confidence: float, p
         return _loglog(D, e, pivot)
     with np.errstate(over="ignore"):
         ratios = np.divide(e, D, out=np.full(len(D), np.inf), where=D > 0.0)
-    ratios = np.sort(ratios[(D > 0.0) | (e > 0.0)])
+    ratios.sort()
     n_finite = int(np.count_nonzero(np.isfinite(ratios)))
     if not n_finite:
         return np.nan, 1.0
@@ -135,9 +139,14 @@ def _estimate(method: Method, D: FloatArray, e: FloatArray, confidence: float, p
     return float(middle.mean()), 1.0
 
 
-def _without_round_off(D: FloatArray) -> FloatArray:
-    """Return the disagreements, zero in place of round-off."""
-    return np.where(ROUND_OFF * np.quantile(D, 0.9) > D, 0.0, D)
+def _without_round_off(D: FloatArray, e: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return disagreements and errors with zero in place of a disagreement that is round-off.
+
+    Frames without error are left out with it: where forces vanish by symmetry there is nothing to be learnt.
+    """
+    D = np.where(ROUND_OFF * np.quantile(D, 0.9) > D, 0.0, D)
+    use = (D > 0.0) | (e > NO_ERROR * np.quantile(e, 0.9))
+    return D[use], e[use]
 
 
 def _loglog(D: FloatArray, e: FloatArray, pivot: float) -> tuple[float, float]:
