@@ -46,6 +46,23 @@ def test_one_atom_displaced_by_a_thousandth_is_another_frame(random_frame, n_ato
     assert canonical_key(other) != canonical_key(atoms)
 
 
+@settings(max_examples=60, deadline=None)
+@given(n_atoms=st.integers(2, 60), pbc=PBC, seed=SEED, decimals=st.integers(3, 9))
+def test_positions_that_a_file_has_rounded_make_no_difference(random_frame, n_atoms, pbc, seed, decimals):
+    atoms, rng = random_frame(n_atoms, pbc, seed), np.random.default_rng(seed)
+    atoms.positions = atoms.positions.round(decimals)
+    other = atoms[rng.permutation(n_atoms)]
+    other.positions += rng.uniform(-5.0, 5.0, 3).round(decimals)
+    assert canonical_key(other) == canonical_key(atoms)
+
+
+def test_a_molecule_of_seven_decimals_that_was_moved_is_the_same():
+    atoms = molecule("C60")
+    other = atoms.copy()
+    other.positions += 5.3
+    assert canonical_key(other) == canonical_key(atoms)
+
+
 @settings(max_examples=20, deadline=None)
 @given(seed=SEED, frame=st.sampled_from(["fcc", "rocksalt", "slab", "supercell"]))
 def test_crystals_in_which_many_atoms_are_alike_are_known_again(seed, frame):

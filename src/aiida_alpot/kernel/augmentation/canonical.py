@@ -1,10 +1,10 @@
 """A form of a frame that does not depend on the order of its atoms, the origin, or the images they are given in.
 
 Coordinates are taken along the periodic vectors, and at right angles to them in Å. One atom becomes the origin, the
-coordinates are rounded, fractions wrapped, and the rows sorted: of the forms that every atom of the rarest species
-gives, the smallest is canonical. Most of these atoms need not be tried: the sum of a wave over all atoms, as seen from
-an atom, depends neither on order, origin nor images, and the canonical origin is one of those for which it is largest.
-All of them are so in a perfect crystal, one alone in a rattled frame.
+coordinates are rounded, fractions wrapped, and the hashes of the rows added up: of the sums that every atom of the
+rarest species gives, the smallest is canonical. Most of these atoms need not be tried: the sum of a wave over all
+atoms, as seen from an atom, depends neither on order, origin nor images, and the canonical origin is one of those for
+which it is largest. All of them are so in a perfect crystal, one alone in a rattled frame.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import hashlib
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 from ase import Atoms
 
 from aiida_alpot.kernel.units import BoolArray, FloatArray, IntArray
@@ -21,8 +22,9 @@ _GRID: Final = 2**10 * 3**3 * 5 * 7 * 11
 """Parts of a periodic vector to which coordinates are rounded, about 1e-6 Å: the usual fractions lie on it, far from
 where rounding turns."""
 
-_STEP: Final = 1e-6
-"""Å, to which coordinates at right angles to the periodic vectors are rounded."""
+_STEP: Final = 1e-6 * 2.0**0.5
+"""Å, to which coordinates at right angles to the periodic vectors are rounded: those of files have some decimals, and
+none lies where rounding turns."""
 
 _CELL_STEP: Final = 1e-8
 """Å, to which cell vectors are rounded."""
@@ -34,6 +36,16 @@ _WAVE: Final = np.array([1.0, 2.0, 3.0])
 
 _PHASE: Final = np.exp(0.4j)
 """Tells an atom from its mirror image."""
+
+_AT_ONCE: Final = 2**18
+"""Rows that are hashed at once."""
+
+_ODD: Final = np.array([0xD1B54A32D192ED03, 0xABC98388FB8FAC03, 0x8CB92BA72F3D8DD7], dtype=np.uint64)
+"""Numbers without a pattern, to add up the coordinates of an atom by."""
+
+_MIX: Final = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+_SHIFT: Final = (np.uint64(30), np.uint64(27), np.uint64(31))
+"""Multipliers and shifts of a finaliser that spreads every bit over all 64 (splitmix64, Steele et al. 2014)."""
 
 _TIE: Final = 1e-7
 """Difference of two sums, over the sum of all atomic numbers, below which they are equal."""
@@ -82,16 +94,35 @@ def _coordinates(atoms: Atoms) -> FloatArray:
 
 
 def _canonical_rows(coordinates: FloatArray, kinds: IntArray, periodic: BoolArray) -> bytes:
-    """Return the smallest of the forms with one atom as the origin."""
+    """Return the smallest sums of the hashes of all rows with one atom as the origin, and of their squares."""
     scale = np.where(periodic, float(_GRID), 1.0 / _STEP)
-    smallest = b""
-    for origin in _find_origins(coordinates, kinds, periodic).tolist():
-        steps = np.rint((coordinates - coordinates[origin]) * scale).astype(np.int64)
-        steps[:, periodic] %= _GRID
-        rows = np.hstack([kinds, steps])
-        form = rows[np.lexsort(rows.T)].astype("<i8").tobytes()
-        smallest = min(smallest, form) if smallest else form
-    return smallest
+    origins = _find_origins(coordinates, kinds, periodic)
+    seeds = _mix_columns(kinds)
+    found = []
+    step = max(1, _AT_ONCE // len(kinds))
+    for first in range(0, len(origins), step):
+        shifted = coordinates - coordinates[origins[first : first + step], None]
+        places = np.rint(shifted * scale).astype(np.int64)
+        np.remainder(places, _GRID, out=places, where=periodic)
+        rows = _mix(seeds + (places.view(np.uint64) * _ODD).sum(axis=2))
+        # sums do not depend on the order of the atoms, and two of them are 128 bits
+        found.append(min(zip(rows.sum(axis=1).tolist(), (rows * rows).sum(axis=1).tolist(), strict=True)))
+    return b"%016x%016x" % min(found)
+
+
+def _mix_columns(kinds: IntArray) -> npt.NDArray[np.uint64]:
+    """Return a number for each row that other rows do not have."""
+    numbers = kinds[:, 0].view(np.uint64)
+    for column in kinds.T[1:]:
+        numbers = _mix(numbers) + np.ascontiguousarray(column).view(np.uint64)
+    return numbers
+
+
+def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Return numbers that look random, each the image of one number only."""
+    values = (values ^ (values >> _SHIFT[0])) * _MIX[0]
+    values = (values ^ (values >> _SHIFT[1])) * _MIX[1]
+    return values ^ (values >> _SHIFT[2])
 
 
 def _find_origins(coordinates: FloatArray, kinds: IntArray, periodic: BoolArray) -> IntArray:
