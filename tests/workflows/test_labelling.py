@@ -391,6 +391,18 @@ def test_a_structure_that_the_dataset_has_a_label_of_these_settings_of_is_not_co
     assert "1 of 3 frames have a label of these settings in the dataset" in rig.reports
 
 
+def test_a_known_label_follows_one_of_other_settings(stage: Any, gave: Any, pes: Any) -> None:
+    first = stage(gave(-1.0), pes(2))
+    first.run()
+    others = list(first.output("labelled"))
+    for frame in others:
+        frame.info["fingerprint"] = "another"
+    rig = stage(gave(-2.0), PESData.from_frames(others), known=first.output("labelled"))
+    assert rig.run() is None
+    assert not rig.labels
+    assert [frame.info["fingerprint"] for frame in rig.output("labelled")] == ["another", "counting-a"] * 2
+
+
 def test_an_engine_whose_job_alone_knows_its_settings_gets_the_labels_of_the_same_structures(
     stage: Any, gave: Any, pes: Any
 ) -> None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from aiida_alpot.kernel import defaults
 from aiida_alpot.kernel.dataset import Dataset, assign_splits
+from aiida_alpot.kernel.labelling.identity import label_ids
 from aiida_alpot.kernel.seeds import derive_seed
 from aiida_alpot.kernel.settings import parse_settings
 
@@ -56,7 +57,7 @@ def split_columns(dataset: Dataset, settings: Mapping[str, Any], seed: int) -> d
     """
     shares = asdict(parse_settings(SplitSettings, settings, "split"))
     ids = dataset.frame_ids(labels=False)
-    superseded = find_superseded(ids, dataset.column("fingerprint"))
+    superseded = find_superseded(label_ids(dataset), dataset.column("fingerprint"))
     labelled = (dataset.column("status") == "labelled") & ~superseded
     groups = join_groups(dataset.column("group"), ids)
     keys = np.where(groups == "", ids, groups)
@@ -78,7 +79,7 @@ def split_columns(dataset: Dataset, settings: Mapping[str, Any], seed: int) -> d
 def find_superseded(ids: npt.NDArray[Any], fingerprints: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Return which rows are of a structure that a later row was labelled anew with other settings.
 
-    :param ids: structure id of each frame.
+    :param ids: of each frame, :func:`~aiida_alpot.kernel.labelling.identity.label_ids`.
     :param fingerprints: of the settings of each label, "" for none.
     """
     last: dict[str, str] = {
@@ -97,7 +98,7 @@ def find_mixed_settings(dataset: Dataset, *, is_split: bool = True) -> str:
     """
     fingerprints = dataset.column("fingerprint")
     taken = (dataset.column("status") == "labelled") & (fingerprints != "")
-    taken &= ~find_superseded(dataset.frame_ids(labels=False), fingerprints)
+    taken &= ~find_superseded(label_ids(dataset), fingerprints)
     if is_split:
         taken &= dataset.column("split") != ""
     counts = Counter(fingerprints[taken].tolist())

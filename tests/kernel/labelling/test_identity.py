@@ -1,12 +1,14 @@
 """Frames that differ in what decides about their label have different ids."""
 
 import numpy as np
+import pytest
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from aiida_alpot.kernel.dataset import Dataset, write
 from aiida_alpot.kernel.labelling.identity import label_ids
-from aiida_alpot.kernel.labelling.results import find_known_labels
+from aiida_alpot.kernel.labelling.results import find_known_labels, sort_rows
+from aiida_alpot.kernel.splitting import find_superseded
 
 
 def iron(moments=None):
@@ -30,6 +32,31 @@ def test_starting_moments_tell_calculations_of_one_structure_apart(tmp_path):
     assert found[2] == found[3] == structures[0]
     assert found[1] == found[4]
     assert len(set(found)) == 3
+
+
+@pytest.mark.parametrize(
+    ("marks", "rows", "superseded"),
+    [
+        (("old", "old"), ["renew", "renew"], [False, False]),
+        (("new", "old"), ["keep", "renew"], [False, False]),
+        (("old", ""), ["renew", "label"], [False, False]),
+        (("old", "new"), ["renew", "keep"], [False, False]),
+        (("old", "old", "new"), ["keep", "renew", "keep"], [True, False, False]),
+    ],
+)
+def test_ferromagnetic_and_antiferromagnetic_labels_do_not_stand_for_each_other(tmp_path, marks, rows, superseded):
+    """Ferromagnetic, antiferromagnetic, ferromagnetic."""
+    frames = []
+    for fingerprint, sign in zip(marks, (1.0, -1.0, 1.0), strict=False):
+        atoms = iron([2.5, sign * 2.5])
+        atoms.info.update(status="labelled" if fingerprint else "unlabelled", fingerprint=fingerprint)
+        if fingerprint:
+            atoms.calc = SinglePointCalculator(atoms, energy=-1.0, forces=np.zeros((2, 3)))
+        frames.append(atoms)
+    write(tmp_path / "iron.h5", frames)
+    with Dataset.open(tmp_path / "iron.h5") as dataset:
+        assert sort_rows(dataset, "new") == rows
+        assert find_superseded(label_ids(dataset), dataset.column("fingerprint")).tolist() == superseded
 
 
 def test_without_moments_it_is_the_structure(tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,9 +13,10 @@ from aiida.engine import calcfunction
 from ase import Atoms
 
 from aiida_alpot.data.pes import PESData
-from aiida_alpot.kernel.dataset import DatasetView, write
+from aiida_alpot.kernel.dataset import Dataset, DatasetView, write
+from aiida_alpot.kernel.labelling.identity import label_ids
 from aiida_alpot.kernel.labelling.residuals import PREDICTION_COLUMNS
-from aiida_alpot.kernel.labelling.results import find_known_labels, find_same_structures, take_label
+from aiida_alpot.kernel.labelling.results import COMPUTED, find_known_labels, find_same_structures, take_label
 from aiida_alpot.kernel.splitting import split_columns
 
 
@@ -58,14 +59,14 @@ def select_frames(dataset: PESData, query: orm.Dict) -> PESData:
 
 @calcfunction
 def select_unknown(frames: PESData, dataset: PESData) -> PESData:
-    """Return those of *frames* whose structure has no label in *dataset*.
+    """Return those of *frames* whose structure, with its starting moments, has no label in *dataset*.
 
     :param frames: the frames to choose from.
     :param dataset: frames, some of them labelled.
     """
     with dataset.dataset() as known, frames.dataset() as reader:
-        labelled = known[known.column("status") == "labelled"].frame_ids(labels=False)
-        return store_view(reader[~np.isin(reader.frame_ids(labels=False), labelled)])
+        labelled = label_ids(known[known.column("status") == "labelled"])
+        return store_view(reader[~np.isin(label_ids(reader), labelled)])
 
 
 @calcfunction
@@ -78,8 +79,16 @@ def take_known_labels(frames: PESData, known: PESData, fingerprint: orm.Str) -> 
     """
     with frames.dataset() as reader, known.dataset() as before:
         found = find_known_labels(reader, before, fingerprint.value)
-        rows = range(len(reader))
-        return PESData.from_frames(take_label(reader[k], before[found[k]]) if k in found else reader[k] for k in rows)
+        return PESData.from_frames(_with_known(reader, before, found))
+
+
+def _with_known(frames: Dataset, known: Dataset, found: Mapping[int, int]) -> Iterator[Atoms]:
+    """Yield frames, with the known label in place of none and behind one of other settings."""
+    for k, atoms in enumerate(frames):
+        if k not in found or atoms.info.get("status") in COMPUTED:
+            yield atoms
+        if k in found:
+            yield take_label(atoms, known[found[k]])
 
 
 @calcfunction
@@ -102,7 +111,7 @@ def select_new(frames: PESData, **known: PESData) -> PESData:
     """
     ids = [_structures(node)[0] for node in known.values()]
     with frames.dataset() as reader:
-        return store_view(reader[~np.isin(reader.frame_ids(labels=False), np.concatenate(ids))])
+        return store_view(reader[~np.isin(label_ids(reader), np.concatenate(ids))])
 
 
 @calcfunction
@@ -128,9 +137,9 @@ def merge_structures(**datasets: PESData) -> PESData:
 
 
 def _structures(node: PESData) -> tuple[Any, Any]:
-    """Return the id of the structure of each frame, and whether it has a label; both of shape (n_frames,)."""
+    """Return the id of structure and starting moments of each frame, and whether it has a label, both (n_frames,)."""
     with node.dataset() as reader:
-        return reader.frame_ids(labels=False), reader.column("status") == "labelled"
+        return label_ids(reader), reader.column("status") == "labelled"
 
 
 def _write_rows(node: PESData, rows: Any, path: Path) -> Path:

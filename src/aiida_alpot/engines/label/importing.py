@@ -18,6 +18,7 @@ from aiida_alpot.data.pes import PESData
 from aiida_alpot.engines.label.base import LabelEngine
 from aiida_alpot.engines.label.collecting import SEPARATOR
 from aiida_alpot.engines.label.finished import FinishedCalculation, to_atoms
+from aiida_alpot.kernel.labelling.identity import label_ids
 from aiida_alpot.kernel.labelling.results import Result, label_frame
 from aiida_alpot.kernel.labelling.settings import fingerprint_of
 from aiida_alpot.plugins import known_engines, load_engine
@@ -272,7 +273,7 @@ def _keep_last(sources: Sequence[_Source]) -> int:
     if not rows:
         return 0
     with PESData.from_frames(source.steps[step] for source, step in rows).dataset() as reader:
-        ids = [str(identity) for identity in reader.frame_ids(labels=False)]
+        ids = [str(identity) for identity in label_ids(reader)]
     seen: set[tuple[str, str]] = set()
     n_replaced = 0
     for (source, step), identity in reversed(list(zip(rows, ids, strict=True))):

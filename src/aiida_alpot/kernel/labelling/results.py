@@ -90,13 +90,14 @@ def without_result(atoms: Atoms, status: str, reason: str, fingerprint: str) -> 
 def sort_rows(dataset: Dataset, fingerprint: str, *, retry_failed: bool = False) -> list[Row]:
     """Return what labelling with these settings means for every row of a dataset.
 
-    ``keep``: it was dealt with, or holds a label of other settings beside another row of its structure. ``renew``: it
-    holds a label of other settings, which stays and is followed by the new one. ``label``: it gets a label.
+    ``keep``: it was dealt with, or holds a label of other settings beside another row of its structure and starting
+    moments. ``renew``: it holds a label of other settings, which stays and is followed by the new one. ``label``: it
+    gets a label.
 
     :param retry_failed: label rows again that these settings failed to label.
     """
     done = COMPUTED if retry_failed else (*COMPUTED, "failed")
-    ids = [str(identity) for identity in dataset.frame_ids(labels=False)]
+    ids = [str(identity) for identity in label_ids(dataset)]
     rows: list[Row] = []
     for status, found in zip(dataset.column("status"), dataset.column("fingerprint"), strict=True):
         is_known = status in done and found == fingerprint
@@ -112,6 +113,8 @@ def sort_rows(dataset: Dataset, fingerprint: str, *, retry_failed: bool = False)
 def find_known_labels(dataset: Dataset, known: Dataset, fingerprint: str) -> dict[int, int]:
     """Return the row of *known* with a label of these settings, for each row of a dataset that is to be labelled.
 
+    Rows with a label of other settings are among them: it stays, and the known one follows it.
+
     :param known: labels that were accepted before; the same structure and starting moments only, to the last digit.
     """
     good = (known.column("status") == "labelled") & (known.column("fingerprint") == fingerprint)
@@ -119,7 +122,7 @@ def find_known_labels(dataset: Dataset, known: Dataset, fingerprint: str) -> dic
     of_structure = {str(ids_known[row]): int(row) for row in np.flatnonzero(good)}
     ids = label_ids(dataset)
     rows = sort_rows(dataset, fingerprint)
-    return {k: of_structure[str(ids[k])] for k, row in enumerate(rows) if row == "label" and ids[k] in of_structure}
+    return {k: of_structure[str(ids[k])] for k, row in enumerate(rows) if row != "keep" and ids[k] in of_structure}
 
 
 def find_same_structures(dataset: Dataset, known: Dataset) -> IntArray:

@@ -15,6 +15,7 @@ from ase import Atoms
 
 from aiida_alpot.kernel.dataset import Dataset, write
 from aiida_alpot.kernel.jsonio import read_json, write_json
+from aiida_alpot.kernel.labelling.identity import label_ids
 from aiida_alpot.kernel.labelling.pool import WorkerPool, refusal
 from aiida_alpot.kernel.labelling.results import find_known_labels, sort_rows
 from aiida_alpot.kernel.labelling.settings import LabelSettings, label_fingerprint
@@ -89,7 +90,7 @@ def label_dataset(
     folder = _prepare_folder(Path(source_path), Path(out_path), Path(shard_dir), run)
     setup = WorkerSetup(settings, fingerprint, str(folder), str(folder / "worker-0"))
     with Dataset.open(source_path) as dataset:
-        ids = [str(value) for value in dataset.frame_ids(labels=False)]
+        ids = [str(value) for value in label_ids(dataset)]
         if known_path is not None:
             _take_known(dataset, ids, Path(known_path), folder, fingerprint)
         plan = _plan(dataset, ids, folder, setup, retry_failed=settings.retry_failed)
@@ -116,7 +117,7 @@ def partial_pack(source_path: str | Path, shard_dir: str | Path, out_path: str |
     folder = Path(shard_dir)
     run = read_json(folder / RUN_FILE)
     with Dataset.open(source_path) as dataset:
-        ids = [str(value) for value in dataset.frame_ids(labels=False)]
+        ids = [str(value) for value in label_ids(dataset)]
         counts = _pack(dataset, ids, folder, run, Path(out_path), "not reached")
     n_shards = counts["total"] - counts["unlabelled"] - counts["copied"] - counts["others"]
     return _report(counts, str(run["fingerprint"]), n_shards, time.monotonic() - start)

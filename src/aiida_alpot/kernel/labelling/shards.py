@@ -22,7 +22,8 @@ LABELS: Final = ("energy", "forces", "stress", "magmoms")
 class Shard:
     """The labels of one frame, or why it has none.
 
-    :param structure_id: content-derived id of the frame without its labels: a shard of another frame is not used.
+    :param structure_id: of :func:`~aiida_alpot.kernel.labelling.identity.label_ids`: a shard of another frame is not
+        used.
     :param fingerprint: of the settings of the label.
     :param status: ``"labelled"``, ``"failed"`` or ``"quarantined"``.
     :param reason: one line, empty for a labelled frame.
