@@ -22,7 +22,7 @@ from aiida_alpot.calculations.functions.dataset import (
     split_dataset,
 )
 from aiida_alpot.data.pes import PESData
-from aiida_alpot.kernel.labelling.residuals import PREDICTION_COLUMNS
+from aiida_alpot.kernel.labelling.residuals import ERROR_COLUMNS, MEAN_COLUMNS
 
 pytestmark = pytest.mark.usefixtures("aiida_profile")
 Make = Callable[..., list[Atoms]]
@@ -146,7 +146,9 @@ def judged(make_copper: Make, label_emt: Any) -> PESData:
     """Two newly labelled frames with the predictions they were judged by."""
     frames = label_emt(make_copper(2, seed=77))
     for atoms in frames:
-        atoms.info.update(committee_energy=1.0, committee_stress=np.zeros(6), split="train", control=False)
+        energy = atoms.calc.results["energy"] + 0.02
+        atoms.info.update(committee_energy=energy, committee_stress=np.zeros(6), split="train", control=False)
+        atoms.info.update(committee_energy_disagreement=0.01, committee_force_disagreement=0.05)
         atoms.arrays["committee_forces"] = np.zeros((4, 3))
     return PESData.from_frames(frames).store()
 
@@ -157,7 +159,14 @@ def test_extend_puts_new_frames_behind_the_old_ones_with_their_splits(copper_dat
     assert column(extended, "split") == [*column(copper_dataset, "split"), "train", "train"]
 
 
-def test_extend_leaves_out_the_predictions(copper_dataset: PESData, judged: PESData) -> None:
+def test_extend_keeps_the_errors_of_the_predictions_in_place_of_these(copper_dataset: PESData, judged: PESData) -> None:
     with extend_dataset(copper_dataset, judged).dataset() as dataset:
-        assert not set(PREDICTION_COLUMNS) & set(dataset.columns)
+        assert not set(MEAN_COLUMNS) & set(dataset.columns)
         assert "control" in dataset.columns
+        frames = list(dataset)
+    assert not set(ERROR_COLUMNS) & set(frames[0].info)
+    new = frames[-1]
+    assert new.info["committee_energy_error"] == pytest.approx(0.02 / len(new))
+    forces = new.calc.results["forces"]
+    assert new.info["committee_force_error"] == pytest.approx(np.sqrt(np.mean(forces**2)), rel=1e-3)
+    assert new.info["committee_force_disagreement"] == 0.05

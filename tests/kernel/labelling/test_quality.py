@@ -21,7 +21,8 @@ from aiida_alpot.kernel.labelling.quality import (
     review,
     review_part,
 )
-from aiida_alpot.kernel.labelling.residuals import read_residuals
+from aiida_alpot.kernel.labelling.residuals import keep_errors, read_residuals
+from aiida_alpot.kernel.labelling.shards import without_labels
 from aiida_alpot.kernel.settings import SettingsError, parse_settings, settings_to_dict
 
 ATOM_ENERGIES = {"Cu": -3.7, "Au": -3.2}
@@ -467,6 +468,41 @@ def test_what_a_committee_predicted_is_read_from_the_frames(tmp_path):
         summary = review_part(new, given, QualitySettings(use_surrogate=False))
         assert list(summary["quarantined"]) == [new.frame_ids()[7]]
         assert summary["by_check"] == {"committee": 1}
+
+
+def test_a_few_labels_are_judged_by_the_errors_that_committees_had_before(tmp_path):
+    frames = []
+    for k, frame in enumerate(make_frames(60)):
+        labels, off = frame.calc.results, 0.5 if k == 55 else 0.001 * (1 + k % 3)
+        frame.info.update(
+            committee_energy=labels["energy"] + off * len(frame),
+            committee_energy_disagreement=0.001,
+            committee_force_disagreement=0.05,
+        )
+        frame.arrays["committee_forces"] = labels["forces"] + 0.05
+        frames.append(frame)
+    for frame in frames[:50]:
+        keep_errors(frame)
+        assert "committee_forces" not in frame.arrays
+    write(tmp_path / "known.h5", frames[:50])
+    write(tmp_path / "new.h5", frames[50:])
+    write(tmp_path / "given.h5", [without_label(frame) for frame in frames[50:]])
+    opened = [Dataset.open(tmp_path / f"{name}.h5") for name in ("new", "given", "known")]
+    with opened[0] as new, opened[1] as given, opened[2] as known:
+        settings = QualitySettings(use_surrogate=False)
+        assert review_part(new, given, settings)["by_check"] == {}
+        summary = review_part(new, given, settings, known)
+        assert list(summary["quarantined"]) == [new.frame_ids()[5]]
+        assert summary["by_check"] == {"committee": 1}
+
+
+def test_the_error_of_a_label_goes_with_it(clean):
+    frame = clean[0].copy()
+    frame.info.update(committee_energy_error=0.1, committee_force_error=0.1, committee_energy_disagreement=0.01)
+    assert not {name for name in without_labels(frame).info if name.startswith("committee")}
+    frame = clean[0].copy()
+    frame.info.update(committee_energy=-1.0, committee_energy_disagreement=0.01)
+    assert without_labels(frame).info["committee_energy_disagreement"] == 0.01
 
 
 def test_labelled_frames_without_finite_labels_are_refused():

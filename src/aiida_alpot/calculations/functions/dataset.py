@@ -15,7 +15,7 @@ from ase import Atoms
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.kernel.dataset import Dataset, DatasetView, write
 from aiida_alpot.kernel.labelling.identity import label_ids
-from aiida_alpot.kernel.labelling.residuals import PREDICTION_COLUMNS
+from aiida_alpot.kernel.labelling.residuals import keep_errors
 from aiida_alpot.kernel.labelling.results import COMPUTED, find_known_labels, find_same_structures, take_label
 from aiida_alpot.kernel.splitting import split_columns
 
@@ -173,21 +173,19 @@ def store_view(view: DatasetView, **columns: Sequence[Any]) -> PESData:
 def extend_dataset(dataset: PESData, labelled: PESData) -> PESData:
     """Return *dataset* with newly labelled frames behind it.
 
-    The predictions that selected frames carry served to judge the committee and are left out. The files of *dataset*
-    become parts of the new one: only the new frames are written.
+    Of the predictions that selected frames carry the errors stay, which later labels are compared with. The files of
+    *dataset* become parts of the new one: only the new frames are written.
 
     :param dataset: the frames there are.
     :param labelled: the frames to put behind them.
     """
     with TemporaryDirectory() as folder:
         addition = Path(folder) / PESData.FILENAME
-        write(addition, _without_predictions(labelled))
+        write(addition, _with_errors(labelled))
         return PESData.join([dataset, addition])
 
 
-def _without_predictions(labelled: PESData) -> Iterator[Atoms]:
+def _with_errors(labelled: PESData) -> Iterator[Atoms]:
     for atoms in labelled:
-        for column in PREDICTION_COLUMNS:
-            atoms.info.pop(column, None)
-            atoms.arrays.pop(column, None)
+        keep_errors(atoms)
         yield atoms

@@ -101,7 +101,7 @@ def review(
     is_compared = np.zeros(len(new), dtype=bool)
     for rows, context in _comparable(new, before, settings):
         is_compared[rows] = True
-        chosen = None if residuals is None else residuals.take(new.index[rows])
+        chosen = None if residuals is None else residuals.take(new.index[rows]).join(read_residuals(context.frames))
         found = check_statistics(join_labels(new.take(rows), context), len(rows), settings, chosen)
         for finding in found:
             findings.append(finding.of(int(rows[finding.frame])))

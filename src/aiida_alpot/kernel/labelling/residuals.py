@@ -20,7 +20,10 @@ MEAN_COLUMNS: Final = ("committee_energy", "committee_forces", "committee_stress
 """Columns of selected frames with the mean prediction of the committee, until the label tells its error."""
 DISAGREEMENT_COLUMNS: Final = ("committee_energy_disagreement", "committee_force_disagreement")
 """Columns of selected frames with what the committee expected this error to be, eV/atom and eV/Å."""
-PREDICTION_COLUMNS: Final = (*MEAN_COLUMNS, *DISAGREEMENT_COLUMNS)
+ERROR_COLUMNS: Final = ("committee_energy_error", "committee_force_error")
+"""Columns of frames in a dataset with the errors that the committee had, in the same units, beside what it expected."""
+PREDICTION_COLUMNS: Final = (*MEAN_COLUMNS, *DISAGREEMENT_COLUMNS, *ERROR_COLUMNS)
+"""All that a committee has said of a frame."""
 
 _NAMES: Final = ("energy", "force", "expected_energy", "expected_force")
 
@@ -57,6 +60,10 @@ class Residuals:
         if len(self.energy) != n_frames:
             raise ValueError(f"residuals: expected one entry for each of {n_frames} frames, got {len(self.energy)}")
 
+    def join(self, other: Residuals) -> Residuals:
+        """Return the residuals of these frames and of others behind them."""
+        return Residuals(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in _NAMES))
+
     def take(self, rows: npt.ArrayLike) -> Residuals:
         """Return the residuals of some frames."""
         return Residuals(*(np.asarray(getattr(self, name))[np.asarray(rows)] for name in _NAMES))
@@ -65,18 +72,38 @@ class Residuals:
 def read_residuals(frames: Iterable[Atoms]) -> Residuals:
     """Return the residuals of labelled frames that carry what a committee had predicted; NaN for all others.
 
-    :param frames: selected frames with their labels, columns :data:`PREDICTION_COLUMNS`.
+    :param frames: selected frames with their labels, columns :data:`MEAN_COLUMNS`, or :func:`keep_errors` of them.
     """
     rows = [_residual(atoms) for atoms in frames]
     return Residuals(*np.array(rows, dtype=np.float64).reshape(-1, len(_NAMES)).T)
+
+
+def keep_errors(atoms: Atoms) -> None:
+    """Put the errors of the committee that selected a labelled frame in place of what it predicted, to four digits."""
+    of_energy, of_force, *_ = _residual(atoms)
+    for name in (*MEAN_COLUMNS, *ERROR_COLUMNS):
+        atoms.info.pop(name, None)
+        atoms.arrays.pop(name, None)
+    for name, error in zip(ERROR_COLUMNS, (of_energy, of_force), strict=True):
+        if np.isfinite(error):
+            atoms.info[name] = float(f"{error:.4g}")
+
+
+def drop_errors(atoms: Atoms) -> None:
+    """Take away what a committee said of a frame if it is the error of a label, which belongs to that label."""
+    if any(name in atoms.info for name in ERROR_COLUMNS):
+        for name in (*ERROR_COLUMNS, *DISAGREEMENT_COLUMNS):
+            atoms.info.pop(name, None)
 
 
 def _residual(atoms: Atoms) -> tuple[float, ...]:
     labels: dict[str, Any] = {} if atoms.calc is None else atoms.calc.results
     energy, forces = (atoms.info.get("committee_energy"), atoms.arrays.get("committee_forces"))
     expected = [atoms.info.get(name) for name in DISAGREEMENT_COLUMNS]
-    if energy is None or forces is None or None in expected or not {"energy", "forces"} <= labels.keys():
+    if None in expected or not {"energy", "forces"} <= labels.keys():
         return (np.nan,) * len(_NAMES)
+    if energy is None or forces is None:
+        return (*(float(atoms.info.get(name, np.nan)) for name in ERROR_COLUMNS), *map(float, expected))
     is_whole = bool(whole_frames([atoms])[0])
     of_energy = abs(float(labels["energy"]) - float(energy)) / len(atoms) if is_whole else np.nan
     of_force = float(np.sqrt(np.mean((np.asarray(labels["forces"]) - forces)[core_of([atoms])] ** 2)))

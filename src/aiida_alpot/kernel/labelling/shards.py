@@ -13,6 +13,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from aiida_alpot.kernel.labelling.residuals import drop_errors
 from aiida_alpot.kernel.units import FloatArray
 
 LABELS: Final = ("energy", "forces", "stress", "magmoms")
@@ -50,9 +51,10 @@ class Shard:
 
 
 def without_labels(atoms: Atoms) -> Atoms:
-    """Return a copy of *atoms* that has no labels."""
+    """Return a copy of *atoms* that has no labels, and no errors of a committee on them."""
     frame = atoms.copy()
     frame.calc = None
+    drop_errors(frame)
     return frame
 
 

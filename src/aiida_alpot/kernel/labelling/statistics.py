@@ -29,7 +29,7 @@ def check_statistics(
     the committee foretold is not set aside because the surrogate did not, and the other way round.
 
     :param labels: of the same settings and charge, at least ``settings.n_min`` of them not isolated atoms.
-    :param residuals: of the first *n_new* labels.
+    :param residuals: of all labels, NaN for those of which no committee has said anything.
     """
     findings = _check_drift(labels, settings)
     extended = np.flatnonzero([has_neighbours(atoms) for atoms in labels.frames])
