@@ -181,6 +181,7 @@ def test_coordinate_without_meaning_is_refused(atoms, members, code):
         (bulk("Cu"), "not_a_molecule"),
         (Atoms("H"), "no_coordinate"),
         (Atoms("H2", np.zeros((2, 3))), "close_contact"),
+        (Atoms("BkO", [[0, 0, 0], [0, 0, 1.9]]), "no_covalent_radius_of_Bk"),
     ],
 )
 def test_frame_without_internal_coordinates_is_refused(atoms, code):

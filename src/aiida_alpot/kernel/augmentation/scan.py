@@ -16,6 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial.transform import Rotation
 
 from aiida_alpot.kernel.augmentation.base import DroppedFrameError, Made, NotApplicableError, Step
+from aiida_alpot.kernel.augmentation.species import require_radii
 from aiida_alpot.kernel.defaults import SCAN_POINTS
 from aiida_alpot.kernel.geometry import atoms_in_contact
 from aiida_alpot.kernel.units import BoolArray, FloatArray, IntArray
@@ -115,9 +116,11 @@ def make_scans(atoms: Atoms, settings: ScanSettings, rng: np.random.Generator | 
     ``not_a_molecule``, ``close_contact`` of the input and ``no_coordinate`` for all internal coordinates.
 
     :param rng: not used, nothing is random here.
+    :raises NotApplicableError: if an element has no covalent radius, which every scan needs.
     """
     del rng
     elements = sorted(set(atoms.get_chemical_symbols()))
+    require_radii(elements)
     if "dimer" in settings.kinds:
         for pair in itertools.combinations_with_replacement(elements, 2):
             yield from _scan_dimer(pair, settings)
