@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,18 @@ def test_with_a_code_a_job_makes_the_same_frames(call: Any, structures: list[Ato
     assert "3 inputs, 6 frames" in result.output
     here, job = (read(name, index=":", format="extxyz") for name in ("here.xyz", "job.xyz"))
     assert [atoms.positions.tolist() for atoms in here] == [atoms.positions.tolist() for atoms in job]
+
+
+@pytest.mark.parametrize("name", ["slab", "stacking_fault", "twin"])
+def test_a_package_that_is_missing_is_told_in_one_line(
+    call: Any, structures: list[Atoms], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "spglib", None)
+    Path("settings.yaml").write_text(f"copies: 0\n{name}: {{}}\n")
+    result = call()
+    assert result.exit_code == 1
+    assert "Error: the package 'spglib' cannot be imported" in result.output
+    assert "pip install" in result.output
 
 
 def test_a_potential_is_named_by_its_pk(call: Any, structures: list[Atoms], python_code: Any, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, fcc111, make_supercell, molecule
 from ase.data import covalent_radii
+from ase.neighborlist import primitive_neighbor_list
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ from aiida_alpot.kernel.geometry import (
     closest_pair,
     closest_pair_ratio,
     compact_cell,
+    list_neighbours,
     nearest_neighbour_distance,
     perpendicular_heights,
     smallest_heights,
@@ -155,3 +157,22 @@ def test_a_skew_cell_has_the_distances_of_its_lattice(n):
 def test_a_cell_that_is_not_skew_stays():
     cell = bulk("Cu").cell.array
     assert compact_cell(cell, True) is cell
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000), n_atoms=st.integers(1, 6), pbc=st.tuples(*[st.booleans()] * 3))
+def test_listed_neighbours_are_those_of_a_search_with_the_cell_as_it_is(seed, n_atoms, pbc):
+    rng = np.random.default_rng(seed)
+    cell = 4.0 * np.eye(3) + rng.uniform(-1.0, 1.0, (3, 3))
+    atoms = Atoms(n_atoms * "H", rng.uniform(-9.0, 9.0, (n_atoms, 3)), cell=cell, pbc=pbc)
+    expected = primitive_neighbor_list("ijd", pbc, cell, atoms.positions, 5.0)
+    found = list_neighbours("ijd", atoms, 5.0)
+    order, other = np.lexsort(found[::-1]), np.lexsort(expected[::-1])
+    for values, references in zip(found, expected, strict=True):
+        assert values[order] == pytest.approx(references[other])
+
+
+@pytest.mark.timeout(60)
+def test_a_distant_atom_and_a_leaning_box_cost_no_time():
+    far = Atoms("H3", [[0, 0, 0], [0, 0, 0.7], [1e6, 1e6, 1e6]], cell=[[9, 0, 0], [1e6, 1, 0], [0, 0, 1e6]])
+    assert list_neighbours("d", far, 3.0)[0] == pytest.approx([0.7, 0.7])

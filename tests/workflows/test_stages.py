@@ -18,6 +18,7 @@ from aiida_alpot.calculations.explore_ase import ExploreAseCalculation
 from aiida_alpot.calculations.label_ase import LabelAseCalculation
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.workflows.augment import AugmentWorkChain
+from aiida_alpot.workflows.base import find_called
 from aiida_alpot.workflows.calibrate import CalibrationWorkChain
 from aiida_alpot.workflows.evaluate import EvaluationWorkChain
 from aiida_alpot.workflows.explore import ExplorationWorkChain
@@ -79,6 +80,42 @@ class TestSingleJobs:
             start(AugmentWorkChain, None, structures=given, frames=pes(2), **inputs)
         with pytest.raises(ValueError, match="frames or structures: give one of them"):
             start(AugmentWorkChain, None, **inputs)
+
+    def test_structures_are_collected_once_however_often_a_worker_is_lost(
+        self, start: Starter, python_code: Any, plant: Any
+    ) -> None:
+        given = {"Cu": orm.StructureData(ase=bulk("Cu")).store()}
+        inputs = {"settings": orm.Dict({"copies": 2}), "seed": orm.Int(5), "code": python_code}
+        rig = start(AugmentWorkChain, None, structures=given, **inputs)
+        with rig.process._process_scope():
+            assert rig.step("setup") is None
+            assert rig.step("setup") is None
+        assert [node.label for node in rig.process.node.called] == ["structures"]
+        assert find_called(rig.process.node, "structures") == rig.process.node.called
+
+    def test_structures_that_cannot_be_collected_end_the_stage_with_the_reason(
+        self, start: Starter, python_code: Any
+    ) -> None:
+        given = {"empty": orm.StructureData(cell=np.eye(3).tolist()).store()}
+        inputs = {"settings": orm.Dict({"copies": 2}), "seed": orm.Int(5), "code": python_code}
+        rig = start(AugmentWorkChain, None, structures=given, **inputs)
+        with rig.process._process_scope():
+            exit_code = rig.step("setup")
+        assert exit_code.status == 401
+        assert "structures: it excepted" in exit_code.message
+
+    @pytest.mark.parametrize("symbols", [("Cu", "Au"), ("Cu",)])
+    def test_a_structure_with_mixed_sites_or_vacancies_is_refused_by_its_name(
+        self, start: Starter, python_code: Any, symbols: tuple[str, ...]
+    ) -> None:
+        mixed = orm.StructureData(cell=(3.8 * np.eye(3)).tolist())
+        mixed.append_atom(position=(0, 0, 0), symbols=symbols, weights=[0.4] * len(symbols))
+        given = {"pure": orm.StructureData(ase=bulk("Cu")), "mixed": mixed}
+        inputs = {"settings": orm.Dict({"copies": 2}), "seed": orm.Int(5), "code": python_code}
+        with pytest.raises(ValueError, match=r"structures\.mixed: the kind .* expected one element .*settings\.alloy"):
+            start(AugmentWorkChain, None, structures=given, **inputs)
+        with pytest.raises(ValueError, match=r"structures\.metadata: .* give the structure another"):
+            start(AugmentWorkChain, None, structures={"metadata": given["pure"]}, **inputs)
 
     def test_swaps_get_their_potentials_and_are_refused_without(
         self, augment: Starter, plant: Any, pes: Any, committee: Any

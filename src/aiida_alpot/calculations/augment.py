@@ -42,7 +42,11 @@ class AugmentCalculation(KernelCalculation):
             help="Which manipulations and how, see aiida_alpot.kernel.augmentation.AugmentSettings.",
         )
         spec.input("seed", valid_type=orm.Int, validator=non_negative_validator("seed"), help="Seed of all draws.")
-        add_optional_potentials(spec, "Whose mean energy the settings need, for swap: one, or a committee.")
+        add_optional_potentials(
+            spec,
+            "Whose mean energy the settings need, for swap and for 'volume: potential' of prototype, decorate and "
+            "random: one, or a committee.",
+        )
         add_species_check(spec, "frames")
         add_validator(spec, validate_use)
         spec.output("frames", valid_type=PESData, required=False, help="The augmented frames, without labels.")

@@ -35,7 +35,8 @@ from aiida_alpot.workflows.augment import AugmentWorkChain
     "potentials",
     multiple=True,
     metavar="PK",
-    help="A PotentialData whose energies the settings need, for swap; may be repeated, their mean is taken.",
+    help="A PotentialData whose energies the settings need, for swap and for 'volume: potential' of prototype, "
+    "decorate and random; may be repeated, their mean is taken.",
 )
 def augment_file(
     run: FileRun, *, settings: Path, seed: int, code: orm.AbstractCode | None, potentials: tuple[str, ...]

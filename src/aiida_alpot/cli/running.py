@@ -17,6 +17,7 @@ from aiida.engine import ProcessBuilder, submit
 from aiida_alpot.cli.pes import import_file
 from aiida_alpot.cli.settings import read_mapping, set_pairs
 from aiida_alpot.data.pes import PESData
+from aiida_alpot.kernel._extras import MissingPackageError
 from aiida_alpot.kernel.dataset import export_format
 from aiida_alpot.report.progress import run_and_watch
 from aiida_alpot.workflows.slots import daemon_offer
@@ -124,10 +125,10 @@ def runs_on_file(ending: str) -> Callable[[Callable[..., None]], Callable[..., N
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Say what is wrong with an input in one line, without a traceback."""
+    """Say what is wrong with an input, or which package is missing, in one line, without a traceback."""
     try:
         yield
-    except (OSError, TypeError, ValueError, InvalidOperation) as error:
+    except (OSError, TypeError, ValueError, InvalidOperation, MissingPackageError) as error:
         raise click.ClickException(str(error)) from error
 
 

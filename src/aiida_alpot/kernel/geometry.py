@@ -6,7 +6,8 @@ its lattice.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -111,6 +112,30 @@ def compact_cell(cell: FloatArray, pbc: npt.ArrayLike) -> FloatArray:
     return np.asarray(minkowski_reduce(cell, pbc=periodic)[0])
 
 
+def list_neighbours(quantities: str, atoms: Atoms, cutoff: float | Sequence[float]) -> tuple[Any, ...]:
+    """Return what :func:`ase.neighborlist.primitive_neighbor_list` does, in a time that no choice of vectors changes.
+
+    It bins atoms along the cell vectors, and visits many bins where these are skew. The search has
+    :func:`compact_cell`, and along axes that are not periodic, whose vectors have no meaning for distances, the extent
+    of the atoms. So shifts ``S`` refer to the vectors of :func:`compact_cell`.
+
+    :param cutoff: Å, or a radius of each atom.
+    :raises ValueError: if the periodic vectors are linearly dependent.
+    """
+    periodic = np.asarray(atoms.pbc, dtype=bool)
+    cell = np.where(periodic[:, None], compact_cell(atoms.cell.array, periodic), 0.0)
+    cell = np.asarray(complete_cell(cell))
+    positions = atoms.positions
+    if not periodic.all():
+        normals = cell[~periodic]  # orthogonal to all others, of length 1
+        heights = positions @ normals.T
+        positions = positions - heights.min(axis=0) @ normals
+        # no more bins than atoms along an axis: the last bin takes those that are far away
+        cell[~periodic] *= np.clip(np.ptp(heights, axis=0), 1.0, 3.0 * len(atoms))[:, None]
+    found = primitive_neighbor_list(quantities, atoms.pbc, cell, positions, cutoff)
+    return found if len(quantities) > 1 else (found,)
+
+
 def smallest_heights(cells: FloatArray, pbc: BoolArray) -> FloatArray:
     """Return the smallest of the :func:`perpendicular_heights` of each of many cells.
 
@@ -171,8 +196,7 @@ def _largest_scale(atoms: Atoms, radii: FloatArray) -> float:
 def _pairs(atoms: Atoms, radii: FloatArray) -> tuple[IntArray, IntArray, FloatArray]:
     """Return first atom, second atom and distance of all pairs closer than the sum of their *radii*."""
     _check(atoms)
-    cell = complete_cell(compact_cell(atoms.cell.array, atoms.pbc))
-    first, second, distance = primitive_neighbor_list("ijd", atoms.pbc, cell, atoms.positions, list(radii))
+    first, second, distance = list_neighbours("ijd", atoms, list(radii))
     return first, second, distance
 
 

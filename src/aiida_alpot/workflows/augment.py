@@ -43,7 +43,8 @@ class AugmentWorkChain(SingleJobWorkChain):
         structures = self.inputs.get("structures")
         if structures:
             collect: Any = collect_structures
-            node = submit_once(self, lambda: Job(collect, structures), "structures")
+            given = {**structures, "metadata": {"call_link_label": "structures", "label": "structures"}}
+            node = submit_once(self, lambda: Job(collect, given), "structures")
             if not node.is_finished_ok:
                 return self.exit_codes.ERROR_ALL_JOBS_FAILED.format(detail=f"structures: {describe_end(node)}")
             self.ctx.frames = node.outputs.result
@@ -57,7 +58,25 @@ class AugmentWorkChain(SingleJobWorkChain):
 
 
 def validate_start(inputs: Any, _: Any) -> str | None:
-    """Refuse frames and structures together, and neither."""
-    if bool(inputs.get("structures")) == (inputs.get("frames") is not None):
+    """Refuse frames and structures together, neither, and structures that are no frames."""
+    structures = inputs.get("structures")
+    if bool(structures) == (inputs.get("frames") is not None):
         return "frames or structures: give one of them to start from, not both"
+    if "metadata" in (structures or {}):
+        return "structures.metadata: AiiDA needs this name itself, give the structure another"
+    for name, structure in (structures or {}).items():
+        problem = describe_mixture(structure)
+        if problem:
+            return f"structures.{name}: {problem}"
+    return None
+
+
+def describe_mixture(structure: orm.StructureData) -> str | None:
+    """Return what is wrong with a structure whose sites are not of one element each, ``None`` if they are."""
+    for kind in structure.kinds:
+        if kind.is_alloy or kind.has_vacancies:
+            return (
+                f"the kind {kind.name!r} is {kind.get_symbols_string()}, expected one element on every site; "
+                "give a structure of one of the elements and 'settings.alloy', or 'settings.vacancy'"
+            )
     return None

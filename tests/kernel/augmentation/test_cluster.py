@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk
 from ase.data import atomic_numbers, covalent_radii
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.sparse.csgraph import connected_components
 
 from aiida_alpot.kernel.augmentation import DroppedFrameError, augment, cluster
+from aiida_alpot.kernel.augmentation.base import NotApplicableError
 from aiida_alpot.kernel.augmentation.cluster import ClusterSettings, make_clusters, pair_distances
 
 
@@ -125,3 +127,14 @@ def test_clusters_of_the_elements_of_all_inputs_are_distorted_as_inputs_are():
 def test_settings_out_of_range_are_named(bad):
     with pytest.raises(ValueError, match=f"'{next(iter(bad))}'"):
         ClusterSettings(**bad)
+
+
+def test_elements_without_a_covalent_radius_need_their_distances():
+    given = {"Bk-Bk": 3.4, "O-Bk": 2.2}
+    assert len(clusters_of(["Bk", "O"], count=3, distances=given)) == 3
+    for distances in ({}, {"Bk-Bk": 3.4}):
+        with pytest.raises(NotApplicableError, match="no_covalent_radius_of_Bk"):
+            clusters_of(["Bk", "O"], count=3, distances=distances)
+    report = augment([bulk("Cu"), Atoms("Bk")], {"copies": 0, "cluster": {}, "scan": {"kinds": ["dimer"]}}, 0).report
+    assert report["skipped"]["cluster"] == {"no_covalent_radius_of_Bk": 1}
+    assert report["skipped"]["scan"] == {"no_covalent_radius_of_Bk": 1}

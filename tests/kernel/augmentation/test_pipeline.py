@@ -291,3 +291,15 @@ def test_swaps_without_energies_and_energies_without_swaps_are_refused():
         augment([bulk("Cu")], {"swap": {}}, 1)
     with pytest.raises(ValueError, match="no manipulation asks them"):
         augment([bulk("Cu")], {"rattle": {}}, 1, lambda _: 0.0)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("vector", [[100.0, 0.0, 0.05], [1e6, 0.0, 20.0]])
+def test_the_vector_along_which_a_slab_is_not_periodic_changes_nothing(vector):
+    slab = fcc111("Cu", (2, 2, 3), vacuum=5.0)
+    leaning = slab.copy()
+    leaning.cell[2] = vector
+    expected, frames = (augment([atoms], {"copies": 1, "rattle": {}}, 0).frames for atoms in (slab, leaning))
+    assert len(frames) == len(expected) == 2
+    for frame, other in zip(frames, expected, strict=True):
+        assert frame.positions == pytest.approx(other.positions)

@@ -158,3 +158,11 @@ def test_what_cannot_be_arranged_is_returned():
     assert arrange(coincident, np.array([29, 79]), NO_GROUPS[:2], 2, 9, np.random.default_rng(0))[1].tolist() == []
     arranged, deviations = arrange(Atoms("Cu"), pure[:1], NO_GROUPS[:1], 2, 100, np.random.default_rng(0))
     assert (arranged.tolist(), deviations.tolist()) == ([29], [])
+
+
+@pytest.mark.timeout(60)
+def test_shells_do_not_depend_on_the_choice_of_the_cell():
+    atoms = bulk("Cu", a=3.6, cubic=True)
+    skew = atoms.copy()
+    skew.set_cell(np.array([[1, 0, 0], [0, 1, 0], [370, 530, 1]]) @ atoms.cell.array)
+    assert shell_weights(skew, 3) == pytest.approx(shell_weights(atoms, 3))

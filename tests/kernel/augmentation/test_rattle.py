@@ -83,7 +83,9 @@ def test_hopeless_frame_is_dropped():
         rattle(atoms, RattleSettings(min_ratio=0.9), np.random.default_rng(0))
 
 
-@pytest.mark.parametrize("bad", [{"fraction": 0.0}, {"amplitude": -1.0}, {"min_ratio": 1.0}, {"max_tries": 0}])
+@pytest.mark.parametrize(
+    "bad", [{"fraction": 0.0}, {"amplitude": -1.0}, {"amplitude": 50.0}, {"min_ratio": 1.0}, {"max_tries": 0}]
+)
 def test_settings_out_of_range_are_named(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         RattleSettings(**bad)

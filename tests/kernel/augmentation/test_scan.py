@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk, molecule
+from ase.build import bulk, fcc111, molecule
 from ase.data import covalent_radii
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -181,6 +181,7 @@ def test_coordinate_without_meaning_is_refused(atoms, members, code):
         (bulk("Cu"), "not_a_molecule"),
         (Atoms("H"), "no_coordinate"),
         (Atoms("H2", np.zeros((2, 3))), "close_contact"),
+        (Atoms("BkO", [[0, 0, 0], [0, 0, 1.9]]), "no_covalent_radius_of_Bk"),
     ],
 )
 def test_frame_without_internal_coordinates_is_refused(atoms, code):
@@ -199,6 +200,43 @@ def test_charge_moments_and_columns_of_the_molecule_stay_and_the_input_too():
         assert step.atoms.get_initial_magnetic_moments().tolist() == [1.0, 0.0, 0.0]
         assert step.atoms.arrays["site"].tolist() == [0, 1, 2]
     assert atoms == before
+
+
+@pytest.mark.parametrize("kind", ["bond", "angle"])
+def test_molecules_in_a_periodic_box_are_scanned_as_if_they_were_not(kind):
+    water = molecule("H2O")
+    boxed = water.copy()
+    boxed.set_cell([15.0, 15.0, 15.0])
+    boxed.pbc = True
+    boxed.wrap()
+    assert np.ptp(boxed.positions, axis=0).max() > 10.0  # torn apart by the border
+    steps, expected = (points_of(atoms, kinds=(kind,), n_points=5) for atoms in (boxed, water))
+    assert [step.parameters for step in steps] == [
+        {**step.parameters, "value": pytest.approx(step.parameters["value"])} for step in expected
+    ]
+    for step, reference in zip(steps, expected, strict=True):
+        assert step.atoms.pbc.all()
+        assert step.atoms.cell.lengths() == pytest.approx([15.0] * 3)
+        distances = [step.atoms.get_all_distances(mic=True), reference.atoms.get_all_distances()]
+        assert distances[0] == pytest.approx(distances[1])
+
+
+def test_a_chain_through_the_cell_is_no_molecule():
+    chain = Atoms("C2", [[0, 0, 0], [1.3, 0, 0]], cell=[2.6, 12, 12], pbc=True)
+    with pytest.raises(NotApplicableError, match="not_a_molecule"):
+        scans_of(chain, kinds=("bond",))
+
+
+def test_a_molecule_beside_a_slab_is_scanned_and_the_slab_is_not():
+    frame = fcc111("Cu", (2, 2, 2), a=3.6, vacuum=8.0)
+    frame.pbc = True
+    water = molecule("H2O")
+    water.positions += frame.cell.array.sum(axis=0) / 2 + [0.0, 0.0, 7.0]
+    frame.extend(water)
+    frame.wrap()
+    steps = points_of(frame, kinds=("bond",), n_points=2, bond_range=(0.9, 1.2))
+    assert {tuple(step.parameters["of"]) for step in steps} == {(8, 9), (8, 10)}
+    assert reasons_of(frame, kinds=(), coordinates=((0, 1), (0, 99)), n_points=2) == {"not_a_molecule": 2}
 
 
 def test_each_scan_is_a_group_of_its_own_and_is_not_distorted():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -10,7 +11,7 @@ from ase import Atoms
 from ase.data import atomic_numbers, covalent_radii
 
 from aiida_alpot.kernel.augmentation.base import DroppedFrameError, Made, Step
-from aiida_alpot.kernel.augmentation.species import check_symbols
+from aiida_alpot.kernel.augmentation.species import check_symbols, require_radii
 from aiida_alpot.kernel.defaults import CLUSTER_MAX_RATIO
 from aiida_alpot.kernel.units import FloatArray
 
@@ -75,8 +76,11 @@ def make_clusters(elements: Sequence[str], settings: ClusterSettings, rng: np.ra
     direction without preference, and not closer to any other than the distance of that pair. So the cluster is
     connected, and the nearest neighbour of every atom lies in that range. Concentrations of the elements are drawn for
     each cluster with equal chances of all (Dirichlet), then the element of each atom.
+
+    :raises NotApplicableError: if an element of a pair without a given distance has no covalent radius.
     """
     symbols = settings.elements or tuple(elements)
+    require_radii(_without_distance(symbols, settings.distances))
     closest = pair_distances(symbols, settings.distances)
     for _ in range(settings.count):
         n_atoms = int(rng.integers(settings.min_atoms, settings.max_atoms + 1))
@@ -98,6 +102,13 @@ def pair_distances(symbols: Sequence[str], given: Mapping[str, float]) -> FloatA
             default = given.get(f"{second}-{first}", distances[i, j])
             distances[i, j] = given.get(f"{first}-{second}", default)
     return np.asarray(distances)
+
+
+def _without_distance(symbols: Sequence[str], given: Mapping[str, float]) -> Iterator[str]:
+    """Yield the elements of pairs whose distance is not given."""
+    for first, second in itertools.combinations_with_replacement(symbols, 2):
+        if f"{first}-{second}" not in given and f"{second}-{first}" not in given:
+            yield from (first, second)
 
 
 def _grow(closest: FloatArray, max_ratio: float, rng: np.random.Generator) -> FloatArray | None:

@@ -15,12 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
-from ase.geometry import complete_cell
-from ase.neighborlist import primitive_neighbor_list
 
 from aiida_alpot.kernel.augmentation.base import Outcome, Step, copy_info
 from aiida_alpot.kernel.dataset.atoms import build_frame
-from aiida_alpot.kernel.geometry import atoms_in_contact, compact_cell, nearest_neighbour_distance
+from aiida_alpot.kernel.geometry import atoms_in_contact, list_neighbours, nearest_neighbour_distance
 from aiida_alpot.kernel.units import FloatArray, IntArray
 
 _FIRST_REACH = 5.0
@@ -89,10 +87,7 @@ class Base:
 
 
 def _list_pairs(atoms: Atoms, reach: float) -> _Pairs:
-    cell = complete_cell(compact_cell(atoms.cell.array, atoms.pbc))
-    first, second, distances, vectors, shifts = primitive_neighbor_list(
-        "ijdDS", atoms.pbc, cell, atoms.positions, reach
-    )
+    first, second, distances, vectors, shifts = list_neighbours("ijdDS", atoms, reach)
     leading = np.where(shifts[:, 0] != 0, shifts[:, 0], np.where(shifts[:, 1] != 0, shifts[:, 1], shifts[:, 2]))
     once = np.flatnonzero((first < second) | ((first == second) & (leading > 0)))
     order = once[np.argsort(distances[once], kind="stable")]

@@ -11,12 +11,10 @@ from typing import Final
 
 import numpy as np
 from ase import Atoms
-from ase.geometry import complete_cell
-from ase.neighborlist import primitive_neighbor_list
 
 from aiida_alpot.kernel.augmentation.base import NotApplicableError
 from aiida_alpot.kernel.augmentation.species import UnlikePairs, kinds_of
-from aiida_alpot.kernel.geometry import nearest_neighbour_distance
+from aiida_alpot.kernel.geometry import list_neighbours, nearest_neighbour_distance
 from aiida_alpot.kernel.units import FloatArray, IntArray
 
 _GAP: Final = 0.05
@@ -82,9 +80,7 @@ def shell_weights(atoms: Atoms, n_shells: int) -> FloatArray:
     if not 0.0 < nearest < np.inf:
         return weights[:0]
     for reach in _REACHES:
-        first, second, distance = primitive_neighbor_list(
-            "ijd", atoms.pbc, complete_cell(atoms.cell.array), atoms.positions, reach * nearest
-        )
+        first, second, distance = list_neighbours("ijd", atoms, reach * nearest)
         shell = _number_shells(distance / nearest, len(atoms))
         n_found = int(shell.max()) + 1
         if n_found > n_shells:  # the shells asked for are whole, the last one found may be cut

@@ -16,6 +16,9 @@ from aiida_alpot.kernel.units import FloatArray
 
 Distribution = Literal["uniform", "magnitude", "normal"]
 
+_MAX_AMPLITUDE = 5.0
+"""Å, above which no crystal or molecule is left: longer than any bond."""
+
 
 @dataclass(frozen=True)
 class RattleSettings:
@@ -27,7 +30,7 @@ class RattleSettings:
     :param distribution: ``uniform`` in the ball of the scale's radius; ``magnitude``: random direction and a length
         uniform up to the scale, which is the paper's wording and has an rms of 0.58 instead of 0.77 of the radius;
         ``normal``: the scale is the standard deviation of each component.
-    :param amplitude: the scale in Å, overrides *fraction*.
+    :param amplitude: the scale in Å, at most 5, overrides *fraction*.
     :param remove_drift: take the mean displacement away.
     :param min_ratio: atoms closer than this share of the sum of their covalent radii are displaced anew.
     :param max_tries: how often, before the frame is dropped.
@@ -43,8 +46,8 @@ class RattleSettings:
     def __post_init__(self) -> None:
         if not 0.0 < self.fraction < 1.0:
             raise ValueError(f"'fraction' must lie between 0 and 1, got {self.fraction}")
-        if self.amplitude is not None and not self.amplitude > 0.0:
-            raise ValueError(f"'amplitude' must be positive, got {self.amplitude}")
+        if self.amplitude is not None and not 0.0 < self.amplitude <= _MAX_AMPLITUDE:
+            raise ValueError(f"'amplitude' must lie in (0, {_MAX_AMPLITUDE:g}] Å, got {self.amplitude}")
         if not 0.0 <= self.min_ratio < 1.0:
             raise ValueError(f"'min_ratio' must lie in [0, 1), got {self.min_ratio}")
         if self.max_tries < 1:

@@ -10,20 +10,23 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers, covalent_radii
-from ase.neighborlist import neighbor_list
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.transform import Rotation
 
 from aiida_alpot.kernel.augmentation.base import DroppedFrameError, Made, NotApplicableError, Step
+from aiida_alpot.kernel.augmentation.species import require_radii
 from aiida_alpot.kernel.defaults import SCAN_POINTS
-from aiida_alpot.kernel.geometry import atoms_in_contact
+from aiida_alpot.kernel.geometry import atoms_in_contact, list_neighbours
 from aiida_alpot.kernel.units import BoolArray, FloatArray, IntArray
 
 Kind = Literal["dimer", "trimer", "bond", "angle", "dihedral"]
 
 _INTERNAL: Final[dict[int, Kind]] = {2: "bond", 3: "angle", 4: "dihedral"}
 """Kind of an internal coordinate by its number of atoms."""
+
+_SAME: Final = 1e-6
+"""Å, between two vectors along the same bond; those to different images are farther apart."""
 
 _LINEAR: Final = 1e-3
 """Sine of an angle below which its three atoms are on a line."""
@@ -114,10 +117,15 @@ def make_scans(atoms: Atoms, settings: ScanSettings, rng: np.random.Generator | 
     that is not defined, ``not_bonded`` for one whose last atom does not hang on the third, ``no_such_atom``;
     ``not_a_molecule``, ``close_contact`` of the input and ``no_coordinate`` for all internal coordinates.
 
+    The molecules of a periodic frame are put together across the borders of the cell, each where its first atom is.
+    What bonds connect to its own image is ``not_a_molecule``: nothing there is scanned, only molecules beside it are.
+
     :param rng: not used, nothing is random here.
+    :raises NotApplicableError: if an element has no covalent radius, which every scan needs.
     """
     del rng
     elements = sorted(set(atoms.get_chemical_symbols()))
+    require_radii(elements)
     if "dimer" in settings.kinds:
         for pair in itertools.combinations_with_replacement(elements, 2):
             yield from _scan_dimer(pair, settings)
@@ -168,19 +176,24 @@ def _scan_molecule(atoms: Atoms, settings: ScanSettings) -> Iterator[Made]:
 
     :raises NotApplicableError: if there is none.
     """
-    if atoms.pbc.any():
-        raise NotApplicableError("not_a_molecule")
     if len(atoms_in_contact(atoms, settings.min_ratio)):
         raise NotApplicableError("close_contact")
+    is_endless = np.zeros(len(atoms), dtype=bool)
     radii = settings.bond_ratio * covalent_radii[atoms.numbers]
-    first, second = neighbor_list("ij", atoms, list(radii))
+    first, second, vectors = list_neighbours("ijD", atoms, list(radii))
     bonds = np.column_stack([first, second])
+    if atoms.pbc.any():
+        atoms, is_endless = _put_together(atoms, bonds, vectors)
+        bonds = bonds[~is_endless[bonds[:, 0]]]
     chosen = settings.coordinates
     if chosen is None:
         chosen = tuple(_find_coordinates(bonds, len(atoms), settings.kinds))
     if not chosen:
         raise NotApplicableError("no_coordinate")
     for members in chosen:
+        if is_endless[[k for k in members if k < len(atoms)]].any():
+            yield NotApplicableError("not_a_molecule")
+            continue
         try:
             coordinate = _prepare(atoms, members, bonds)
         except NotApplicableError as reason:
@@ -189,6 +202,34 @@ def _scan_molecule(atoms: Atoms, settings: ScanSettings) -> Iterator[Made]:
         for moved, value in _move(atoms, coordinate, settings):
             step = Step(moved, coordinate.text, _parameters(coordinate.kind, coordinate.atoms, value))
             yield _unless_crowded(step, settings)
+
+
+def _put_together(atoms: Atoms, bonds: IntArray, vectors: FloatArray) -> tuple[Atoms, BoolArray]:
+    """Return the frame without a molecule across a border of the cell, and which atoms are of none, shape (n_atoms,).
+
+    :param vectors: from the first atom of each bond to the second, shape (n_bonds, 3), Å.
+    :raises NotApplicableError: if every atom is connected to its own image.
+    """
+    whole = atoms.copy()
+    neighbours = [np.flatnonzero(bonds[:, 0] == i) for i in range(len(atoms))]
+    part = np.full(len(atoms), -1)
+    for start in range(len(atoms)):
+        waiting = [start] if part[start] < 0 else []
+        part[waiting] = start
+        while waiting:
+            here = waiting.pop()
+            for bond in neighbours[here]:
+                there = bonds[bond, 1]
+                if part[there] < 0:
+                    whole.positions[there] = whole.positions[here] + vectors[bond]
+                    part[there] = start
+                    waiting.append(there)
+    spans = whole.positions[bonds[:, 1]] - whole.positions[bonds[:, 0]]
+    crossing = bonds[(np.abs(spans - vectors) > _SAME).any(axis=1), 0]
+    is_endless = np.isin(part, part[crossing])
+    if is_endless.all():
+        raise NotApplicableError("not_a_molecule")
+    return whole, is_endless
 
 
 def _find_coordinates(bonds: IntArray, n_atoms: int, kinds: Sequence[Kind]) -> Iterator[tuple[int, ...]]:

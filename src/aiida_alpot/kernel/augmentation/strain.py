@@ -22,6 +22,9 @@ from aiida_alpot.kernel.units import VOIGT, BoolArray, FloatArray
 _MAX_DRAWS = 10_000
 """Draws of a stretch before settings count as contradictory: a draw costs microseconds."""
 
+_MAX_STRAIN = 1.0
+"""Principal strain at twice the length: above, bonds are broken, or percent are meant."""
+
 
 @dataclass(frozen=True)
 class StrainSettings:
@@ -32,7 +35,7 @@ class StrainSettings:
     Give *volume_range* to bound the volume too. [AutoPot] Sec. 5.1 and 5.2 have ``mode="components"`` and ±2 % or ±3 %.
 
     :param range: bounds of every principal strain (stretch minus one), whatever the mode and the distribution; of the
-        components in the mode ``components``.
+        components in the mode ``components``. Above -1, and at most 1.
     :param mode: ``full``: symmetric tensor of random orientation; ``normal``: independent along fixed orthogonal axes,
         the first along the first periodic cell vector; ``volumetric``: the same in all periodic directions;
         ``uniaxial``: in one random direction, the others keep their length; ``shear``: by 1 + γ in one random direction
@@ -64,8 +67,10 @@ class StrainSettings:
 
     def __post_init__(self) -> None:
         low, high = self.range
-        if not -1.0 < low <= 0.0 <= high or low == high:
-            raise ValueError(f"'range' must hold 0 and start above -1, got {self.range}")
+        if not -1.0 < low <= 0.0 <= high <= _MAX_STRAIN or low == high:
+            raise ValueError(
+                f"'range' must hold 0, start above -1 and end at most at {_MAX_STRAIN:g}, got {self.range}"
+            )
         if not self.stdev > 0.0:
             raise ValueError(f"'stdev' must be positive, got {self.stdev}")
         if not 0.0 <= self.min_ratio < 1.0:
