@@ -22,6 +22,7 @@ from aiida_alpot.calculations.functions.structure import frame_structure
 from aiida_alpot.cli import main
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.engines.label.quantumespresso import frame_parameters
+from aiida_alpot.kernel.labelling.boxes import name_kinds, spin_moments
 from aiida_alpot.kernel.labelling.identity import label_ids
 from aiida_alpot.plugins import load_engine
 from aiida_alpot.workflows.label import LabellingWorkChain
@@ -125,6 +126,18 @@ def test_an_isolated_atom_follows_hunds_rule(label: Any) -> None:
 def test_what_pw_x_says_about_its_failure_is_the_reason(label: Any) -> None:
     node = label([fcc100("Al", (1, 1, 2), a=4.0, vacuum=2.0)], vacuum=6.0)
     assert "2D cutoff is smaller than pseudo cutoff radius" in next(iter(node.outputs.labelled)).info["reason"]
+
+
+def test_the_moment_of_an_isolated_atom_is_kept_whatever_its_sign() -> None:
+    atoms = Atoms("Si", magmoms=[-1.0])
+    settings = {
+        "parameters": {"CONTROL": {}, "SYSTEM": {}, "ELECTRONS": {}},
+        "cutoffs": {"wavefunction": 20.0, "density": 80.0},
+        **{"electronic_type": "metal", "magnetic_moments": None, "isolated": "martyna-tuckerman"},
+        **{"vdw": None, "conv_thr_per_atom": 1e-9, "retries": []},
+    }
+    assert frame_parameters(atoms, settings, 0)["SYSTEM"]["tot_magnetization"] == 1.0  # -1 leaves it to pw.x
+    assert name_kinds(["Si"], spin_moments(atoms))[1] == {"Si": 1.0}
 
 
 ERROR = """ %%%%%%%%%%%%%%%%%%%%%%%%%%%%%%

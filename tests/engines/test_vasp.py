@@ -297,6 +297,12 @@ class TestInputs:
         assert inputs.parameters["incar"]["nupdown"] == 2.0
         assert inputs.structure.cell[0][0] == pytest.approx(9.0)
 
+    def test_the_moment_of_an_isolated_atom_is_kept_whatever_its_sign(self, family: str, python_code: Any) -> None:
+        atoms = Atoms("Si", magmoms=[-1.0])
+        inputs = self.build(atoms, python_code)
+        assert inputs.parameters["incar"]["nupdown"] == 1.0  # -1 leaves it to VASP
+        assert inputs.magmom_mapping.get_dict() == {"Si": 1.0}
+
     def test_hubbard_u_goes_to_every_kind_of_its_element(self, family: str, python_code: Any) -> None:
         atoms = bulk("Si")
         atoms.set_initial_magnetic_moments([1.0, -1.0])
