@@ -454,6 +454,8 @@ class TestSettings:
                 {"parameters": {"ELECTRONS": {"scf_must_converge": False}}},
                 "scf_must_converge cannot be False: a loop that did not converge is no label",
             ),
+            ({"parameters": {"SYSTEM": {"degauss": 0.2}}}, "SYSTEM.degauss cannot be 0.2: it is in Ry, at most 0.1"),
+            ({"parameters": {"SYSTEM": {"DEGAUSS": -0.01}}}, "SYSTEM.DEGAUSS cannot be -0.01: it is in Ry"),
             ({"parameters": {"ELECTRONS": {"electron_maxstep": 0}}}, "electron_maxstep cannot be 0: without"),
         ],
     )
