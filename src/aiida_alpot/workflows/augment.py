@@ -11,7 +11,7 @@ from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
 from aiida_alpot.calculations.augment import AugmentCalculation
 from aiida_alpot.calculations.base import add_validator
-from aiida_alpot.calculations.functions.augment import collect_structures
+from aiida_alpot.calculations.functions.augment import collect_structures, find_hubbard
 from aiida_alpot.engines.job import Job, JobResources
 from aiida_alpot.workflows.base import SingleJobWorkChain, describe_end, submit_once
 
@@ -57,7 +57,7 @@ class AugmentWorkChain(SingleJobWorkChain):
 
 
 def validate_start(inputs: Any, _: Any) -> str | None:
-    """Refuse frames and structures together, and neither."""
+    """Refuse frames and structures together, and neither, and structures with what a frame does not hold."""
     if bool(inputs.get("structures")) == (inputs.get("frames") is not None):
         return "frames or structures: give one of them to start from, not both"
-    return None
+    return find_hubbard(inputs.get("structures") or {})
