@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from aiida import orm
-from aiida.engine import run_get_node
+from aiida.common.links import LinkType
+from aiida.engine import ProcessState, run_get_node
 from ase import Atoms
 from ase.build import bulk, fcc100
 from ase.io import read, write
@@ -21,6 +22,7 @@ from aiida_alpot.calculations.functions.structure import frame_structure
 from aiida_alpot.cli import main
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.engines.label.quantumespresso import frame_parameters
+from aiida_alpot.kernel.labelling.boxes import name_kinds, spin_moments
 from aiida_alpot.kernel.labelling.identity import label_ids
 from aiida_alpot.plugins import load_engine
 from aiida_alpot.workflows.label import LabellingWorkChain
@@ -124,6 +126,57 @@ def test_an_isolated_atom_follows_hunds_rule(label: Any) -> None:
 def test_what_pw_x_says_about_its_failure_is_the_reason(label: Any) -> None:
     node = label([fcc100("Al", (1, 1, 2), a=4.0, vacuum=2.0)], vacuum=6.0)
     assert "2D cutoff is smaller than pseudo cutoff radius" in next(iter(node.outputs.labelled)).info["reason"]
+
+
+def test_the_moment_of_an_isolated_atom_is_kept_whatever_its_sign() -> None:
+    atoms = Atoms("Si", magmoms=[-1.0])
+    settings = {
+        "parameters": {"CONTROL": {}, "SYSTEM": {}, "ELECTRONS": {}},
+        "cutoffs": {"wavefunction": 20.0, "density": 80.0},
+        **{"electronic_type": "metal", "magnetic_moments": None, "isolated": "martyna-tuckerman"},
+        **{"vdw": None, "conv_thr_per_atom": 1e-9, "retries": []},
+    }
+    assert frame_parameters(atoms, settings, 0)["SYSTEM"]["tot_magnetization"] == 1.0  # -1 leaves it to pw.x
+    assert name_kinds(["Si"], spin_moments(atoms))[1] == {"Si": 1.0}
+
+
+ERROR = """ %%%%%%%%%%%%%%%%%%%%%%%%%%%%%%
+     Error in routine electrons (1):
+     charge is wrong
+ %%%%%%%%%%%%%%%%%%%%%%%%%%%%%%
+"""
+
+
+@pytest.mark.parametrize(
+    ("files", "is_lost", "said"),
+    [
+        pytest.param({"aiida.out": "Program PWSCF v.7.2 starts\n iteration # 1"}, True, "", id="cut-off"),
+        pytest.param({"aiida.out": f"Program PWSCF\n{ERROR}"}, False, "charge is wrong", id="error"),
+        pytest.param({"aiida.out": "Program PWSCF", "CRASH": ERROR}, False, "charge is wrong", id="crash-file"),
+        pytest.param({"aiida.out": "Program PWSCF", "CRASH": "no frame"}, False, "no frame", id="odd-crash-file"),
+        pytest.param({"aiida.out": ""}, False, "", id="silent"),
+        pytest.param({}, False, "", id="no-file"),
+    ],
+)
+def test_a_job_without_readable_output_is_lost_only_if_pw_x_stopped_in_its_work_without_an_error(
+    localhost: orm.Computer, files: dict[str, str], is_lost: bool, said: str
+) -> None:
+    job = orm.WorkChainNode().store()
+    calculation = orm.CalcJobNode(computer=localhost)
+    calculation.set_option("output_filename", "aiida.out")
+    calculation.set_process_state(ProcessState.FINISHED)
+    calculation.set_exit_status(305)
+    calculation.base.links.add_incoming(job, LinkType.CALL_CALC, "iteration_01")
+    calculation.store()
+    folder = orm.FolderData()
+    for name, text in files.items():
+        folder.base.repository.put_object_from_bytes(text.encode(), name)
+    folder.base.links.add_incoming(calculation, LinkType.CREATE, "retrieved")
+    folder.store()
+    engine = load_engine("label", "quantumespresso")
+    assert engine.was_lost(job) is is_lost
+    assert said in engine.explain(job)
+    assert bool(engine.explain(job)) == bool(said)
 
 
 def test_a_slab_has_one_k_point_across_and_no_stress(label: Any) -> None:
@@ -401,6 +454,8 @@ class TestSettings:
                 {"parameters": {"ELECTRONS": {"scf_must_converge": False}}},
                 "scf_must_converge cannot be False: a loop that did not converge is no label",
             ),
+            ({"parameters": {"SYSTEM": {"degauss": 0.2}}}, "SYSTEM.degauss cannot be 0.2: it is in Ry, at most 0.1"),
+            ({"parameters": {"SYSTEM": {"DEGAUSS": -0.01}}}, "SYSTEM.DEGAUSS cannot be -0.01: it is in Ry"),
             ({"parameters": {"ELECTRONS": {"electron_maxstep": 0}}}, "electron_maxstep cannot be 0: without"),
         ],
     )

@@ -297,6 +297,12 @@ class TestInputs:
         assert inputs.parameters["incar"]["nupdown"] == 2.0
         assert inputs.structure.cell[0][0] == pytest.approx(9.0)
 
+    def test_the_moment_of_an_isolated_atom_is_kept_whatever_its_sign(self, family: str, python_code: Any) -> None:
+        atoms = Atoms("Si", magmoms=[-1.0])
+        inputs = self.build(atoms, python_code)
+        assert inputs.parameters["incar"]["nupdown"] == 1.0  # -1 leaves it to VASP
+        assert inputs.magmom_mapping.get_dict() == {"Si": 1.0}
+
     def test_hubbard_u_goes_to_every_kind_of_its_element(self, family: str, python_code: Any) -> None:
         atoms = bulk("Si")
         atoms.set_initial_magnetic_moments([1.0, -1.0])
@@ -406,7 +412,11 @@ class TestInputs:
             ("isif", 9, "give 2"),
             ("ibrion", 5, "phonons"),
             ("ibrion", 44, "saddle points"),
-            ("ismear", -3, "give 0"),
+            *(("ismear", value, "give 0") for value in (-2, -3, -4, "-5", -14, -15)),
+            ("sigma", 5, "in eV"),
+            ("sigma", 0, "in eV"),
+            ("SIGMA", -0.05, "in eV"),
+            ("i_constrained_m", 1, "penalty"),
             ("lsorbit", True, "collinear"),
             ("LNONCOLLINEAR", ".TRUE.", "collinear"),
             ("pstress", 100, "leave it out"),
@@ -422,7 +432,7 @@ class TestInputs:
 
     def test_values_that_make_a_label_are_free(self) -> None:
         incar = {"icharg": 1, "ALGO": "VeryFast", "nelm": 7, "ediff": "1E-7", "encut": "520", "isif": 1, "ibrion": 2}
-        incar |= {"lsorbit": False, "ismear": -5, "pstress": 0, "images": None}
+        incar |= {"lsorbit": False, "ismear": -1, "sigma": 1.0, "i_constrained_m": 0, "pstress": 0, "images": None}
         assert self.engine.validate({"potential_family": "x", "incar": incar}) is None
 
     def test_how_it_converges_does_not_tell_labels_apart_but_the_cut_off_does(self, family: str) -> None:

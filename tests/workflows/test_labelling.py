@@ -186,6 +186,9 @@ def test_a_frame_whose_calculation_is_always_stopped_is_left_to_the_next_labelli
     assert rig.run() is None
     assert labels.count(labels[0]) == 2
     assert sorted(statuses(rig.output("labelled"))) == ["labelled", "unlabelled"]
+    (left,) = (frame for frame in rig.output("labelled") if frame.info["status"] == "unlabelled")
+    assert left.info["reason"].startswith("stopped from outside: exit status 402: unhandled failure")
+    assert "exit status 140: of the scheduler" in left.info["reason"]
     again = stage(gave(-2.0), rig.output("labelled"))
     assert again.run() is None
     assert statuses(again.output("labelled")) == ["labelled"] * 2

@@ -11,7 +11,7 @@ from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
 from aiida_alpot.calculations.augment import AugmentCalculation
 from aiida_alpot.calculations.base import add_validator
-from aiida_alpot.calculations.functions.augment import collect_structures
+from aiida_alpot.calculations.functions.augment import collect_structures, find_hubbard
 from aiida_alpot.engines.job import Job, JobResources
 from aiida_alpot.workflows.base import SingleJobWorkChain, describe_end, submit_once
 
@@ -68,7 +68,7 @@ def validate_start(inputs: Any, _: Any) -> str | None:
         problem = describe_mixture(structure)
         if problem:
             return f"structures.{name}: {problem}"
-    return None
+    return find_hubbard(structures or {})
 
 
 def describe_mixture(structure: orm.StructureData) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from aiida import orm
@@ -249,9 +250,9 @@ class LabellingWorkChain(StageWorkChain):
     def attach_results(self) -> ExitCode | None:
         """Attach all frames, and end with an exit code if a job was lost or too many have no label."""
         jobs = {**self.earlier_jobs(), **self.last_attempts()}
-        lost = self.lost_jobs()  # their frames are not reached, and labelled by a run that goes on
+        lost = self.lost_jobs()  # their frames stay unlabelled, and are labelled by a run that goes on
         failures = {key: reason for key, reason in self.failures().items() if key not in lost}
-        labelled = self.engine.collect(self.request, jobs, failures)
+        labelled = self.engine.collect(replace(self.request, lost=lost), jobs, failures)
         if labelled is None:
             return self.all_failed()
         problem = None

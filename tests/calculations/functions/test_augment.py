@@ -15,6 +15,7 @@ from aiida_alpot.calculations.functions.augment import augment_frames, collect_s
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.kernel.dataset import write
 from aiida_alpot.kernel.tasks import augment as task
+from aiida_alpot.workflows.augment import validate_start
 
 Make = Callable[..., list[Atoms]]
 SETTINGS = {"copies": 3, "rattle": {}}
@@ -74,3 +75,18 @@ def test_structures_become_frames_in_the_order_of_their_names() -> None:
         assert found.cell.array == pytest.approx(given[name].cell.array)
         assert (found.pbc == given[name].pbc).all()
     assert len(run(frames, SETTINGS)["frames"]) == 8
+
+
+def test_structures_with_hubbard_parameters_are_refused_with_the_remedy() -> None:
+    hubbard = pytest.importorskip("aiida_quantumespresso.data.hubbard_structure")
+    plain = orm.StructureData(ase=bulk("NiO", "rocksalt", a=4.2))
+    corrected = hubbard.HubbardStructureData.from_structure(plain)
+    assert len(collect_structures(oxide=corrected)) == 1  # no parameters yet
+    corrected = hubbard.HubbardStructureData.from_structure(plain)
+    corrected.initialize_onsites_hubbard("Ni", "3d", 4.0)
+    with pytest.raises(ValueError, match=r"structures\.oxide: it has Hubbard .* label\.parameters\.hubbard = "):
+        collect_structures(oxide=corrected)
+    problem = validate_start({"structures": {"a": plain, "oxide": corrected}}, None)
+    assert problem is not None
+    assert "structures.oxide" in problem
+    assert validate_start({"structures": {"a": plain}}, None) is None

@@ -209,8 +209,8 @@ def test_stress_that_touches_a_vacuum_is_left_out(tools):
 
 def test_kept_frames_survive_the_dataset_also_with_an_infinite_grade(crystal, committee, tools, tmp_path):
     class Unseen(tools.FakeModel):
-        def frame_grade(self, features, n_frames):
-            return np.full(n_frames, np.inf)
+        def grade(self, features):
+            return np.full(len(features.values), np.inf)
 
     settings = tools.settings(ensemble="nvt", temperatures=[300.0, 600.0])
     unseen = explore([crystal], committee, Unseen(gamma_save=2.0, gamma_break=10.0), settings, 1)

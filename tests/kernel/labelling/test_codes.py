@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from ase import Atoms
 
 from aiida_alpot.kernel.dataset.code_output import read_pw_moments
-from aiida_alpot.kernel.labelling.codes import set_spin
+from aiida_alpot.kernel.labelling.codes import mend_labels, set_spin
+
+RECORDS = Path(__file__).parents[2] / "engines" / "vasp" / "records"
+"""Recorded runs of VASP."""
 
 
 class Cp2k:
@@ -40,6 +45,30 @@ def test_cp2k_hears_of_the_total_moment(moments, expected):
 def test_moments_that_cp2k_would_not_hear_of_are_refused(moments):
     with pytest.raises(ValueError, match="use the label engine cp2k"):
         set_spin(Cp2k(), Atoms("O2", magmoms=moments))
+
+
+class Vasp:
+    """Has run in a folder."""
+
+    name = "vasp"
+
+    def __init__(self, directory):
+        self.directory = directory
+
+
+@pytest.mark.parametrize(
+    ("record", "isif", "has_stress"),
+    [("silicon_static", 2, True), ("pbe_steps", 3, True), ("silicon_steps", 1, False), ("silicon_steps", 0, False)],
+)
+def test_a_stress_of_vasp_of_which_the_trace_alone_is_right_is_no_label(tmp_path, record, isif, has_stress):
+    text = (RECORDS / record / "out" / "vasprun.xml").read_text()
+    if isif == 0:
+        text = text.replace('name="ISIF">     1<', 'name="ISIF">     0<')
+    assert f'name="ISIF">     {isif}<' in text
+    (tmp_path / "vasprun.xml").write_text(text)
+    labels = {"energy": -1.0, "forces": np.zeros((2, 3)), "stress": np.ones(6)}
+    found = mend_labels(Vasp(str(tmp_path)), labels)
+    assert found.keys() == labels.keys() - (set() if has_stress else {"stress"})
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,14 @@ def test_a_failed_frame_keeps_its_reason_and_one_that_was_not_reached_says_so(co
     assert [waiting.info[name] for name in kept] == ["unlabelled", "not reached", ""]
 
 
+def test_a_frame_whose_job_was_lost_stays_unlabelled_and_says_how(copper: Atoms) -> None:
+    frames = [("a", "label", copper), ("b", "label", copper)]
+    lost, waiting = collect_frames(frames, {}, {}, "f", {"a": "exit status 140: its node failed"})
+    assert [lost.info[name] for name in ("status", "fingerprint")] == ["unlabelled", ""]
+    assert lost.info["reason"] == "stopped from outside: exit status 140: its node failed"
+    assert waiting.info["reason"] == "not reached"
+
+
 def rows_of(marks: list[tuple[int, str, str]], folder: Path, **options: bool) -> list[str]:
     """Return what labelling with the settings "f" means for rows of (structure, fingerprint, status)."""
     frames = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any, Final
 
@@ -55,5 +55,26 @@ def collect_structures(**structures: orm.StructureData) -> PESData:
     """Return structures as frames, in the order of the names under which they are given.
 
     Initial magnetic moments and kinds are not kept, but as tags of the atoms.
+
+    :raises ValueError: if a structure has Hubbard parameters, which a frame does not hold, see :func:`find_hubbard`.
     """
+    problem = find_hubbard(structures)
+    if problem is not None:
+        raise ValueError(problem)
     return PESData.from_frames([structures[name].get_ase() for name in sorted(structures)])
+
+
+def find_hubbard(structures: Mapping[str, orm.StructureData]) -> str | None:
+    """Return which structure has Hubbard parameters (``HubbardStructureData``) and what to do instead, None for none.
+
+    A frame holds none, and its label would be one without U.
+    """
+    for name, structure in sorted(structures.items()):
+        hubbard: Any = getattr(structure, "hubbard", None)
+        if hubbard is not None and hubbard.parameters:
+            return (
+                f"structures.{name}: it has Hubbard parameters, which frames do not hold; give U for all frames alike, "
+                "label.parameters.hubbard = {'Fe-3d': 4.0}, and the structure without: "
+                "StructureData(ase=structure.get_ase())"
+            )
+    return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from aiida import orm
@@ -27,6 +27,8 @@ class LabelRequest:
     :param max_failed_fraction: of the stage, for an engine whose jobs label many frames: a job stops beyond it.
     :param known: labels of the same structures that were accepted before, for an engine whose jobs alone know the
         fingerprint: those of the same settings are taken.
+    :param lost: when labels are collected, why jobs were stopped from outside in each of their attempts, by key. Their
+        frames stay unlabelled.
     """
 
     frames: PESData
@@ -34,6 +36,7 @@ class LabelRequest:
     settings: Mapping[str, Any]
     max_failed_fraction: orm.Float | None = None
     known: PESData | None = None
+    lost: Mapping[str, str] = field(default_factory=dict)
 
 
 class LabelEngine(ABC):

@@ -30,7 +30,8 @@ def collect_labels(frames: PESData, settings: orm.Dict, **outputs: orm.Data) -> 
 
     :param frames: the frames that were to be labelled.
     :param settings: ``engine``, its completed ``parameters``, the ``fingerprint`` of the labels, structure ``ids`` of
-        the frames to return, and ``failures``: reasons by structure id.
+        the frames to return, ``failures``: reasons by structure id, and ``lost``: likewise of frames whose job was
+        stopped from outside, which stay unlabelled.
     :param outputs: of the jobs, named by the key of the job, two underscores and the name of the output.
     """
     given = settings.get_dict()
@@ -60,4 +61,4 @@ def collect_labels(frames: PESData, settings: orm.Dict, **outputs: orm.Data) -> 
             for identity in given["ids"]:
                 yield from ((identity, kinds[row], reader[row]) for row in rows[identity])
 
-        return PESData.from_frames(collect_frames(chosen(), results, failures, given["fingerprint"]))
+        return PESData.from_frames(collect_frames(chosen(), results, failures, given["fingerprint"], given["lost"]))

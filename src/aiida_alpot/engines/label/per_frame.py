@@ -72,11 +72,8 @@ class FrameLabelEngine(LabelEngine):
 
         The WorkChain around it says only that it gave up: an unhandled failure, too many iterations.
         """
-        calculations = [node for node in job.called_descendants if isinstance(node, orm.CalcJobNode)]
-        if not calculations:
-            return False
-        last = max(calculations, key=lambda node: int(node.pk or 0))
-        return bool(last.is_killed or last.exit_status in cls.LOST)
+        last = last_calculation(job)
+        return last is not None and bool(last.is_killed or last.exit_status in cls.LOST)
 
     @classmethod
     def find_outputs(cls, job: orm.ProcessNode, settings: Mapping[str, Any]) -> dict[str, orm.Node]:  # noqa: ARG003
@@ -134,7 +131,7 @@ class FrameLabelEngine(LabelEngine):
         failures: Mapping[str, str],
     ) -> PESData:
         outputs: dict[str, Any] = {}
-        reasons = {}
+        reasons, lost = {}, {}
         for identity in ids:
             key = job_key(identity)
             job = jobs.get(key)
@@ -142,14 +139,23 @@ class FrameLabelEngine(LabelEngine):
             outputs |= {f"{key}{SEPARATOR}{name}": node for name, node in found.items()}
             if key in failures:
                 reasons[identity] = failures[key]
+            if key in request.lost:
+                lost[identity] = request.lost[key]
         settings = {
             "engine": cls.NAME,
             "fingerprint": cls.fingerprint(request.settings),
             "parameters": dict(request.settings),
             "ids": list(ids),
             "failures": reasons,
+            "lost": lost,
         }
         return collect_labels(request.frames, orm.Dict(settings), **outputs)
+
+
+def last_calculation(job: orm.ProcessNode) -> orm.CalcJobNode | None:
+    """Return the calculation that a WorkChain ran last, however deep below it, None if it ran none."""
+    calculations = [node for node in job.called_descendants if isinstance(node, orm.CalcJobNode)]
+    return max(calculations, key=lambda node: int(node.pk or 0), default=None)
 
 
 def find_frame(frames: PESData, key: str) -> tuple[str, Atoms]:

@@ -34,6 +34,7 @@ NO_LABEL: Final[Mapping[str, Mapping[str, Rule]]] = {
             "forces are not the derivative of the energy with tetrahedra, nor with occupations that are given; give "
             "smearing, or set electronic_type",
         ),
+        "degauss": Rule(within(0.0, 0.1), "it is in Ry, at most 0.1 (1 Ry = 13.606 eV); give 0.01, or leave it out"),
     },
     "ELECTRONS": {
         "electron_maxstep": Rule(within(1, 1e6), "without an electronic loop there is no label; leave it out"),

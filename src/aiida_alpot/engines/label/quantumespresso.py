@@ -21,7 +21,7 @@ from aiida_alpot.engines.label import pw_calculation
 from aiida_alpot.engines.label.base import LabelRequest
 from aiida_alpot.engines.label.extras import require
 from aiida_alpot.engines.label.finished import FinishedCalculation, expect_kpoints, refuse_to_compare, to_atoms
-from aiida_alpot.engines.label.per_frame import LOST, FrameLabelEngine
+from aiida_alpot.engines.label.per_frame import FrameLabelEngine, last_calculation
 from aiida_alpot.engines.label.pw_namelists import (
     LIMITS,
     NAMELISTS,
@@ -45,6 +45,10 @@ from aiida_alpot.kernel.settings import SettingsError, parse_settings, unknown_k
 
 DISPERSION: Final = ("grimme-d2", "grimme-d3", "dft-d", "dft-d3", "ts", "ts-vdw", "tkatchenko-scheffler", "xdm")
 """Values of ``vdw_corr`` that every pw.x from version 6.7 on knows."""
+UNREADABLE: Final = 305
+"""Exit code of a calculation of which neither stdout nor XML can be read."""
+CRASH: Final = "CRASH"
+"""File to which pw.x writes an error that it ends with."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,6 @@ class QuantumEspressoLabelEngine(FrameLabelEngine):
     PLUGIN: ClassVar[str | None] = "quantumespresso.pw"
     OUTPUTS: ClassVar[tuple[str, ...]] = ("output_parameters", "output_trajectory")
     RETRIED: ClassVar[frozenset[int]] = frozenset({302, 401})
-    LOST: ClassVar[frozenset[int]] = LOST | {305}  # neither stdout nor XML can be read: it died before it wrote
     CALCULATIONS: ClassVar[Mapping[str, frozenset[int]]] = {pw_calculation.PROCESS_TYPE: pw_calculation.EXITS}
 
     @classmethod
@@ -207,17 +210,32 @@ class QuantumEspressoLabelEngine(FrameLabelEngine):
         return Job(_workchain(), builder)
 
     @classmethod
+    def was_lost(cls, job: orm.ProcessNode) -> bool:
+        """Return whether the machine stopped the last calculation.
+
+        Neither stdout nor XML can be read (305) of one that died in the middle of its work, but also of one that pw.x
+        ended with an error, and of an executable that does not run at all. Only the first is lost: it has begun to
+        write and says nothing of an error.
+        """
+        last = last_calculation(job)
+        if last is None or last.exit_status != UNREADABLE:
+            return super().was_lost(job)
+        return bool(_read_retrieved(last, last.get_option("output_filename")).strip()) and not cls.explain(job)
+
+    @classmethod
     def explain(cls, job: orm.ProcessNode) -> str:
-        """Return the message that pw.x frames with percent signs."""
-        calculations = [call for call in job.called if isinstance(call, orm.CalcJobNode)]
-        if not calculations or "retrieved" not in calculations[-1].outputs:
+        """Return the message that pw.x frames with percent signs, in its output or in the file CRASH."""
+        last = last_calculation(job)
+        if last is None:
             return ""
-        retrieved, name = calculations[-1].outputs.retrieved, calculations[-1].get_option("output_filename")
-        if name not in retrieved.list_object_names():
-            return ""
-        text = retrieved.get_object_content(name, mode="rb").decode("utf-8", errors="replace")
-        found = re.search(r"%{20,}\s*\n(.*?)\n\s*%{20,}", text, re.DOTALL)
-        return "" if found is None else " ".join(found.group(1).split())
+        for name in (last.get_option("output_filename"), CRASH):
+            text = _read_retrieved(last, name)
+            found = re.search(r"%{20,}\s*\n(.*?)\n\s*%{20,}", text, re.DOTALL)
+            if found is not None:
+                return " ".join(found.group(1).split())
+            if name == CRASH and text.strip():
+                return " ".join(text.split())
+        return ""
 
     @classmethod
     def read(cls, atoms: Atoms, outputs: Mapping[str, orm.Node], settings: Mapping[str, Any]) -> Sequence[Result]:
@@ -256,6 +274,14 @@ class QuantumEspressoLabelEngine(FrameLabelEngine):
             "hubbard": None,  # refused above
         }
         return FinishedCalculation({}, {}, expected, columns)
+
+
+def _read_retrieved(calculation: orm.CalcJobNode, name: str | None) -> str:
+    """Return the text of a file that came back, ``""`` if it did not."""
+    if "retrieved" not in calculation.outputs or name not in calculation.outputs.retrieved.list_object_names():
+        return ""
+    content: bytes = calculation.outputs.retrieved.get_object_content(name, mode="rb")
+    return content.decode("utf-8", errors="replace")
 
 
 def read_single_point(atoms: Atoms, outputs: Mapping[str, orm.Node]) -> Result:

@@ -34,7 +34,13 @@ NO_LABEL: Final[Mapping[str, Rule]] = {
         "it is a calculation of phonons, or a search for saddle points; leave it out, or give -1, 0, 1, 2 or 3",
     ),
     "isif": Rule(within(0, 8), "VASP knows 0 to 8; give 2 for labels with a stress"),
-    "ismear": Rule(lambda value: float(value) not in (-2, -3), "occupations are not those of the ground state; give 0"),
+    "ismear": Rule(
+        equal_to(*range(-1, 11)),
+        "forces are not the derivative of the energy with tetrahedra (-4, -5), and occupations that are given are not "
+        "those of the ground state; give 0, also for an insulator",
+    ),
+    "sigma": Rule(within(1e-4, 1.0), "it is in eV, above 0 and at most 1; give 0.05, or leave it out"),
+    "i_constrained_m": Rule(equal_to(0), "the penalty of the constraint (LAMBDA) is part of the energy; leave it out"),
     "ediff": Rule(within(1e-12, 1e-3), "it is in eV, and labels are noise above 0.001; give 1e-6, or leave it out"),
     "encut": Rule(within(100.0, 5000.0), "it is in eV, between 100 and 5000; give at least ENMAX of the POTCARs"),
     "pstress": Rule(equal_to(0), "it is added to energy and stress; leave it out"),

@@ -125,7 +125,9 @@ def starting_moments(atoms: Atoms, by_symbol: Mapping[str, float] | None = None)
 def spin_moments(atoms: Atoms, by_symbol: Mapping[str, float] | None = None) -> np.ndarray | None:
     """Return the moments that an electronic loop starts from, μB, None without spin polarisation.
 
-    As :func:`starting_moments`, but that an isolated atom without moments of its own follows Hund's rule.
+    As :func:`starting_moments`, but that an isolated atom without moments of its own follows Hund's rule, and that its
+    moment is never negative: codes are told to keep it, and a negative one means to VASP (NUPDOWN) and to pw.x
+    (tot_magnetization) that it is free. Its energy does not depend on the sign.
 
     :raises ValueError: for a charged isolated atom without moments of its own: the tables are of neutral ones.
     """
@@ -133,7 +135,7 @@ def spin_moments(atoms: Atoms, by_symbol: Mapping[str, float] | None = None) -> 
         return starting_moments(atoms, by_symbol)
     own = starting_moments(atoms)
     if own is not None:
-        return own
+        return np.asarray(np.abs(own))
     if atoms.info.get("charge"):
         raise ValueError("the isolated atom is charged: give its moment, in the array initial_magmoms")
     return np.array([ground_state_moment(atoms)])

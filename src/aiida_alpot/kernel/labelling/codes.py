@@ -13,6 +13,7 @@ from ase.calculators.calculator import Calculator
 from ase.calculators.genericfileio import GenericFileIOCalculator
 
 from aiida_alpot.kernel.dataset.code_output import CODES, NOT_CONVERGED, read_pw_moments
+from aiida_alpot.kernel.dataset.vasp_run import read_vasprun
 
 OUTPUTS: Final = {"espresso": ("espresso.pwo", "espresso-out"), "vasp": ("vasprun.xml", "vasp-xml")}
 """Output file and its format, by the name of the calculator."""
@@ -62,7 +63,15 @@ def find_failure(calculator: Any) -> str | None:
 
 
 def mend_labels(calculator: Any, labels: dict[str, Any]) -> dict[str, Any]:
-    """Return the labels with what ASE reads wrongly read again: zero moments from pw.x before version 7."""
+    """Return the labels with what ASE reads wrongly mended.
+
+    Moments of pw.x before version 7 are read again, which ASE takes for zero. A stress of VASP that is not a whole one
+    (ISIF 0 or 1) is taken away.
+    """
+    if _name(calculator) == "vasp" and "stress" in labels:
+        file, _ = OUTPUTS["vasp"]
+        if not read_vasprun(Path(calculator.directory) / file).has_stress:
+            return {name: value for name, value in labels.items() if name != "stress"}
     if _name(calculator) == "espresso" and "magmoms" in labels:
         file, _ = OUTPUTS["espresso"]
         moments = read_pw_moments(Path(calculator.directory) / file, len(labels["forces"]))

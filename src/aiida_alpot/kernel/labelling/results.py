@@ -79,7 +79,7 @@ def _move(frame: Atoms, result: Result) -> None:
 def without_result(atoms: Atoms, status: str, reason: str, fingerprint: str) -> Atoms:
     """Return a frame without labels and why it has none.
 
-    :param status: ``"failed"``, or ``"unlabelled"`` for one that was not reached.
+    :param status: ``"failed"``, or ``"unlabelled"`` for one that was not reached or whose job was stopped.
     """
     frame = without_labels(atoms)
     frame.info.update(status=status, reason=reason, fingerprint=fingerprint if status == "failed" else "")
@@ -151,13 +151,16 @@ def collect_frames(
     results: Mapping[str, Sequence[Result]],
     failures: Mapping[str, str],
     fingerprint: str,
+    lost: Mapping[str, str] | None = None,
 ) -> Iterator[Atoms]:
     """Yield frames with what labelling made of them.
 
     :param frames: each with its structure id and what :func:`sort_rows` says about it.
     :param results: by structure id; an empty sequence is a calculation that ended well but gave no label.
     :param failures: why there is none, by structure id.
+    :param lost: why the machine stopped the last attempt at frames that stay unlabelled, by structure id.
     """
+    stopped = lost or {}
     for identity, row, atoms in frames:
         if row in ("keep", "renew"):
             yield atoms
@@ -170,4 +173,5 @@ def collect_frames(
             reason = failures.get(identity, "there was no label in its output")
             yield without_result(atoms, "failed", reason, fingerprint)
         else:
-            yield without_result(atoms, "unlabelled", "not reached", fingerprint)
+            reason = f"stopped from outside: {stopped[identity]}" if identity in stopped else "not reached"
+            yield without_result(atoms, "unlabelled", reason, fingerprint)
