@@ -259,6 +259,7 @@ class TestVasp:
             ({"ibrion": 6}, "phonons"),
             ({"ALGO": "CHI"}, "algo cannot be 'CHI'"),
             ({"pstress": 50}, "pstress cannot be 50"),
+            ({"ismear": -4}, "ismear cannot be -4"),
         ],
     )
     def test_what_gives_no_labels_is_left_out_by_name(self, plant_vasp: Any, incar: Any, reason: str) -> None:
@@ -266,6 +267,20 @@ class TestVasp:
         imported = import_finished([node])
         assert imported.dataset is None
         assert reason in imported.skipped[node.pk]
+
+    def test_tetrahedra_are_taken_for_an_insulator_and_refused_for_a_metal(
+        self, plant_vasp: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """In the copy the highest band is filled in part."""
+        assert import_finished([plant_vasp("silicon_static", ismear=-5)]).n_calculations == 1
+        text = (RECORDS / "silicon_static" / "out" / "vasprun.xml").read_text()
+        (tmp_path / "metal" / "out").mkdir(parents=True)
+        copy = text.replace("5.9790    1.0000", "5.9790    0.8000", 1)
+        assert copy != text
+        (tmp_path / "metal" / "out" / "vasprun.xml").write_text(copy)
+        monkeypatch.setattr(sys.modules[__name__], "RECORDS", tmp_path)
+        node = plant_vasp("metal", ISMEAR=-5)
+        assert "it is a metal" in import_finished([node]).skipped[node.pk]
 
     def test_the_electrons_of_the_neutral_cell_are_no_charge_and_others_are(
         self, plant_vasp: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -36,6 +36,8 @@ BY_ATOM: Final = ("forces", "magmoms")
 OF_THE_FRAME: Final = frozenset({"ediff", "kspacing", "kgamma", "magmom", "nelect"})
 DEFAULT_EDIFF: Final = 1e-4
 """eV, where the INCAR does not say."""
+TETRAHEDRA: Final = -5
+"""ISMEAR with which forces are right if every band is full or empty."""
 LARGEST_ROUNDING: Final = 1e-3
 """Between a number of electrons in the INCAR and in vasprun.xml."""
 LARGEST_SHIFT: Final = 1e-4
@@ -56,6 +58,8 @@ def inspect_vasp(calculation: orm.CalcJobNode, neutral: Set[str]) -> FinishedCal
     retrieved = calculation.outputs.retrieved if "retrieved" in calculation.outputs else None
     if retrieved is None or "vasprun.xml" not in retrieved.list_object_names():
         raise ValueError("it has no vasprun.xml among its retrieved files")
+    if incar.get("ismear") == TETRAHEDRA:
+        _check_insulator(retrieved)
     structure = inputs.structure
     if not isinstance(structure, orm.StructureData):
         raise ValueError(f"its structure is of the type {type(structure).__name__}, expected StructureData")
@@ -86,8 +90,25 @@ def _find_charge(retrieved: orm.FolderData, n_electrons: float) -> float:
     return run.charge
 
 
+def _check_insulator(retrieved: orm.FolderData) -> None:
+    """Refuse a calculation with tetrahedra of which some band is filled in part: its forces are not derivatives then.
+
+    :raises ValueError: if it is so, or vasprun.xml does not tell.
+    """
+    with retrieved.as_path() as folder:
+        run = read_vasprun(folder / "vasprun.xml")
+    if not run.is_insulator:
+        raise ValueError(
+            "it is a metal, or its vasprun.xml has no occupations, and forces of metals are not the derivative of the "
+            f"energy with ISMEAR = {TETRAHEDRA}"
+        )
+
+
 def _check_incar(incar: Mapping[str, Any]) -> None:
-    refusal = find_refusal(incar, NO_LABEL)
+    rules = dict(NO_LABEL)
+    if incar.get("ismear") == TETRAHEDRA:
+        del rules["ismear"]
+    refusal = find_refusal(incar, rules)
     if refusal is not None:
         raise ValueError(f"its INCAR makes no label: {refusal}")
 

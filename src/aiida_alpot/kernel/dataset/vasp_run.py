@@ -11,6 +11,9 @@ from xml.etree import ElementTree
 FIRST_WITH_STRESS: Final = 2
 """ISIF from which on VASP computes the whole stress; with 1 only its trace is right, with 0 there is none."""
 
+PARTIAL: Final = 1e-3
+"""Electrons by which an occupation is neither full nor empty."""
+
 
 @dataclass(frozen=True)
 class VaspRun:
@@ -19,11 +22,13 @@ class VaspRun:
     :param isif: which VASP went by.
     :param n_electrons: NELECT.
     :param n_valence: electrons of the neutral cell, by the POTCARs (ZVAL).
+    :param is_insulator: whether every band is full or empty at every k-point.
     """
 
     isif: int | None = None
     n_electrons: float | None = None
     n_valence: float | None = None
+    is_insulator: bool | None = None
 
     @property
     def has_stress(self) -> bool:
@@ -52,7 +57,9 @@ def read_vasprun(path: Path) -> VaspRun:
     rows = [[cell.text or "" for cell in row] for row in root.findall("./atominfo/array[@name='atomtypes']/set/rc")]
     n_valence = sum(int(n_atoms) * float(valence) for n_atoms, _, _, valence, *_ in rows) if rows else None
     isif = number("ISIF")
-    return VaspRun(None if isif is None else int(isif), number("NELECT"), n_valence)
+    occupations = [float(row.text.split()[1]) for row in root.findall("./calculation/eigenvalues/array//r") if row.text]
+    is_insulator = all(abs(value - round(value)) < PARTIAL for value in occupations) if occupations else None
+    return VaspRun(None if isif is None else int(isif), number("NELECT"), n_valence, is_insulator)
 
 
 def read_outcar(path: Path) -> VaspRun:
