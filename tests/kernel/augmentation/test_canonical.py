@@ -8,7 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiida_alpot.kernel.augmentation import augment
+from aiida_alpot.kernel.augmentation.base import Done
 from aiida_alpot.kernel.augmentation.canonical import canonical_key
+from aiida_alpot.kernel.augmentation.draft import Draft
+from aiida_alpot.kernel.augmentation.filters import Filters
+from aiida_alpot.kernel.augmentation.report import Report
 
 PBC = st.tuples(*[st.booleans()] * 3)
 SEED = st.integers(0, 2**32 - 1)
@@ -119,3 +123,16 @@ def test_the_filter_removes_what_is_only_written_differently(shift):
     other.positions += shift + 2 * other.cell.array[0]
     report = augment([atoms, other], {"copies": 0}, 0).report
     assert report["removed"] == {"duplicates": {"same_structure": 1}}
+
+
+def test_of_frames_displaced_at_random_only_copies_are_duplicates():
+    """No other frame has their displacements: the search for another order is spared."""
+    filters = Filters(None, Report())
+    atoms = bulk("Cu", cubic=True)
+    atoms.rattle(0.1, seed=1)
+    assert filters.accept(atoms, "first", is_drawn=True)
+    assert not filters.accept(atoms.copy(), "copy", is_drawn=True)
+    draft = Draft(atoms, "0", "input 0", 0)
+    assert not draft.is_drawn
+    assert draft.after("rattle", Done("rattle", {"scale": 0.1})).is_drawn
+    assert not draft.after("rattle", Done("rattle", {"scale": 0.0})).is_drawn

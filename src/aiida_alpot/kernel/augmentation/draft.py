@@ -42,6 +42,11 @@ class Draft(NamedTuple):
         """The manipulations in one word."""
         return "+".join(self.steps) or "input"
 
+    @property
+    def is_drawn(self) -> bool:
+        """Whether every atom was displaced at random, from a generator that no other draft has."""
+        return float(self.steps.get("rattle", {}).get("scale", 0.0)) > 0.0
+
     def after(self, name: str, outcome: Done, atoms: Atoms | None = None, key: str = "") -> Draft:
         """Return the draft after a manipulation, with its atoms and another key if given."""
         return self._replace(

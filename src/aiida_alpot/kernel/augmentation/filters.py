@@ -8,7 +8,7 @@ import numpy as np
 from ase import Atoms, units
 
 from aiida_alpot.kernel.augmentation.canonical import canonical_key
-from aiida_alpot.kernel.augmentation.duplicates import NearDuplicates
+from aiida_alpot.kernel.augmentation.duplicates import NearDuplicates, structure_key
 from aiida_alpot.kernel.augmentation.report import Report
 from aiida_alpot.kernel.geometry import atoms_in_contact, closest_pair_ratio
 
@@ -62,13 +62,15 @@ class Filters:
         distance = self._settings.near_duplicates
         self._near = None if distance is None else NearDuplicates(distance)
 
-    def accept(self, atoms: Atoms, origin: str, *, is_crowded: bool | None = None) -> bool:
+    def accept(self, atoms: Atoms, origin: str, *, is_drawn: bool = False, is_crowded: bool | None = None) -> bool:
         """Return whether the frame stays.
 
         :param origin: names it in the report.
+        :param is_drawn: whether its atoms were displaced at random, so that no other frame is the same in another order
+            or from another origin; copies to the last digit are found all the same.
         :param is_crowded: whether atoms are closer than allowed, if that is known.
         """
-        found = self._find_fault(atoms, is_crowded)
+        found = self._find_fault(atoms, is_drawn, is_crowded)
         if found is None:
             return True
         name, reason, detail = found
@@ -76,12 +78,12 @@ class Filters:
         self._report.examples.setdefault(f"{name}: {reason}", f"{origin}{detail}")
         return False
 
-    def _find_fault(self, atoms: Atoms, is_crowded: bool | None) -> tuple[str, str, str] | None:
+    def _find_fault(self, atoms: Atoms, is_drawn: bool, is_crowded: bool | None) -> tuple[str, str, str] | None:
         """Return the test that a frame fails, why as a short code, and the number that was found."""
         settings = self._settings
         if settings.max_atoms is not None and len(atoms) > settings.max_atoms:
             return "max_atoms", "too_many_atoms", f": {len(atoms)}"
-        key = canonical_key(atoms)
+        key = structure_key(atoms) if is_drawn else canonical_key(atoms)
         if key in self._keys:
             return "duplicates", "same_structure", ""
         self._keys.add(key)

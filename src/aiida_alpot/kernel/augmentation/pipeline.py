@@ -84,7 +84,7 @@ def stream_augmented(
     ids = input_ids(frames)
     filters = Filters(settings.filters, report)
     for draft in _iterate_drafts(frames, Run(settings, seed, report, energy)):
-        if filters.accept(draft.atoms, draft.origin, is_crowded=draft.is_crowded):
+        if filters.accept(draft.atoms, draft.origin, is_drawn=draft.is_drawn, is_crowded=draft.is_crowded):
             report.n_output += 1
             report.made[draft.kind] += 1
             yield _finish(draft, ids)
