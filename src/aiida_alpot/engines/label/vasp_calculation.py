@@ -13,7 +13,7 @@ from aiida_alpot.engines.label.finished import FinishedCalculation, by_symbol, c
 from aiida_alpot.engines.label.vasp_incar import NO_LABEL
 from aiida_alpot.kernel.dataset import read_frames
 from aiida_alpot.kernel.dataset.code_output import read_vasp_moments
-from aiida_alpot.kernel.dataset.vasp_run import read_vasprun
+from aiida_alpot.kernel.dataset.vasp_run import VaspRun, read_vasprun
 from aiida_alpot.kernel.labelling.boxes import group_species
 from aiida_alpot.kernel.labelling.refusals import find_refusal
 from aiida_alpot.kernel.labelling.results import Result
@@ -76,13 +76,17 @@ def inspect_vasp(calculation: orm.CalcJobNode, neutral: Set[str]) -> FinishedCal
     return FinishedCalculation({"structure": structure, "retrieved": retrieved}, details, settings, columns)
 
 
+def _read_run(retrieved: orm.FolderData) -> VaspRun:
+    with retrieved.as_path() as folder:
+        return read_vasprun(folder / "vasprun.xml")
+
+
 def _find_charge(retrieved: orm.FolderData, n_electrons: float) -> float:
     """Return the charge of a calculation whose INCAR sets the number of electrons.
 
     :raises ValueError: if vasprun.xml does not tell the valence of its atoms, or is of another number of electrons.
     """
-    with retrieved.as_path() as folder:
-        run = read_vasprun(folder / "vasprun.xml")
+    run = _read_run(retrieved)
     if run.charge is None:
         raise ValueError("it sets NELECT, and its vasprun.xml does not tell how many electrons the neutral cell has")
     if run.n_electrons is None or abs(run.n_electrons - n_electrons) > LARGEST_ROUNDING:
@@ -95,8 +99,7 @@ def _check_insulator(retrieved: orm.FolderData) -> None:
 
     :raises ValueError: if it is so, or vasprun.xml does not tell.
     """
-    with retrieved.as_path() as folder:
-        run = read_vasprun(folder / "vasprun.xml")
+    run = _read_run(retrieved)
     if not run.is_insulator:
         raise ValueError(
             "it is a metal, or its vasprun.xml has no occupations, and forces of metals are not the derivative of the "
